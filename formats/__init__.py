@@ -1,0 +1,1 @@
+"""Floor 0: what the bytes mean. NumPy only; the plain codecs here are the specification."""
