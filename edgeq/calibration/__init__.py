@@ -1,0 +1,1 @@
+"""What a quantizer learns from data before it rounds: texts, activation ranges."""

@@ -1,0 +1,1 @@
+"""Readers of a family that write files: the GGUF converter and the ONNX builder."""

@@ -1,0 +1,229 @@
+"""The ONNX builder: runs a family's forward pass to emit nodes, from the weights, without tracing.
+
+Inputs and outputs are named as optimum and transformers.js name them. Values are ``[batch, tokens, ...]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgeq import __version__
+from edgeq.errors import InputError
+from edgeq.families import HyperParameters
+from edgeq.families.ops import Activation, Norm
+from edgeq.families.rope import Rope
+from edgeq.formats.onnx.builder import GraphBuilder
+from edgeq.source import SourceModel
+
+_MASKED = -1e9  # added to the scores of keys that must not be seen; finite, so a fully masked row is no NaN
+
+
+def build(source: SourceModel) -> ir.Model:
+    """The float32 graph of a checkpoint; weights are read only when the model is saved."""
+    builder = GraphBuilder(source.family.architecture)
+    ops = OnnxOps(builder, source)
+    hidden = source.family.forward(ops, source.hp)
+    if source.family.kind == "decoder":
+        builder.output(hidden, "logits", ir.DataType.FLOAT, ["batch", "tokens", source.hp.vocab])
+        ops.declare_cache_outputs()
+    else:
+        builder.output(hidden, "last_hidden_state", ir.DataType.FLOAT, ["batch", "tokens", source.hp.hidden])
+        if source.hp.pooling != "none":
+            pooled = ops.pool(hidden, source.hp.pooling)
+            builder.output(pooled, "sentence_embedding", ir.DataType.FLOAT, ["batch", source.hp.hidden])
+    return builder.model(__version__)
+
+
+class OnnxOps:
+    """``edgeq.families.ops.Ops`` over graph edges."""
+
+    def __init__(self, builder: GraphBuilder, source: SourceModel) -> None:
+        self.b = builder
+        self.source = source
+        self.hp: HyperParameters = source.hp
+        self.causal = source.family.kind == "decoder"
+        batch_tokens = ["batch", "tokens"]
+        self.ids = builder.input("input_ids", ir.DataType.INT64, batch_tokens)
+        mask_shape = ["batch", "total_tokens"] if self.causal else batch_tokens
+        self.mask = builder.input("attention_mask", ir.DataType.INT64, mask_shape)
+        extra = "position_ids" if self.causal else "token_type_ids"
+        self.extra = builder.input(extra, ir.DataType.INT64, batch_tokens)
+        self.past = [self._past(i) for i in range(self.hp.n_layers)] if self.causal else []
+        self.present: list[tuple[ir.Value, ir.Value]] = []
+        self._bias: ir.Value | None = None
+        self._angles: dict[Rope, tuple[ir.Value, ir.Value]] = {}
+
+    def _past(self, layer: int) -> tuple[ir.Value, ir.Value]:
+        shape = ["batch", self.hp.n_kv_heads, "past_tokens", self.hp.head_dim]
+        key, value = (
+            self.b.input(f"past_key_values.{layer}.{part}", ir.DataType.FLOAT, shape) for part in ("key", "value")
+        )
+        return key, value
+
+    def declare_cache_outputs(self) -> None:
+        """Declare ``present.N.key|value`` for every layer."""
+        shape = ["batch", self.hp.n_kv_heads, "total_tokens", self.hp.head_dim]
+        for layer, pair in enumerate(self.present):
+            for part, value in zip(("key", "value"), pair, strict=True):
+                self.b.output(value, f"present.{layer}.{part}", ir.DataType.FLOAT, shape)
+
+    # --- inputs -------------------------------------------------------------------------------------------------
+    def tokens(self) -> ir.Value:
+        return self.ids
+
+    def positions(self) -> ir.Value:
+        if self.causal:
+            return self.extra
+        return self.b.op("Range", self.b.constant(0), self._scalar_dim(self.ids, 1), self.b.constant(1))
+
+    def token_types(self) -> ir.Value:
+        return self.extra
+
+    # --- weights ------------------------------------------------------------------------------------------------
+    def embed(self, stem: str, ids: ir.Value) -> ir.Value:
+        return self.b.op("Gather", self._weight(stem + ".weight"), ids, name=f"{stem}/Gather")
+
+    def norm(self, x: ir.Value, stem: str, kind: Norm, eps: float) -> ir.Value:
+        scale = self._weight(stem + ".weight")
+        if kind == "layer":
+            return self.b.op(
+                "LayerNormalization", x, scale, self._weight(stem + ".bias"), axis=-1, epsilon=eps, name=f"{stem}/Norm"
+            )
+        square = self.b.op("Pow", x, self.b.constant(2.0, np.float32))
+        mean = self.b.op("ReduceMean", square, axes=[-1], keepdims=1)
+        root = self.b.op("Sqrt", self.b.op("Add", mean, self.b.constant(eps, np.float32)))
+        return self.b.op("Mul", self.b.op("Div", x, root), scale, name=f"{stem}/Norm")
+
+    def linear(self, x: ir.Value, stem: str) -> ir.Value:
+        name = stem + ".weight"
+        if name == "token_embd.weight":  # a tied head: the table is stored once and read transposed
+            weight = self.b.op("Transpose", self._weight(name), perm=[1, 0], name=f"{stem}/Transpose")
+        else:
+            rows, columns = self.source.shape(name)
+            weight = self.b.weight(name, np.float32, (columns, rows), self._load(name, transpose=True))
+        y = self.b.op("MatMul", x, weight, name=f"{stem}/MatMul")
+        if self.source.has(stem + ".bias"):
+            y = self.b.op("Add", y, self._weight(stem + ".bias"), name=f"{stem}/Add")
+        return y
+
+    def _weight(self, name: str) -> ir.Value:
+        return self.b.weight(name, np.float32, self.source.shape(name), self._load(name))
+
+    def _load(self, name: str, transpose: bool = False) -> Callable[[], NDArray[np.float32]]:
+        def load() -> NDArray[np.float32]:
+            array = self.source.array(name)
+            self.source.release(name)
+            return np.ascontiguousarray(array.T) if transpose else array
+
+        return load
+
+    # --- arithmetic ---------------------------------------------------------------------------------------------
+    def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        return self.b.op("Add", a, b)
+
+    def mul(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        return self.b.op("Mul", a, b)
+
+    def activation(self, x: ir.Value, kind: Activation) -> ir.Value:
+        if kind == "relu":
+            return self.b.op("Relu", x)
+        if kind == "silu":
+            return self.b.op("Mul", x, self.b.op("Sigmoid", x))
+        if kind == "gelu":  # the pattern that ONNX Runtime fuses into one Gelu node
+            erf = self.b.op("Erf", self.b.op("Div", x, self.b.constant(np.sqrt(2.0), np.float32)))
+            product = self.b.op("Mul", x, self.b.op("Add", erf, self.b.constant(1.0, np.float32)))
+            return self.b.op("Mul", product, self.b.constant(0.5, np.float32))
+        raise InputError(f"activation {kind} has no ONNX form")
+
+    # --- attention ----------------------------------------------------------------------------------------------
+    def heads(self, x: ir.Value, n_heads: int) -> ir.Value:
+        split = self.b.op("Reshape", x, self.b.constant([0, 0, n_heads, self.hp.head_dim]))
+        return self.b.op("Transpose", split, perm=[0, 2, 1, 3])  # [batch, heads, tokens, head_dim]
+
+    def rope(self, x: ir.Value, rope: Rope) -> ir.Value:
+        cos, sin = self._rope_angles(rope)
+        low, high = self.b.split(x, 2, axis=-1)
+        new_low = self.b.op("Sub", self.b.op("Mul", low, cos), self.b.op("Mul", high, sin))
+        new_high = self.b.op("Add", self.b.op("Mul", high, cos), self.b.op("Mul", low, sin))
+        return self.b.op("Concat", new_low, new_high, axis=-1)
+
+    def _rope_angles(self, rope: Rope) -> tuple[ir.Value, ir.Value]:
+        """cos and sin ``[batch, 1, tokens, dim / 2]``, computed once per graph."""
+        if rope not in self._angles:
+            positions = self.b.op("Cast", self.positions(), to=ir.DataType.FLOAT)
+            column = self.b.op("Unsqueeze", positions, self.b.constant([1, 3]))
+            frequencies = rope.frequencies()
+            table = self.b.weight("rope.frequencies", np.float32, frequencies.shape, lambda: frequencies)
+            angles = self.b.op("Mul", column, table)
+            self._angles[rope] = (self.b.op("Cos", angles), self.b.op("Sin", angles))
+        return self._angles[rope]
+
+    def attention(
+        self, q: ir.Value, k: ir.Value, v: ir.Value, *, layer: int, scale: float, causal: bool
+    ) -> ir.Value:
+        hp, b = self.hp, self.b
+        group = hp.n_heads // hp.n_kv_heads
+        if causal:
+            past_key, past_value = self.past[layer]
+            k = b.op("Concat", past_key, k, axis=2)
+            v = b.op("Concat", past_value, v, axis=2)
+            self.present.append((k, v))
+        q = b.op("Mul", q, b.constant(scale, np.float32))
+        if group > 1:  # the query heads of one key head become one longer matrix, so keys are not repeated
+            q = b.op("Reshape", q, b.constant([0, hp.n_kv_heads, -1, hp.head_dim]))
+        scores = b.op("MatMul", q, b.op("Transpose", k, perm=[0, 1, 3, 2]), name=f"blk.{layer}.attn/Scores")
+        if group > 1:
+            tokens, total = self._dim(self.ids, 1), self._dim(self.mask, 1)
+            wide = self._vector([0, hp.n_kv_heads, group], tokens, total)
+            flat = self._vector([0, hp.n_kv_heads, -1], total)
+            scores = b.op("Reshape", scores, wide)
+            weights = b.op("Softmax", b.op("Add", scores, self._mask_bias(5)), axis=-1)
+            weights = b.op("Reshape", weights, flat)
+        else:
+            weights = b.op("Softmax", b.op("Add", scores, self._mask_bias(4)), axis=-1)
+        mixed = b.op("MatMul", weights, v, name=f"blk.{layer}.attn/Mix")
+        if group > 1:
+            mixed = b.op("Reshape", mixed, self._vector([0, hp.n_heads], self._dim(self.ids, 1), [hp.head_dim]))
+        joined = b.op("Transpose", mixed, perm=[0, 2, 1, 3])
+        return b.op("Reshape", joined, b.constant([0, 0, hp.n_heads * hp.head_dim]))
+
+    def _mask_bias(self, rank: int) -> ir.Value:
+        """What is added to the scores: 0 or a large negative number, ``[batch, 1.., 1 or tokens, total_tokens]``."""
+        if self._bias is None:
+            b = self.b
+            seen = b.op("Unsqueeze", b.op("Cast", self.mask, to=ir.DataType.BOOL), b.constant(list(range(1, rank - 1))))
+            if self.causal:
+                tokens, total = self._scalar_dim(self.ids, 1), self._scalar_dim(self.mask, 1)
+                zero, one = b.constant(0), b.constant(1)
+                key = b.op("Range", zero, total, one)
+                query = b.op("Add", b.op("Range", zero, tokens, one), b.op("Sub", total, tokens))
+                not_later = b.op("LessOrEqual", key, b.op("Unsqueeze", query, b.constant([1])))
+                seen = b.op("And", seen, not_later)
+            self._bias = b.op("Where", seen, b.constant(0.0, np.float32), b.constant(_MASKED, np.float32))
+        return self._bias
+
+    def pool(self, hidden: ir.Value, pooling: str) -> ir.Value:
+        """One vector per sequence: the first token's, or the mean over the mask."""
+        b = self.b
+        if pooling == "cls":
+            return b.op("Gather", hidden, b.constant(0), axis=1)
+        mask = b.op("Unsqueeze", b.op("Cast", self.mask, to=ir.DataType.FLOAT), b.constant([2]))
+        total = b.op("ReduceSum", b.op("Mul", hidden, mask), b.constant([1]), keepdims=0)
+        count = b.op("ReduceSum", mask, b.constant([1]), keepdims=0)
+        return b.op("Div", total, b.op("Max", count, b.constant(1.0, np.float32)))
+
+    # --- shapes -------------------------------------------------------------------------------------------------
+    def _scalar_dim(self, x: ir.Value, axis: int) -> ir.Value:
+        return self.b.op("Gather", self.b.op("Shape", x), self.b.constant(axis))
+
+    def _dim(self, x: ir.Value, axis: int) -> ir.Value:
+        return self.b.op("Gather", self.b.op("Shape", x), self.b.constant([axis]))
+
+    def _vector(self, *parts: list[int] | ir.Value) -> ir.Value:
+        """Concatenate integers and one-element shape values into a shape."""
+        values = [part if isinstance(part, ir.Value) else self.b.constant(part) for part in parts]
+        return self.b.op("Concat", *values, axis=0)

@@ -1,0 +1,36 @@
+"""The errors of floor 3; the root of the tree is ``edgeq.formats.errors.EdgeqError``."""
+
+from __future__ import annotations
+
+from edgeq.formats.errors import EdgeqError, FormatError, OutputExistsError
+
+
+class InputError(EdgeqError):
+    """What the user gave cannot be used: a model, a text, a name. Exit code 1."""
+
+
+class MissingDependencyError(EdgeqError):
+    """A library or a network that this command needs is not there. Exit code 1."""
+
+
+class UsageError(EdgeqError):
+    """The options contradict each other. Exit code 2."""
+
+    exit_code = 2
+
+
+class GateError(EdgeqError):
+    """A quality gate said no. Exit code 3."""
+
+    exit_code = 3
+
+
+__all__ = [
+    "EdgeqError",
+    "FormatError",
+    "GateError",
+    "InputError",
+    "MissingDependencyError",
+    "OutputExistsError",
+    "UsageError",
+]

@@ -1,0 +1,1 @@
+"""The real runtimes behind one small interface each: ONNX Runtime, llama.cpp."""

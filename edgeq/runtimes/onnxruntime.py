@@ -1,0 +1,77 @@
+"""ONNX Runtime: loading a graph, feeding tokens, reading logits or hidden states."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from edgeq.errors import EdgeqError
+
+Feeds = dict[str, NDArray[np.int64] | NDArray[np.float32]]
+VERSION: str = ort.__version__
+
+
+class OnnxSession:
+    """A graph in ONNX Runtime's CPU provider. ``threads`` 0 leaves the count to the runtime."""
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = threads
+        try:
+            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime raises its own unrelated types
+            raise EdgeqError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})") from None
+        self.path = path
+        self.inputs = {i.name: list(i.shape) for i in self._session.get_inputs()}
+        self.outputs = [o.name for o in self._session.get_outputs()]
+
+    def run(self, feeds: Feeds, outputs: Sequence[str]) -> list[NDArray[np.float32]]:
+        """The named outputs; raises EdgeqError when the runtime refuses."""
+        try:
+            result: list[NDArray[np.float32]] = self._session.run(list(outputs), feeds)
+        except Exception as error:  # as above
+            raise EdgeqError(f"{self.path}: ONNX Runtime cannot run it ({_first_line(error)})") from None
+        return result
+
+    def encoder_feeds(self, sequences: Sequence[Sequence[int]]) -> Feeds:
+        """Token ids padded to the longest sequence, with their mask."""
+        width = max(map(len, sequences))
+        ids = np.zeros((len(sequences), width), np.int64)
+        mask = np.zeros_like(ids)
+        for row, sequence in enumerate(sequences):
+            ids[row, : len(sequence)] = sequence
+            mask[row, : len(sequence)] = 1
+        feeds: Feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        return {name: value for name, value in feeds.items() if name in self.inputs}
+
+    def decoder_feeds(self, tokens: Sequence[int], past: Feeds | None = None) -> Feeds:
+        """One sequence; ``past`` is what ``past_of`` made of the run before, or None for an empty cache."""
+        past = self.empty_past() if past is None else past
+        start = next(iter(past.values())).shape[2] if past else 0
+        ids = np.asarray([tokens], np.int64)
+        feeds: Feeds = {
+            "input_ids": ids,
+            "attention_mask": np.ones((1, start + ids.shape[1]), np.int64),
+            "position_ids": np.arange(start, start + ids.shape[1], dtype=np.int64)[None],
+        }
+        return feeds | past
+
+    def empty_past(self) -> Feeds:
+        """Empty cache tensors for every ``past_key_values`` input."""
+        caches = {name: shape for name, shape in self.inputs.items() if name.startswith("past_key_values.")}
+        return {name: np.zeros((1, shape[1], 0, shape[3]), np.float32) for name, shape in caches.items()}
+
+    def past_of(self, present: Sequence[NDArray[np.float32]]) -> Feeds:
+        """The cache inputs of the next run, from the ``present.*`` outputs of this one, in output order."""
+        names = [name for name in self.outputs if name.startswith("present.")]
+        return {re.sub("^present", "past_key_values", name): value for name, value in zip(names, present, strict=True)}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300]

@@ -1,0 +1,48 @@
+"""Bit layouts that several block types share: nibbles, fifth bits, and the 6-bit scales of Q4_K and Q5_K."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeq.formats.blocks.base import Bytes
+
+
+def pack_nibbles(codes: Bytes) -> Bytes:
+    """Codes below 16 ``[..., 2·k]`` to bytes ``[..., k]``: the first half low, the second half high."""
+    half = codes.shape[-1] // 2
+    return (codes[..., :half] & np.uint8(15)) | (codes[..., half:] << np.uint8(4))
+
+
+def unpack_nibbles(qs: Bytes) -> Bytes:
+    """Bytes ``[..., k]`` to codes ``[..., 2·k]``: low nibbles first, then high ones."""
+    return np.concatenate([qs & 15, qs >> 4], axis=-1)
+
+
+def pack_fifth_bits(codes: Bytes) -> Bytes:
+    """Codes below 32 ``[n, 32]`` to their fifth bits ``[n, 4]``, a little-endian word."""
+    return np.packbits(codes >> 4, axis=-1, bitorder="little")
+
+
+def unpack_fifth_bits(qh: Bytes) -> Bytes:
+    """``[n, 4]`` to 0 or 16 for each of the 32 codes."""
+    return np.unpackbits(qh, axis=-1, bitorder="little") << np.uint8(4)
+
+
+def pack_scales_and_mins(scales: Bytes, mins: Bytes) -> Bytes:
+    """Eight 6-bit scales and eight 6-bit mins ``[n, 8]`` each to 12 bytes ``[n, 12]``.
+
+    Bytes 0–3 hold scales 0–3 and 4–7 mins 0–3, six bits each; bytes 8–11 hold the low nibbles of scales
+    4–7 and mins 4–7, whose upper two bits are the top bits of bytes 0–3 and 4–7. Source:
+    ``get_scale_min_k4`` in ``ggml/src/ggml-quants.c``.
+    """
+    first = scales[:, :4] | (scales[:, 4:] >> 4 << 6)
+    second = mins[:, :4] | (mins[:, 4:] >> 4 << 6)
+    return np.concatenate([first, second, (scales[:, 4:] & 15) | (mins[:, 4:] << 4)], axis=1)
+
+
+def unpack_scales_and_mins(packed: Bytes) -> tuple[Bytes, Bytes]:
+    """The inverse of ``pack_scales_and_mins``: two ``[n, 8]``."""
+    first, second, third = packed[:, :4], packed[:, 4:8], packed[:, 8:]
+    scales = np.concatenate([first & 63, (third & 15) | (first >> 6 << 4)], axis=1)
+    mins = np.concatenate([second & 63, (third >> 4) | (second >> 6 << 4)], axis=1)
+    return scales, mins

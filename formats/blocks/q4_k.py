@@ -1,0 +1,51 @@
+"""Q4_K: 4-bit codes, eight sub-blocks of 32 values with 6-bit scales and mins."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeq.formats.blocks.base import BlockType, Bytes, Floats
+from edgeq.formats.blocks.super_block import Search, decode_super_blocks, encode_super_blocks
+
+_FIELDS = np.dtype([("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", 12), ("qs", "u1", (4, 32))])
+_SEARCH = Search(-1.0, 0.1, 20)
+
+
+class Q4_K(BlockType):
+    """x = d · scale · q − dmin · min, q in 0..15; 4.5 bits per weight.
+
+    ====== ===== ==============================================================
+    offset bytes field
+    ====== ===== ==============================================================
+    0      2     d, float16: scale of the sub-blocks' scales
+    2      2     dmin, float16: scale of the sub-blocks' mins
+    4      12    scales: eight 6-bit scales and mins, see ``pack_scales_and_mins``
+    16     128   qs: 32 bytes per pair of sub-blocks, even one low, odd one high
+    ====== ===== ==============================================================
+
+    Source: ``block_q4_K`` in ``ggml/src/ggml-common.h``; ``quantize_row_q4_K_ref`` and, under importance,
+    ``quantize_row_q4_K_impl`` in ``ggml-quants.c``.
+    """
+
+    name = "Q4_K"
+    ggml_id = 12
+    block_values = 256
+    block_bytes = 2 + 2 + 12 + 256 // 2
+
+    @classmethod
+    def decode_blocks(cls, blocks: Bytes) -> Floats:
+        block = blocks.view(_FIELDS)[:, 0]
+        codes = np.stack([block["qs"] & 15, block["qs"] >> 4], axis=2).reshape(-1, 8, 32)
+        d, dmin = (block[field].astype(np.float32) for field in ("d", "dmin"))
+        return decode_super_blocks(d, dmin, block["scales"], codes)
+
+    @classmethod
+    def encode_blocks(cls, values: Floats, weights: Floats | None = None) -> Bytes:
+        encoded = encode_super_blocks(cls, values, weights, 15, _SEARCH)
+        block = np.empty(len(values), _FIELDS)
+        block["d"], block["dmin"], block["scales"] = encoded.d, encoded.dmin, encoded.scales
+        block["qs"] = encoded.codes[:, 0::2] | (encoded.codes[:, 1::2] << 4)
+        return block.view(np.uint8).reshape(len(values), -1)
+
+
+assert _FIELDS.itemsize == Q4_K.block_bytes

@@ -1,0 +1,59 @@
+"""Q5_0: 5-bit codes around zero, one scale per 32 values."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeq.formats.blocks.base import BlockType, Bytes, Floats
+from edgeq.formats.blocks.packing import pack_fifth_bits, pack_nibbles, unpack_fifth_bits, unpack_nibbles
+from edgeq.formats.blocks.rounding import round_by_peak
+from edgeq.formats.blocks.search import row_rms_weights, search_symmetric_scale
+
+_FIELDS = np.dtype([("d", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)])
+
+
+class Q5_0(BlockType):
+    """x = d · (q − 16), q in 0..31; 5.5 bits per weight.
+
+    ====== ===== ==============================================================
+    offset bytes field
+    ====== ===== ==============================================================
+    0      2     d, float16: value of largest magnitude / −16
+    2      4     qh: fifth bits, bit i of the little-endian word is value i's
+    6      16    qs: low nibbles, values 0–15 low, 16–31 high
+    ====== ===== ==============================================================
+
+    Source: ``block_q5_0`` in ``ggml/src/ggml-common.h``; ``quantize_row_q5_0_ref`` and, under importance,
+    ``quantize_row_q5_0_impl`` in ``ggml-quants.c``.
+    """
+
+    name = "Q5_0"
+    ggml_id = 6
+    block_values = 32
+    block_bytes = 2 + 32 // 8 + 32 // 2
+
+    @classmethod
+    def decode_blocks(cls, blocks: Bytes) -> Floats:
+        block = blocks.view(_FIELDS)[:, 0]
+        codes = (unpack_nibbles(block["qs"]) | unpack_fifth_bits(block["qh"])).astype(np.int8) - np.int8(16)
+        return np.asarray(block["d"].astype(np.float32)[:, None] * codes.astype(np.float32))
+
+    @classmethod
+    def encode_blocks(cls, values: Floats, weights: Floats | None = None) -> Bytes:
+        if weights is None:
+            d, codes = round_by_peak(values, 16)
+        else:
+            d, columns = search_symmetric_scale(values.T, 16, weights.T)
+            codes = columns.T
+        block = np.empty(len(values), _FIELDS)
+        block["d"] = cls.to_half(d)
+        block["qh"] = pack_fifth_bits(codes)
+        block["qs"] = pack_nibbles(codes)
+        return block.view(np.uint8).reshape(len(values), -1)
+
+    @classmethod
+    def error_weights(cls, values: Floats, importance: Floats) -> Floats:
+        return row_rms_weights(values, importance)
+
+
+assert _FIELDS.itemsize == Q5_0.block_bytes

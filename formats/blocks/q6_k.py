@@ -1,0 +1,81 @@
+"""Q6_K: 6-bit codes around zero, sixteen sub-blocks of 16 values with 8-bit scales."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeq.formats.blocks.base import BlockType, Bytes, Floats
+from edgeq.formats.blocks.search import nearest_int, search_symmetric_scale
+
+_FIELDS = np.dtype([("ql", "u1", (2, 2, 32)), ("qh", "u1", (2, 32)), ("scales", "i1", 16), ("d", "<f2")])
+_TWO_BITS = np.array([0, 2, 4, 6], np.uint8)[:, None]
+_ZERO_BLOCK = np.float32(1e-15)  # GROUP_MAX_EPS
+
+
+class Q6_K(BlockType):
+    """x = d · scale · (q − 32), q in 0..63; 6.5625 bits per weight.
+
+    ====== ===== ==================================================================================
+    offset bytes field
+    ====== ===== ==================================================================================
+    0      128   ql: low nibbles; in each half of 128 values, byte 32·k + i holds values 32·k + i
+                 (low) and 32·k + i + 64 (high), k = 0, 1
+    128    64    qh: upper two bits; byte i of a half holds those of values i, i+32, i+64, i+96
+    192    16    scales, int8, one per 16 values
+    208    2     d, float16: scale of the scales
+    ====== ===== ==================================================================================
+
+    Source: ``block_q6_K`` in ``ggml/src/ggml-common.h``; ``quantize_row_q6_K_ref`` and, under importance,
+    ``quantize_row_q6_K_impl`` in ``ggml-quants.c``.
+    """
+
+    name = "Q6_K"
+    ggml_id = 14
+    block_values = 256
+    block_bytes = 256 // 2 + 256 // 4 + 256 // 16 + 2
+
+    @classmethod
+    def decode_blocks(cls, blocks: Bytes) -> Floats:
+        block = blocks.view(_FIELDS)[:, 0]
+        low = np.concatenate([block["ql"] & 15, block["ql"] >> 4], axis=2)  # [n, half, quarter, 32]
+        high = (block["qh"][:, :, None, :] >> _TWO_BITS) & 3
+        codes = (low | (high << 4)).astype(np.int8).reshape(-1, 16, 16) - np.int8(32)
+        scale = block["d"].astype(np.float32)[:, None] * block["scales"].astype(np.float32)
+        return np.asarray(scale[..., None] * codes.astype(np.float32)).reshape(len(blocks), -1)
+
+    @classmethod
+    def encode_blocks(cls, values: Floats, weights: Floats | None = None) -> Bytes:
+        n = len(values)
+        columns = None if weights is None else np.ascontiguousarray(weights.reshape(-1, 16).T)
+        scales, codes = search_symmetric_scale(np.ascontiguousarray(values.reshape(-1, 16).T), 32, columns)
+        if not np.isfinite(scales).all():
+            raise cls.overflow_error()
+        scales, sub_codes = scales.reshape(n, 16), np.ascontiguousarray(codes.T).reshape(n, 16, 16)
+        peak = np.take_along_axis(scales, np.abs(scales).argmax(axis=1)[:, None], axis=1)[:, 0]
+        zero = np.abs(peak) < _ZERO_BLOCK
+        inverse = np.float32(-128) / peak
+        block = np.empty(n, _FIELDS)
+        block["d"] = cls.to_half(np.where(zero, np.float32(0), 1 / inverse))
+        block["scales"] = np.minimum(nearest_int(inverse[:, None] * scales), 127)
+        _requantize(sub_codes, values, block["d"].astype(np.float32), block["scales"])
+        _store_codes(block, sub_codes.reshape(n, 2, 4, 32))
+        encoded = block.view(np.uint8).reshape(n, -1)
+        encoded[zero] = 0
+        return encoded
+
+
+def _requantize(codes: Bytes, values: Floats, d: Floats, scales: np.ndarray) -> None:
+    """Round the values again (in place) with the scales as stored; a zero scale leaves the codes alone."""
+    scale = d[:, None] * scales.astype(np.float32)
+    rounded = nearest_int(values.reshape(codes.shape) / scale[..., None])
+    again = (np.clip(rounded, -32, 31) + 32).astype(np.uint8)
+    np.copyto(codes, again, where=(scale != 0)[..., None])
+
+
+def _store_codes(block: np.ndarray, codes: Bytes) -> None:
+    """Codes ``[n, half, quarter, 32]`` into ql and qh."""
+    block["ql"] = (codes[:, :, :2] & 15) | (codes[:, :, 2:] << 4)
+    block["qh"] = np.bitwise_or.reduce((codes >> 4) << _TWO_BITS, axis=2)
+
+
+assert _FIELDS.itemsize == Q6_K.block_bytes

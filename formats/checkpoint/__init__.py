@@ -1,0 +1,1 @@
+"""Model checkpoints as their authors publish them."""

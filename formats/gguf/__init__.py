@@ -1,0 +1,1 @@
+"""GGUF files: their bytes read and written, and the type of each tensor in them."""

@@ -1,0 +1,1 @@
+"""ONNX graphs: building them, saving them, and the passes that quantize them."""

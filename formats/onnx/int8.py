@@ -1,0 +1,41 @@
+"""8-bit weights and activations of an ONNX graph: the arithmetic, apart from the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# x86 before VNNI adds two u8 x s8 products in a saturating int16: 2 * 255 * 64 is the largest sum that fits.
+FULL_RANGE, SAFE_RANGE = 127, 64
+
+
+def channel_scales(matrix: NDArray[np.float32], axis: int, limit: int) -> NDArray[np.float32]:
+    """One symmetric scale per slice along ``axis``, so that its largest weight is ``limit``; 1 where all are zero."""
+    other = tuple(i for i in range(matrix.ndim) if i != axis)
+    scales = np.abs(matrix).max(axis=other, initial=0.0) / np.float32(limit)
+    return np.where(scales > 0, scales, 1).astype(np.float32)
+
+
+def quantize_channels(
+    matrix: NDArray[np.float32], scales: NDArray[np.float32], axis: int, limit: int
+) -> NDArray[np.int8]:
+    """Round to int8 in ``[-limit, limit]`` with one scale per slice along ``axis``."""
+    shape = [1] * matrix.ndim
+    shape[axis] = -1
+    return np.clip(np.rint(matrix / scales.reshape(shape)), -limit, limit).astype(np.int8)
+
+
+@dataclass(frozen=True)
+class ActivationRange:
+    """The real interval that a uint8 activation covers."""
+
+    low: float
+    high: float
+
+    def scale_and_zero_point(self) -> tuple[np.float32, np.uint8]:
+        """Scale and zero point; the interval is widened so that 0 is exactly representable."""
+        low, high = min(self.low, 0.0), max(self.high, 0.0)
+        scale = np.float32((high - low) / 255 or 1.0)
+        return scale, np.uint8(np.clip(round(-low / float(scale)), 0, 255))

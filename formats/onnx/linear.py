@@ -1,0 +1,65 @@
+"""Finding the linear layers of a graph: MatMul and Gemm nodes whose weight is a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A product of an activation with a constant matrix ``[K, N]`` (or its stored transpose)."""
+
+    node: ir.Node
+    activation: ir.Value
+    weight: ir.Value  # the initializer
+    transposed: bool  # the initializer is stored [N, K]
+
+    @property
+    def name(self) -> str:
+        """The node's own name, or its weight's where it has none."""
+        return self.node.name or self.weight.name or "linear"
+
+    def matrix(self) -> NDArray[np.float32]:
+        """The weight as float32 ``[K, N]``; reads it, so keep it no longer than needed."""
+        assert self.weight.const_value is not None
+        array = self.weight.const_value.numpy()
+        return array.T if self.transposed else array
+
+
+def find_linears(model: ir.Model) -> Iterator[Linear]:
+    """The linear layers of the main graph, in order.
+
+    A MatMul counts with a float32 rank-2 initializer as its second input, directly or through one Transpose;
+    a Gemm with alpha = beta = 1 and transA = 0 likewise.
+    """
+    for node in model.graph:
+        if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm"):
+            continue
+        activation, second = node.inputs[0], node.inputs[1]
+        if activation is None or second is None:
+            continue
+        transposed = False
+        if node.op_type == "Gemm":
+            if _attribute(node, "alpha", 1.0) != 1.0 or _attribute(node, "beta", 1.0) != 1.0:
+                continue
+            if _attribute(node, "transA", 0):
+                continue
+            transposed = bool(_attribute(node, "transB", 0))
+        producer = second.producer()
+        if producer is not None and producer.op_type == "Transpose" and producer.inputs[0] is not None:
+            perm = producer.attributes.get("perm")
+            if perm is None or list(perm.as_ints()) == [1, 0]:
+                second, transposed = producer.inputs[0], not transposed
+        tensor = second.const_value
+        if second.is_initializer() and tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.shape.rank() == 2:
+            yield Linear(node, activation, second, transposed)
+
+
+def _attribute(node: ir.Node, name: str, default: float) -> float:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else float(attribute.value)

@@ -1,0 +1,1 @@
+"""Graph passes, one file each: numbered rules, a count of what was rewritten."""

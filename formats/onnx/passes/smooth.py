@@ -1,0 +1,101 @@
+"""SmoothQuant at a normalisation: outlier channels are divided out of the activation and multiplied into the weights.
+
+After Xiao et al. 2022 (arXiv:2211.10438): for channel j, s_j = max|x_j|^alpha / max|w_j|^(1-alpha), and x / s is
+quantized in place of x. A constant scale before the linear layers costs nothing when the norm's own scale takes it.
+
+Rules
+1. The activation is the output of LayerNormalization, or of Mul by a constant vector (the last step of an RMS norm).
+2. All its consumers are linear layers: scale (and bias) of the norm are divided by s.
+3. It has other consumers, such as the residual sum of a post-norm encoder: they keep the old norm, the linear layers
+   read a second one with the divided scale. One more norm costs less than what it saves in quality.
+4. The rows of every reading weight are multiplied by s. A weight that something else shares is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgeq.formats.onnx.edit import add_initializer, add_lazy_initializer, remove_unused
+from edgeq.formats.onnx.linear import Linear, find_linears
+
+_TINY = 1e-5
+
+
+def smooth(model: ir.Model, channel_max: Mapping[str, NDArray[np.float32]], alpha: float = 0.5) -> dict[str, NDArray[np.float32]]:
+    """Fold scales by the activations' largest magnitudes per channel, given by value name.
+
+    Returns the scales by the name of the value that the linear layers read now, so that ranges taken before can be
+    divided by them; also under the old name where that was kept.
+    """
+    readers: dict[ir.Value, list[Linear]] = {}
+    for linear in find_linears(model):
+        readers.setdefault(linear.activation, []).append(linear)
+    folded: dict[str, NDArray[np.float32]] = {}
+    for x, linears in readers.items():
+        norm = x.producer()
+        if x.name not in channel_max or norm is None or _scale_index(norm) is None:  # rule 1
+            continue
+        if any(linear.transposed or len(linear.weight.uses()) > 1 for linear in linears):  # rule 4
+            continue
+        scales = _scales(channel_max[x.name], linears, alpha)
+        shared = len(x.uses()) > len(linears) or x in model.graph.outputs
+        y = _scaled_norm(model, norm, scales, keep_old=shared)
+        for linear in linears:
+            linear.node.replace_input_with(0, y)
+            _scale_rows(model, linear, scales)
+        assert y.name is not None
+        folded[y.name] = scales
+    remove_unused(model)
+    return folded
+
+
+def _scale_index(norm: ir.Node) -> int | None:
+    """Which input of a normalisation is its constant scale vector."""
+    candidates = {"LayerNormalization": (1,), "Mul": (0, 1)}.get(norm.op_type, ())
+    for index in candidates:
+        value = norm.inputs[index]
+        if value is not None and value.const_value is not None and value.const_value.shape.rank() == 1:
+            return index
+    return None
+
+
+def _scales(channel_max: NDArray[np.float32], linears: list[Linear], alpha: float) -> NDArray[np.float32]:
+    weight_max = np.max([np.abs(linear.matrix()).max(axis=1) for linear in linears], axis=0)
+    scales = np.maximum(channel_max, _TINY) ** alpha / np.maximum(weight_max, _TINY) ** (1 - alpha)
+    return (scales / np.exp(np.log(scales).mean())).astype(np.float32)
+
+
+def _scaled_norm(model: ir.Model, norm: ir.Node, scales: NDArray[np.float32], keep_old: bool) -> ir.Value:
+    """The normalisation with its constant vectors divided by ``scales``: in place, or as a second node."""
+    inputs = list(norm.inputs)
+    first = _scale_index(norm)
+    assert first is not None
+    vectors = [first, 2] if norm.op_type == "LayerNormalization" and len(inputs) > 2 else [first]
+    for index in vectors:
+        old = inputs[index]
+        assert old is not None and old.const_value is not None
+        divided = (old.const_value.numpy() / scales).astype(np.float32)
+        inputs[index] = add_initializer(model, f"{old.name}_smooth_{norm.outputs[0].name}", divided)
+    if not keep_old:  # rule 2
+        for index in vectors:
+            norm.replace_input_with(index, inputs[index])
+        return norm.outputs[0]
+    twin = ir.node(norm.op_type, inputs, dict(norm.attributes.items()), name=f"{norm.name}_smooth")  # rule 3
+    twin.outputs[0].name = f"{norm.outputs[0].name}_smooth"
+    twin.outputs[0].type, twin.outputs[0].shape = norm.outputs[0].type, norm.outputs[0].shape
+    model.graph.insert_after(norm, twin)
+    return twin.outputs[0]
+
+
+def _scale_rows(model: ir.Model, linear: Linear, scales: NDArray[np.float32]) -> None:
+    tensor = linear.weight.const_value
+    assert tensor is not None
+    shape = [int(d) for d in tensor.shape]
+    scaled = add_lazy_initializer(
+        model, f"{linear.weight.name}_smooth", np.float32, shape, lambda: tensor.numpy() * scales[:, None]
+    )
+    linear.node.replace_input_with(1, scaled)

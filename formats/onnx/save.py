@@ -1,0 +1,42 @@
+"""Writing a model atomically, with external data where protobuf's 2 GB would not hold it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgeq.formats.errors import EdgeqError, OutputExistsError
+
+EXTERNAL_FROM = 1_800_000_000  # bytes of weights from which they go into a file of their own
+
+
+def save_model(model: ir.Model, path: Path, *, force: bool) -> list[Path]:
+    """Write ``path`` (and ``path`` + ``_data`` for large weights); returns the files written.
+
+    Everything is written into a hidden folder beside the target first, so a killed run leaves no half file under
+    the final name. Raises OutputExistsError, and EdgeqError when the disk is full or the folder cannot be written.
+    """
+    if path.exists() and not force:
+        raise OutputExistsError(path)
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    data = f"{path.name}_data" if size >= EXTERNAL_FROM else None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise EdgeqError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
+    try:
+        ir.save(model, folder / path.name, external_data=data)
+        written = []
+        for name in filter(None, (data, path.name)):  # the graph last: it is what a reader opens
+            target = path.with_name(name)
+            (folder / name).replace(target)
+            written.append(target)
+        return written
+    except OSError as error:
+        raise EdgeqError(f"{path}: cannot be written ({error.strerror}); free space or choose another folder") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

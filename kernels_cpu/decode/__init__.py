@@ -1,0 +1,30 @@
+"""Fast decoders: twins of ``BlockType.decode``, bit for bit, on all threads."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeq.formats.blocks import by_name
+from edgeq.formats.blocks.base import Bytes, Floats
+from edgeq.kernels_cpu import threads
+from edgeq.kernels_cpu.registry import kernels
+from edgeq.kernels_cpu.views import read_only
+
+
+def decode(block_type_name: str, rows: Bytes, columns: int) -> Floats:
+    """Decode uint8 ``[n, row_bytes]`` to float32 ``[n, columns]``; raises EdgeqError as the plain codec does.
+
+    Contiguous rows (read-only and memory-mapped ones too) are not copied. Types without a module in this
+    folder are decoded by the plain codec, which is as fast as memory for them.
+    """
+    block_type = by_name(block_type_name)
+    module = kernels(__name__, block_type_name)
+    if module is None:
+        return block_type.decode(rows, columns)
+    block_type.check_rows(rows, columns)
+    values = np.empty((len(rows), columns), np.float32)
+    if values.size:
+        blocks = read_only(rows).reshape(-1, block_type.block_bytes)
+        flat = values.reshape(-1, block_type.block_values)
+        threads.run(module.decode_blocks, len(blocks), block_type.block_values, blocks, flat)
+    return values

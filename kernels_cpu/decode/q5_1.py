@@ -1,0 +1,28 @@
+"""Decoder of Q5_1: twin of ``edgeq.formats.blocks.q5_1``, where the layout is described."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.scalar import load_half
+
+
+@kernel
+def decode_block(block, out):
+    """One block, uint8 ``[block_bytes]``, to float32 ``[block_values]``."""
+    d = load_half(block, 0)
+    m = load_half(block, 2)
+    for i in range(16):
+        q = np.int32(block[8 + i])
+        first = (np.int32(block[4 + (i >> 3)]) >> (i & 7)) & 1
+        second = (np.int32(block[6 + (i >> 3)]) >> (i & 7)) & 1
+        out[i] = d * np.float32((q & 15) | (first << 4)) + m
+        out[i + 16] = d * np.float32((q >> 4) | (second << 4)) + m
+
+
+@kernel
+def decode_blocks(first, last, blocks, out):
+    """Blocks first..last of uint8 ``[n, block_bytes]`` to float32 ``[n, block_values]``."""
+    for b in range(first, last):
+        decode_block(blocks[b], out[b])

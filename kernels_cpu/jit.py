@@ -1,0 +1,77 @@
+"""The one way kernels are compiled: no GIL, IEEE arithmetic unless said otherwise, cached on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any, TypeVar, cast
+
+from numba import njit
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PACKAGE = __package__
+# Reorders sums and fuses multiply-adds, so that dot products vectorise; keeps NaN and infinity.
+FAST_SUMS = frozenset({"reassoc", "contract", "nsz"})
+
+
+def kernel(function: F) -> F:
+    """Compile without fastmath: encoders and decoders owe the plain codecs every bit."""
+    return _compile(function, fastmath=False)
+
+
+def fast_kernel(function: F) -> F:
+    """Compile with sums that may be reordered: for products, never for codecs."""
+    return _compile(function, fastmath=set(FAST_SUMS))
+
+
+def _compile(function: F, fastmath: bool | set[str]) -> F:
+    # error_model="numpy": division by zero gives inf or NaN, as in C, instead of a check and an exception.
+    dispatcher = njit(cache=True, nogil=True, error_model="numpy", fastmath=fastmath)(function)
+    _stamp_with_helpers(dispatcher)
+    return cast(F, dispatcher)
+
+
+def _stamp_with_helpers(dispatcher: Any) -> None:
+    """Make the disk cache depend on the helpers too: Numba looks only at the kernel's own file.
+
+    Every file of this package that the kernel's module imports names from, directly or not, joins the
+    stamp. ``test_jit.py`` holds this to its word, since the attributes are Numba's private ones.
+    """
+    cache_file = dispatcher._cache._cache_file
+    module = sys.modules[dispatcher.py_func.__module__]
+    cache_file._source_stamp = (cache_file._source_stamp, source_hash(module))
+
+
+def source_hash(module: ModuleType) -> str:
+    """SHA-256 over the sources of a module and of all it imports from this package."""
+    digest = hashlib.sha256()
+    for path in sorted(_sources(module, set())):
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
+
+
+def _sources(module: ModuleType, seen: set[str]) -> set[str]:
+    if module.__file__ is None or module.__file__ in seen:
+        return seen
+    seen.add(module.__file__)
+    for value in list(vars(module).values()):
+        owner = _owner(value)
+        if owner is not None:
+            _sources(owner, seen)
+    return seen
+
+
+def _owner(value: Any) -> ModuleType | None:
+    """The module of this package that a module's global comes from, or None."""
+    function = getattr(value, "py_func", value)
+    if isinstance(function, ModuleType):
+        name = function.__name__
+    elif isinstance(function, FunctionType):
+        name = function.__module__
+    else:
+        return None
+    return sys.modules.get(name) if name.startswith(f"{_PACKAGE}.") else None

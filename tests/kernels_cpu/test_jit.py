@@ -1,0 +1,55 @@
+"""The disk cache: a second process compiles nothing, and a changed helper is not missed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from edgeq.kernels_cpu import jit
+
+RUN = """
+import numpy as np
+from edgeq.kernels_cpu.decode import decode
+from edgeq.kernels_cpu.encode import encode
+from edgeq.kernels_cpu.encode import q8_0 as encoder
+from edgeq.kernels_cpu.decode import q8_0 as decoder
+from edgeq.kernels_cpu.matmul import matmul, q8_0 as product
+x = np.ones((2, 256), np.float32)
+rows = encode("q8_0", x)
+decode("q8_0", rows, 256)
+matmul(x, rows, "q8_0")
+kernels = (encoder.encode_blocks, decoder.decode_blocks, product.matmul_rows)
+print(sum(sum(k.stats.cache_misses.values()) for k in kernels))
+print(sum(sum(k.stats.cache_hits.values()) for k in kernels))
+"""
+
+
+def run(code: str, cache: Path) -> list[str]:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    ).stdout.split()
+
+
+def test_a_second_process_compiles_nothing(tmp_path: Path):
+    assert run(RUN, tmp_path) == ["3", "0"]
+    assert run(RUN, tmp_path) == ["0", "3"]
+
+
+def test_the_hash_of_a_kernel_covers_its_helpers():
+    from edgeq.kernels_cpu.encode import q4_k
+
+    names = {Path(path).name for path in jit._sources(q4_k, set())}
+    assert names >= {"q4_k.py", "super_block.py", "search.py", "scalar.py", "jit.py"}
+
+
+def test_a_changed_helper_is_compiled_again(tmp_path: Path):
+    code = "import edgeq.kernels_cpu.jit as jit\n"
+    code += "if {changed}: jit.source_hash = lambda module: 'changed'\n" + RUN
+    assert run(code.format(changed=False), tmp_path) == ["3", "0"]
+    assert run(code.format(changed=True), tmp_path) == ["3", "0"]
+
+
+def test_formats_does_not_need_numba():
+    code = "import sys; import edgeq.formats.blocks, edgeq.kernels_cpu; print('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
