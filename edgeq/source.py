@@ -59,6 +59,15 @@ class SourceModel:
         unused = sorted(available - set(names.values()) - tied)
         return cls(path, checkpoint, family, hp, specs, unused, names)
 
+    @property
+    def name(self) -> str:
+        """What to call the model: its folder's name."""
+        return self.path.resolve().name
+
+    def checkpoint_name(self, name: str) -> str:
+        """The checkpoint's own name of a tensor."""
+        return self._names[name]
+
     def shape(self, name: str) -> tuple[int, ...]:
         return self.specs[name].shape
 

@@ -30,7 +30,11 @@ def fast_kernel(function: F) -> F:
 
 def _compile(function: F, fastmath: bool | set[str]) -> F:
     # error_model="numpy": division by zero gives inf or NaN, as in C, instead of a check and an exception.
-    dispatcher = njit(cache=True, nogil=True, error_model="numpy", fastmath=fastmath)(function)
+    dispatcher: Any = njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
+    try:
+        dispatcher.enable_caching()
+    except RuntimeError:  # neither the package's folder nor a user cache can be written: compile each time
+        return cast(F, dispatcher)
     _stamp_with_helpers(dispatcher)
     return cast(F, dispatcher)
 

@@ -122,6 +122,9 @@ class OnnxOps:
         return load
 
     # --- arithmetic ---------------------------------------------------------------------------------------------
+    def wanted(self, x: ir.Value) -> ir.Value:
+        return x
+
     def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
         return self.b.op("Add", a, b)
 

@@ -131,7 +131,7 @@ class Llama(Family):
             h = ops.norm(x, blk + "ffn_norm", "rms", hp.norm_eps)
             gate = ops.activation(ops.linear(h, blk + "ffn_gate"), "silu")
             x = ops.add(x, ops.linear(ops.mul(gate, ops.linear(h, blk + "ffn_up")), blk + "ffn_down"))
-        x = ops.norm(x, "output_norm", "rms", hp.norm_eps)
+        x = ops.norm(ops.wanted(x), "output_norm", "rms", hp.norm_eps)
         return ops.linear(x, "token_embd" if hp.tied else "output")
 
 

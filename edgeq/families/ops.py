@@ -56,6 +56,9 @@ class Ops(Protocol[V]):
     def activation(self, x: V, kind: Activation) -> V:
         """An elementwise activation."""
 
+    def wanted(self, x: V) -> V:
+        """Keep the tokens whose output is wanted: all, or only the last while generating. Stands before the head."""
+
     def add(self, a: V, b: V) -> V:
         """Elementwise sum."""
 

@@ -69,3 +69,12 @@ def _number(scaling: Mapping[str, Any], key: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
         raise InputError(f"config.json: rope_scaling.{key} must be a positive number, not {value!r}")
     return float(value)
+
+
+def interleaved_order(n_rows: int, heads: int) -> NDArray[np.int64]:
+    """Which Hugging Face row stands at each GGUF row of a Q or K weight.
+
+    Hugging Face pairs row i of a head with row i + D/2, ggml's "norm" rope pairs neighbours, so the converter
+    interleaves the halves of each head (upstream: LlamaModel.permute in the HF converter).
+    """
+    return np.arange(n_rows).reshape(heads, 2, n_rows // heads // 2).swapaxes(1, 2).reshape(-1)

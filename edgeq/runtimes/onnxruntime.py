@@ -32,35 +32,13 @@ class OnnxSession:
         self.outputs = [o.name for o in self._session.get_outputs()]
 
     def run(self, feeds: Feeds, outputs: Sequence[str]) -> list[NDArray[np.float32]]:
-        """The named outputs; raises EdgeqError when the runtime refuses."""
+        """The named outputs, fed with what the graph knows of ``feeds``; raises EdgeqError when the runtime refuses."""
         try:
-            result: list[NDArray[np.float32]] = self._session.run(list(outputs), feeds)
+            known = {name: value for name, value in feeds.items() if name in self.inputs}
+            result: list[NDArray[np.float32]] = self._session.run(list(outputs), known)
         except Exception as error:  # as above
             raise EdgeqError(f"{self.path}: ONNX Runtime cannot run it ({_first_line(error)})") from None
         return result
-
-    def encoder_feeds(self, sequences: Sequence[Sequence[int]]) -> Feeds:
-        """Token ids padded to the longest sequence, with their mask."""
-        width = max(map(len, sequences))
-        ids = np.zeros((len(sequences), width), np.int64)
-        mask = np.zeros_like(ids)
-        for row, sequence in enumerate(sequences):
-            ids[row, : len(sequence)] = sequence
-            mask[row, : len(sequence)] = 1
-        feeds: Feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        return {name: value for name, value in feeds.items() if name in self.inputs}
-
-    def decoder_feeds(self, tokens: Sequence[int], past: Feeds | None = None) -> Feeds:
-        """One sequence; ``past`` is what ``past_of`` made of the run before, or None for an empty cache."""
-        past = self.empty_past() if past is None else past
-        start = next(iter(past.values())).shape[2] if past else 0
-        ids = np.asarray([tokens], np.int64)
-        feeds: Feeds = {
-            "input_ids": ids,
-            "attention_mask": np.ones((1, start + ids.shape[1]), np.int64),
-            "position_ids": np.arange(start, start + ids.shape[1], dtype=np.int64)[None],
-        }
-        return feeds | past
 
     def empty_past(self) -> Feeds:
         """Empty cache tensors for every ``past_key_values`` input."""
@@ -71,6 +49,35 @@ class OnnxSession:
         """The cache inputs of the next run, from the ``present.*`` outputs of this one, in output order."""
         names = [name for name in self.outputs if name.startswith("present.")]
         return {re.sub("^present", "past_key_values", name): value for name, value in zip(names, present, strict=True)}
+
+
+def encoder_feeds(sequences: Sequence[Sequence[int]]) -> Feeds:
+    """Token ids ``[batch, T]`` padded to the longest sequence, with their mask."""
+    width = max(map(len, sequences))
+    ids = np.zeros((len(sequences), width), np.int64)
+    mask = np.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = 1
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+
+
+def decoder_feeds(tokens: Sequence[int], past: Feeds) -> Feeds:
+    """One sequence after the tokens in ``past``: what ``past_of`` made of the run before, or ``empty_past``."""
+    start = next(iter(past.values())).shape[2]
+    ids = np.asarray([tokens], np.int64)
+    feeds: Feeds = {
+        "input_ids": ids,
+        "attention_mask": np.ones((1, start + ids.shape[1]), np.int64),
+        "position_ids": np.arange(start, start + ids.shape[1], dtype=np.int64)[None],
+    }
+    return feeds | past
+
+
+def empty_past(n_layers: int, n_kv_heads: int, head_dim: int) -> Feeds:
+    """Cache inputs of an edgeq decoder graph before the first token."""
+    empty = np.zeros((1, n_kv_heads, 0, head_dim), np.float32)
+    return {f"past_key_values.{layer}.{part}": empty for layer in range(n_layers) for part in ("key", "value")}
 
 
 def _first_line(error: Exception) -> str:

@@ -39,3 +39,12 @@ class ActivationRange:
         low, high = min(self.low, 0.0), max(self.high, 0.0)
         scale = np.float32((high - low) / 255 or 1.0)
         return scale, np.uint8(np.clip(round(-low / float(scale)), 0, 255))
+
+
+def relative_error(matrix: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32], axis: int) -> float:
+    """sqrt(sum((w - q)²) / sum(w²)) of quantized codes, 0 for a matrix of zeros."""
+    shape = [1] * matrix.ndim
+    shape[axis] = -1
+    difference = (codes * scales.reshape(shape) - matrix).reshape(-1)
+    size = float(np.dot(matrix.reshape(-1), matrix.reshape(-1)))
+    return float(np.sqrt(np.dot(difference, difference) / size)) if size else 0.0

@@ -1,4 +1,8 @@
-"""Fast decoders: twins of ``BlockType.decode``, bit for bit, on all threads."""
+"""Fast decoders: twins of ``BlockType.decode``, bit for bit, on all threads.
+
+Their inner loops run to ``out.size`` (or a part of it) and not to a literal: LLVM unrolls a loop of known
+length into scalar code before it could vectorise it (Q6_K: 0.9 Gvalues/s a thread so, 1.8 as it stands).
+"""
 
 from __future__ import annotations
 

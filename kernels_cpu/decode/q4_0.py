@@ -12,7 +12,7 @@ from edgeq.kernels_cpu.scalar import load_half
 def decode_block(block, out):
     """One block, uint8 ``[block_bytes]``, to float32 ``[block_values]``."""
     d = load_half(block, 0)
-    for i in range(16):
+    for i in range(out.size >> 1):
         q = np.int32(block[2 + i])
         out[i] = d * np.float32((q & 15) - 8)
         out[i + 16] = d * np.float32((q >> 4) - 8)

@@ -13,7 +13,7 @@ def decode_block(block, out):
     """One block, uint8 ``[block_bytes]``, to float32 ``[block_values]``."""
     d = load_half(block, 0)
     m = load_half(block, 2)
-    for i in range(16):
+    for i in range(out.size >> 1):
         q = np.int32(block[4 + i])
         out[i] = d * np.float32(q & 15) + m
         out[i + 16] = d * np.float32(q >> 4) + m

@@ -12,7 +12,7 @@ from edgeq.kernels_cpu.scalar import load_half
 def decode_block(block, out):
     """One block, uint8 ``[block_bytes]``, to float32 ``[block_values]``."""
     d = load_half(block, 0)
-    for i in range(16):
+    for i in range(out.size >> 1):
         q = np.int32(block[6 + i])
         first = (np.int32(block[2 + (i >> 3)]) >> (i & 7)) & 1
         second = (np.int32(block[4 + (i >> 3)]) >> (i & 7)) & 1

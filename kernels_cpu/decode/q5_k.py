@@ -19,7 +19,7 @@ def decode_block(block, out):
         low = dmin * np.float32(min_code)
         at = 48 + (j >> 1) * 32
         shift = np.int32((j & 1) * 4)
-        for i in range(32):
+        for i in range(out.size >> 3):
             q = (np.int32(block[at + i]) >> shift) & np.int32(15)
             fifth = (np.int32(block[16 + i]) >> np.int32(j)) & np.int32(1)
             out[j * 32 + i] = scale * np.float32(q | (fifth << np.int32(4))) - low

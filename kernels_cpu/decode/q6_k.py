@@ -18,7 +18,7 @@ def decode_block(block, out):
         low_at = half * 64 + (quarter & 1) * 32 + (sub & 1) * 16
         high_at = 128 + half * 32 + (sub & 1) * 16
         low_shift, high_shift = np.int32((quarter >> 1) * 4), np.int32(quarter * 2)
-        for i in range(16):
+        for i in range(out.size >> 4):
             low = (np.int32(block[low_at + i]) >> low_shift) & np.int32(15)
             high = (np.int32(block[high_at + i]) >> high_shift) & np.int32(3)
             out[sub * 16 + i] = scale * np.float32((low | (high << np.int32(4))) - np.int32(32))

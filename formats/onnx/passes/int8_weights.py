@@ -1,35 +1,48 @@
-"""The int8 form of a linear layer's weight, shared by the dynamic and the static pass."""
+"""The int8 form of a constant matrix, shared by the passes."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
 from edgeq.formats.onnx.edit import add_initializer, add_lazy_initializer, insert
-from edgeq.formats.onnx.int8 import channel_scales, quantize_channels
+from edgeq.formats.onnx.int8 import channel_scales, quantize_channels, relative_error
 from edgeq.formats.onnx.linear import Linear
 
+ERROR = "edgeq.error"  # key of an int8 initializer's meta: its rounding error relative to its own size
 
-def int8_weight(model: ir.Model, linear: Linear, limit: int) -> tuple[ir.Value, ir.Value]:
-    """(int8 ``[K, N]``, float32 scales ``[N]``): per output channel, symmetric, in ``[-limit, limit]``.
 
-    A weight stored transposed stays so (another node may share it) and is read through a Transpose, which the
-    runtime folds when it loads the file.
+def int8_matrix(model: ir.Model, matrix: ir.Value, axis: int, limit: int) -> tuple[ir.Value, ir.Value]:
+    """(int8 codes in the matrix's own layout, float32 scales): symmetric, one scale per slice along ``axis``.
+
+    Codes are computed when the model is saved; a matrix that two nodes share is stored once.
     """
-    tensor, name = linear.weight.const_value, linear.weight.name
+    tensor, name = matrix.const_value, matrix.name
     assert tensor is not None and name is not None
-    axis = 0 if linear.transposed else 1
-    scales = channel_scales(tensor.numpy(), axis, limit)
+    if f"{name}_int8" in model.graph.initializers:
+        return model.graph.initializers[f"{name}_int8"], model.graph.initializers[f"{name}_scale"]
+    array = tensor.numpy()
+    scales = channel_scales(array, axis, limit)
     codes = add_lazy_initializer(
         model,
         f"{name}_int8",
         "int8",
-        [int(d) for d in tensor.shape],
+        array.shape,
         lambda: quantize_channels(tensor.numpy(), scales, axis, limit),
     )
-    scale_value = add_initializer(model, f"{name}_scale", scales)
+    codes.meta[ERROR] = relative_error(array, quantize_channels(array, scales, axis, limit), scales, axis)
+    return codes, add_initializer(model, f"{name}_scale", scales)
+
+
+def int8_weight(model: ir.Model, linear: Linear, limit: int) -> tuple[ir.Value, ir.Value]:
+    """(int8 ``[K, N]``, float32 scales ``[N]``) of a linear layer: per output channel, in ``[-limit, limit]``.
+
+    A weight stored transposed stays so (a tied embedding shares it) and is read through a Transpose, which the
+    runtime folds when it loads the file.
+    """
+    codes, scales = int8_matrix(model, linear.weight, 0 if linear.transposed else 1, limit)
     if linear.transposed:
         codes = insert(model, linear.node, "Transpose", [codes], perm=[1, 0])
-    return codes, scale_value
+    return codes, scales
 
 
 def add_gemm_bias(model: ir.Model, linear: Linear, product: ir.Value) -> ir.Value:

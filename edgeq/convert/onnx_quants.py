@@ -1,0 +1,128 @@
+"""The ONNX quants by name: what each does to a float graph before it is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgeq import tokenization
+from edgeq.calibration.collect import collect_ranges
+from edgeq.calibration.ranges import RangeCollector
+from edgeq.calibration.text import Text
+from edgeq.errors import InputError
+from edgeq.formats.onnx.int8 import FULL_RANGE, SAFE_RANGE, ActivationRange
+from edgeq.formats.onnx.linear import find_linears
+from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
+from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
+from edgeq.formats.onnx.passes.smooth import smooth
+from edgeq.formats.onnx.passes.static_int8 import static_int8
+from edgeq.runtimes.onnxruntime import Feeds, decoder_feeds, empty_past, encoder_feeds
+from edgeq.source import SourceModel
+
+_WINDOW = 128  # tokens of one calibration sample of a decoder
+# A static range that half of the samples do not fill to a third would clip or waste: such inputs go dynamic.
+_UNSTEADY = 3.0
+
+
+@dataclass
+class QuantOptions:
+    """What the user chose. ``percentile`` None is min-max; ``full_range`` uses all 8 bits of a weight."""
+
+    text: Text
+    folder: Path
+    percentile: float | None = None
+    full_range: bool = False
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def limit(self) -> int:
+        return FULL_RANGE if self.full_range else SAFE_RANGE
+
+
+Quant = Callable[[ir.Model, SourceModel, QuantOptions], None]
+QUANTS: dict[str, Quant] = {}
+
+
+def quant(name: str) -> Callable[[Quant], Quant]:
+    """Register a function as an ONNX quant."""
+
+    def register(function: Quant) -> Quant:
+        QUANTS[name] = function
+        return function
+
+    return register
+
+
+@quant("float32")
+def float32(model: ir.Model, source: SourceModel, options: QuantOptions) -> None:
+    """The graph as it is."""
+
+
+@quant("int8-dynamic")
+def int8_dynamic(model: ir.Model, source: SourceModel, options: QuantOptions) -> None:
+    """Dynamic int8, after outlier channels were folded into the norms before the linear layers."""
+    collectors = _observe(model, source, options, "smoothing")
+    smooth(model, {name: collector.channel_max for name, collector in collectors.items()})
+    count = dynamic_int8(model, options.limit)
+    tables = embedding_int8(model)
+    options.notes.append(f"{count} linear layers in dynamic int8, {tables} embedding tables in int8")
+
+
+@quant("int8")
+def int8_static(model: ir.Model, source: SourceModel, options: QuantOptions) -> None:
+    """Static QDQ int8, after folding as above; inputs with unsteady ranges are quantized dynamically."""
+    collectors = _observe(model, source, options, "smoothing")
+    if smooth(model, {name: collector.channel_max for name, collector in collectors.items()}):
+        collectors = _observe(model, source, options, "ranges")
+    unsteady = [
+        linear.name
+        for linear in find_linears(model)
+        if collectors[str(linear.activation.name)].peak_ratio() > _UNSTEADY
+    ]
+    if unsteady:
+        dynamic_int8(model, options.limit, only=unsteady)
+        options.notes.append(f"ranges set by few samples, so quantized at run time: {', '.join(unsteady)}")
+    count = static_int8(model, options.limit, {name: _range(c, options) for name, c in collectors.items()})
+    tables = embedding_int8(model)
+    options.notes.append(f"{count} linear layers in static int8, {tables} embedding tables in int8")
+    if options.text.builtin:
+        options.notes.append("ranges come from the built-in text; --calibration FILE takes them from yours")
+
+
+def _range(collector: RangeCollector, options: QuantOptions) -> ActivationRange:
+    return collector.min_max() if options.percentile is None else collector.percentile(options.percentile)
+
+
+def _observe(model: ir.Model, source: SourceModel, options: QuantOptions, stage: str) -> dict[str, RangeCollector]:
+    samples = calibration_samples(source, options.text)
+    total = count_samples(source, options.text)
+    return collect_ranges(
+        model, samples, options.folder, lambda done: options.progress(f"calibrating {stage}", done, total)
+    )
+
+
+def calibration_samples(source: SourceModel, text: Text) -> Iterator[Feeds]:
+    """Feeds of one sentence each (encoders) or one window of tokens each (decoders)."""
+    tokenizer = tokenization.from_directory(source.path)
+    if source.family.kind == "encoder":
+        tokenizer.enable_truncation(source.hp.context)
+        for line in text.lines():
+            yield encoder_feeds([tokenizer.encode(line).ids])
+        return
+    ids = tokenizer.encode(text.content).ids
+    if not ids:
+        raise InputError(f"{text.name}: has no tokens; give a longer text")
+    past = empty_past(source.hp.n_layers, source.hp.n_kv_heads, source.hp.head_dim)
+    for start in range(0, len(ids), _WINDOW):
+        yield decoder_feeds(ids[start : start + _WINDOW], past)
+
+
+def count_samples(source: SourceModel, text: Text) -> int:
+    """How many samples ``calibration_samples`` gives, about: for progress only."""
+    if source.family.kind == "encoder":
+        return len(text.lines())
+    return max(1, len(text.content) // (3 * _WINDOW))

@@ -1,0 +1,123 @@
+"""A model in the embedded engine: opened from a GGUF file or a checkpoint directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq import families
+from edgeq.engine.cache import KVCache
+from edgeq.engine.ops import NumpyOps
+from edgeq.engine.weights import CheckpointWeights, GGUFWeights, Weights
+from edgeq.errors import FormatError, InputError
+from edgeq.families import Family, HyperParameters, MetadataReader, TensorSpec
+from edgeq.formats.gguf.reader import GGUFFile
+from edgeq.source import SourceModel
+
+Floats = NDArray[np.float32]
+
+_KEEP_BELOW = 300_000_000  # parameters up to which a float checkpoint is held in memory as float32
+_CHUNK = 256  # tokens of one forward pass while a long text is read
+
+
+class Model:
+    """A family, its hyper-parameters and its weights; ``logits`` for decoders, ``hidden`` and ``embed`` for encoders."""
+
+    def __init__(self, family: Family, hp: HyperParameters, weights: Weights, name: str) -> None:
+        self.family = family
+        self.hp = hp
+        self.weights = weights
+        self.name = name
+
+    def new_cache(self) -> KVCache:
+        """An empty key-value cache for one sequence."""
+        return KVCache(self.hp.n_layers)
+
+    def logits(self, tokens: Sequence[int], cache: KVCache | None = None, last_only: bool = False) -> Floats:
+        """Logits ``[T, vocab]`` (``[1, vocab]`` with ``last_only``) after each token; the cache is moved on.
+
+        Raises InputError for a token outside the vocabulary or a model without logits.
+        """
+        if self.family.kind != "decoder":
+            raise InputError(f"{self.name}: is an encoder; it embeds text and generates none")
+        return self._forward(tokens, self.new_cache() if cache is None else cache, last_only)
+
+    def prefill(self, tokens: Sequence[int], cache: KVCache) -> Floats:
+        """Read a prompt of any length in chunks; logits ``[vocab]`` after its last token."""
+        for start in range(0, len(tokens), _CHUNK):
+            last = self.logits(tokens[start : start + _CHUNK], cache, last_only=True)
+        return last[-1]
+
+    def hidden(self, tokens: Sequence[int]) -> Floats:
+        """The last hidden state of an encoder, ``[T, C]``."""
+        if self.family.kind != "encoder":
+            raise InputError(f"{self.name}: is a decoder; it has logits and no sentence embedding")
+        return self._forward(tokens, None, False)
+
+    def embed(self, tokens: Sequence[int]) -> Floats:
+        """One unit-length vector ``[C]``, pooled as the model says (mean where it says nothing)."""
+        hidden = self.hidden(tokens)
+        pooled = hidden[0] if self.hp.pooling == "cls" else hidden.mean(axis=0)
+        unit: Floats = pooled / np.linalg.norm(pooled)
+        return unit
+
+    def _forward(self, tokens: Sequence[int], cache: KVCache | None, last_only: bool) -> Floats:
+        if not len(tokens):
+            raise InputError(f"{self.name}: no tokens to read")
+        if min(tokens) < 0 or max(tokens) >= self.hp.vocab:
+            raise InputError(f"{self.name}: token {max(tokens)} is outside the vocabulary of {self.hp.vocab}")
+        end = len(tokens) + (cache.length if cache else 0)
+        if self.family.kind == "encoder" and end > self.hp.context:
+            raise InputError(f"{self.name}: {end} tokens are more than its {self.hp.context} positions")
+        out = self.family.forward(NumpyOps(self.weights, tokens, cache, last_only), self.hp)
+        if cache is not None:
+            cache.advance(len(tokens))
+        return out
+
+
+def from_source(source: SourceModel, keep: bool | None = None) -> Model:
+    """The float model of an opened checkpoint; ``keep`` None holds small models in memory and streams large ones."""
+    keep = source.parameters() <= _KEEP_BELOW if keep is None else keep
+    return Model(source.family, source.hp, CheckpointWeights(source, keep), source.path.name)
+
+
+def from_gguf(file: GGUFFile) -> Model:
+    """The model of an opened GGUF file; raises EdgeqError for a missing or misshapen tensor."""
+    family = families.for_architecture(file.metadata.get("general.architecture"), str(file.path))
+    shapes = {name: info.shape for name, info in file.tensors.items()}
+    vectors = {}
+    if "rope_freqs.weight" in shapes:
+        vectors["rope_freqs.weight"] = tuple(map(float, file.decode("rope_freqs.weight").reshape(-1)))
+    try:
+        hp = family.from_metadata(MetadataReader(family.architecture, file.metadata, shapes, vectors))
+    except InputError as error:
+        raise FormatError(file.path, str(error)) from None
+    specs = {spec.name: spec for spec in _present(family, hp, shapes, file.path)}
+    return Model(family, hp, GGUFWeights(file, specs), file.path.name)
+
+
+def _present(
+    family: Family, hp: HyperParameters, shapes: dict[str, tuple[int, ...]], path: Path
+) -> list[TensorSpec]:
+    """The family's tensors that the file has, their shapes checked."""
+    present = []
+    for spec in family.tensors(hp):
+        if spec.name not in shapes:
+            if spec.optional:
+                continue
+            raise FormatError(path, f"tensor {spec.name} is missing")
+        if shapes[spec.name] != spec.shape:
+            raise FormatError(
+                path, f"tensor {spec.name} has shape {list(shapes[spec.name])}, the metadata says {list(spec.shape)}"
+            )
+        present.append(spec)
+    return present
+
+
+def open_model(path: str | Path) -> Model:
+    """Open a GGUF file or a checkpoint directory in the engine; raises EdgeqError."""
+    path = Path(path)
+    return from_source(SourceModel.open(path)) if path.is_dir() else from_gguf(GGUFFile.open(path))

@@ -1,0 +1,1 @@
+"""How close a quantized model stays to the float one, and how fast it is."""

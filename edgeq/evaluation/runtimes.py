@@ -1,0 +1,107 @@
+"""The runtimes of a proof: each loads a written file and answers as ``DecoderRuntime`` or ``EncoderRuntime``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq import __version__
+from edgeq.engine import model as engine
+from edgeq.formats.gguf.reader import GGUFFile
+from edgeq.runtimes import llama_cpp
+
+Floats = NDArray[np.float32]
+
+
+class EmbeddedRuntime:
+    """A GGUF file in the embedded engine."""
+
+    name = f"embedded engine {__version__}"
+
+    def __init__(self, file: GGUFFile) -> None:
+        started = time.perf_counter()
+        self._model = engine.from_gguf(file)
+        self.load_seconds = time.perf_counter() - started
+        self._cache = self._model.new_cache() if self._model.family.kind == "decoder" else None
+
+    def window(self, tokens: Sequence[int]) -> Floats:
+        self._cache = self._model.new_cache()
+        return self._model.logits(tokens, self._cache)
+
+    def step(self, token: int) -> Floats:
+        return self._model.logits([token], self._cache)[-1]
+
+    def embed(self, text: str, tokens: Sequence[int]) -> Floats:
+        return self._model.embed(tokens)
+
+
+class LlamaCppRuntime:
+    """A GGUF file in llama.cpp. Encoders are given the text, so the file's own vocabulary is proven too."""
+
+    def __init__(self, llama: llama_cpp.LlamaCpp) -> None:
+        self.name = f"llama.cpp (llama-cpp-python {llama_cpp.version()})"
+        self._llama = llama
+        self.load_seconds = llama.load_seconds
+
+    def window(self, tokens: Sequence[int]) -> Floats:
+        return self._llama.logits(tokens)[0]
+
+    def step(self, token: int) -> Floats:
+        return self._llama.logits([token], reset=False)[0][-1]
+
+    def embed(self, text: str, tokens: Sequence[int]) -> Floats:
+        return self._llama.embed([text])[0][0]
+
+
+class OnnxRuntime:
+    """An ONNX file in ONNX Runtime."""
+
+    def __init__(self, path: Path, pooling: str, threads: int = 0) -> None:
+        from edgeq.runtimes.onnxruntime import VERSION, OnnxSession
+
+        self.name = f"ONNX Runtime {VERSION}"
+        started = time.perf_counter()
+        self.session = OnnxSession(path, threads)
+        self.load_seconds = time.perf_counter() - started
+        self._pooling = pooling
+        self._past = self.session.empty_past()
+
+    def window(self, tokens: Sequence[int]) -> Floats:
+        return self._run(tokens, fresh=True)
+
+    def step(self, token: int) -> Floats:
+        return self._run([token], fresh=False)[-1]
+
+    def _run(self, tokens: Sequence[int], fresh: bool) -> Floats:
+        from edgeq.runtimes.onnxruntime import decoder_feeds
+
+        session = self.session
+        feeds = decoder_feeds(tokens, session.empty_past() if fresh else self._past)
+        logits, *present = session.run(feeds, session.outputs)
+        self._past = session.past_of(present)
+        return logits[0]
+
+    def embed(self, text: str, tokens: Sequence[int]) -> Floats:
+        from edgeq.runtimes.onnxruntime import encoder_feeds
+
+        feeds = encoder_feeds([tokens])
+        if "sentence_embedding" in self.session.outputs:
+            return self.session.run(feeds, ["sentence_embedding"])[0][0]
+        hidden = self.session.run(feeds, ["last_hidden_state"])[0][0]
+        return hidden[0] if self._pooling == "cls" else hidden.mean(axis=0)
+
+
+@contextmanager
+def gguf_runtime(path: Path, context: int, threads: int, encoder: bool) -> Iterator[LlamaCppRuntime | EmbeddedRuntime]:
+    """llama.cpp where it is installed, the embedded engine otherwise."""
+    if llama_cpp.available():
+        with llama_cpp.LlamaCpp(path, context, threads, embedding=encoder) as llama:
+            yield LlamaCppRuntime(llama)
+    else:
+        with GGUFFile.open(path) as file:
+            yield EmbeddedRuntime(file)

@@ -1,0 +1,99 @@
+"""A child process that holds llama.cpp: its aborts and its chatter stay there, its memory goes when it ends.
+
+Requests are JSON lines on standard input; answers are a JSON line on standard output, followed by ``nbytes`` bytes
+of float32 where the answer has an array. Run as ``python -m edgeq.runtimes.llama_worker MODEL``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import llama_cpp
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Worker:
+    """One loaded model with one context."""
+
+    def __init__(self, path: str, n_ctx: int, threads: int, embedding: bool) -> None:
+        started = time.perf_counter()
+        self.llama = llama_cpp.Llama(
+            model_path=path,
+            n_ctx=n_ctx,
+            n_batch=n_ctx,
+            n_ubatch=n_ctx,
+            n_threads=threads,
+            n_threads_batch=threads,
+            n_gpu_layers=0,
+            logits_all=not embedding,
+            embedding=embedding,
+            verbose=False,
+        )
+        self.load_seconds = time.perf_counter() - started
+
+    def info(self, request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
+        return {"vocab": self.llama.n_vocab(), "load_seconds": self.load_seconds}, None
+
+    def tokenize(self, request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
+        text = request["text"].encode()
+        tokens = self.llama.tokenize(text, add_bos=request["add_special"], special=request["parse_special"])
+        return {"tokens": tokens}, None
+
+    def logits(self, request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
+        """Logits after every token of a fresh sequence, or of one continued with ``reset`` false."""
+        tokens = request["tokens"]
+        if request["reset"]:
+            self.llama.reset()
+            self.llama._ctx.kv_cache_clear()
+        started = time.perf_counter()
+        before = self.llama.n_tokens
+        self.llama.eval(tokens)
+        seconds = time.perf_counter() - started
+        return {"seconds": seconds}, self.llama.scores[before : before + len(tokens)]
+
+    def embed(self, request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
+        started = time.perf_counter()
+        vectors = np.asarray(self.llama.embed(request["texts"], normalize=True), np.float32)
+        return {"seconds": time.perf_counter() - started}, vectors
+
+
+def main() -> None:
+    """Serve requests until standard input ends."""
+    path, n_ctx, threads, embedding = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "embedding"
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever the library prints goes to standard error
+    try:
+        worker = Worker(path, n_ctx, threads, embedding)
+    except Exception as error:  # llama_cpp raises ValueError, and others, for files it does not load
+        _answer(answers, {"error": str(error)}, None)
+        return
+    verbs: dict[str, Callable[[dict[str, Any]], tuple[dict[str, Any], NDArray[np.float32] | None]]] = {
+        "info": worker.info,
+        "tokenize": worker.tokenize,
+        "logits": worker.logits,
+        "embed": worker.embed,
+    }
+    _answer(answers, *worker.info({}))
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            _answer(answers, *verbs[request["verb"]](request))
+        except Exception as error:
+            _answer(answers, {"error": str(error)}, None)
+
+
+def _answer(out: BinaryIO, header: dict[str, Any], array: NDArray[np.float32] | None) -> None:
+    data = b"" if array is None else np.ascontiguousarray(array, np.float32).tobytes()
+    shape = [] if array is None else list(array.shape)
+    out.write(json.dumps(header | {"nbytes": len(data), "shape": shape}).encode() + b"\n" + data)
+    out.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The tokenizer of a model: a directory's tokenizer.json, or what a GGUF file carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeq.errors import FormatError
+from edgeq.formats.gguf.vocab import tokenizer_from_metadata
+from edgeq.source import read_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+def from_directory(path: Path) -> Tokenizer:
+    """The tokenizer.json of a directory, without truncation and padding; raises FormatError."""
+    from tokenizers import Tokenizer
+
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        raise FormatError(file, "is missing", "save the model with its fast tokenizer")
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise FormatError(file, f"cannot be read as a tokenizer ({str(error).splitlines()[0]})") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that a GGUF file's metadata describes; raises EdgeqError."""
+    return tokenizer_from_metadata(metadata)
+
+
+def end_tokens(path: Path, metadata: Mapping[str, Any] | None = None) -> frozenset[int]:
+    """The tokens that end a text, from GGUF metadata or from a directory's generation_config.json or config.json."""
+    if metadata is not None:
+        keys = ("eos_token_id", "eot_token_id", "eom_token_id")
+        return frozenset(int(v) for k in keys if (v := metadata.get(f"tokenizer.ggml.{k}")) is not None)
+    for name in ("generation_config.json", "config.json"):
+        if (path / name).is_file():
+            value = read_json(path / name, dict).get("eos_token_id")
+            if value is not None:
+                return frozenset(value if isinstance(value, list) else [value])
+    return frozenset()
