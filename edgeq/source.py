@@ -37,18 +37,22 @@ class SourceModel:
         checkpoint = Checkpoint.open(path)
         family = families.for_config(checkpoint.config, str(path / "config.json"))
         try:
-            hp = replace(family.from_config(checkpoint.config), **_pooling(path))
+            hp = replace(family.from_config(checkpoint.config), pooling=_pooling(path))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         specs: dict[str, TensorSpec] = {}
         names: dict[str, str] = {}
         available = set(checkpoint.names)
         for spec in family.tensors(hp):
-            found = next((p + spec.source for p in ("", *family.source_prefixes) if p + spec.source in available), None)
+            found = next(
+                (p + spec.source for p in ("", *family.source_prefixes) if p + spec.source in available), None
+            )
             if found is None:
                 if spec.optional:
                     continue
-                raise FormatError(path, f"tensor {spec.source} is missing from the checkpoint", "download it again")
+                raise FormatError(
+                    path, f"tensor {spec.source} is missing from the checkpoint", "download it again"
+                )
             if checkpoint.shape(found) != spec.shape:
                 raise FormatError(
                     checkpoint.path_of(found),
@@ -92,10 +96,10 @@ class SourceModel:
         return sum(int(np.prod(spec.shape)) for spec in self.specs.values())
 
 
-def _pooling(path: Path) -> dict[str, Literal["none", "mean", "cls"]]:
+def _pooling(path: Path) -> Literal["none", "mean", "cls"]:
     """How a sentence-transformers directory pools (modules.json and the pooling module's config.json)."""
     if not (path / "modules.json").is_file():
-        return {}
+        return "none"
     for module in read_json(path / "modules.json", list):
         if not isinstance(module, dict) or not str(module.get("type", "")).endswith(".Pooling"):
             continue
@@ -104,11 +108,11 @@ def _pooling(path: Path) -> dict[str, Literal["none", "mean", "cls"]]:
             raise FormatError(path / "modules.json", f"module path {module.get('path')!r} leaves the folder")
         config = read_json(folder / "config.json", dict)
         if config.get("pooling_mode_mean_tokens"):
-            return {"pooling": "mean"}
+            return "mean"
         if config.get("pooling_mode_cls_token"):
-            return {"pooling": "cls"}
+            return "cls"
         raise FormatError(folder / "config.json", "only mean and CLS pooling can be exported")
-    return {}
+    return "none"
 
 
 def read_json(path: Path, kind: type) -> Any:

@@ -11,7 +11,7 @@ from edgeq.formats.gguf.vocab import tokenizer_from_metadata
 from edgeq.source import read_json
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer as Tokenizer
 
 
 def from_directory(path: Path) -> Tokenizer:

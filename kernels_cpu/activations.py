@@ -15,7 +15,9 @@ from edgeq.kernels_cpu.jit import kernel
 def _gelu(first, last, x, out):
     for i in range(first, last):
         value = x[i]
-        out[i] = np.float32(0.5) * value * (np.float32(1) + np.float32(math.erf(value * np.float32(0.70710678))))
+        out[i] = (
+            np.float32(0.5) * value * (np.float32(1) + np.float32(math.erf(value * np.float32(0.70710678))))
+        )
 
 
 def gelu(x: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -79,12 +79,22 @@ def plan(source: SourceModel, quant: str) -> GGUFPlan:
 
 
 def write(
-    source: SourceModel, planned: GGUFPlan, path: Path, *, force: bool = False, progress: Progress | None = None
+    source: SourceModel,
+    planned: GGUFPlan,
+    path: Path,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
 ) -> list[TensorResult]:
     """Write the file, a few rows at a time; returns what became of each tensor."""
     results = []
     writer = GGUFWriter(
-        path, source.family.architecture, metadata(source, planned), planned.tensors, force=force, progress=progress
+        path,
+        source.family.architecture,
+        metadata(source, planned),
+        planned.tensors,
+        force=force,
+        progress=progress,
     )
     with writer:
         for tensor in planned.tensors:
@@ -94,7 +104,9 @@ def write(
                 results.append(TensorResult(tensor.name, "F32", tensor.shape, planned.nbytes(tensor), 0.0))
                 continue
             error = _write_tensor(source, tensor, writer)
-            results.append(TensorResult(tensor.name, tensor.type_name, tensor.shape, planned.nbytes(tensor), error))
+            results.append(
+                TensorResult(tensor.name, tensor.type_name, tensor.shape, planned.nbytes(tensor), error)
+            )
     return results
 
 

@@ -58,15 +58,16 @@ class OnnxOps:
         self._angles: dict[Rope, tuple[ir.Value, ir.Value]] = {}
 
     def _past(self, layer: int) -> tuple[ir.Value, ir.Value]:
-        shape = ["batch", self.hp.n_kv_heads, "past_tokens", self.hp.head_dim]
+        shape: list[int | str] = ["batch", self.hp.n_kv_heads, "past_tokens", self.hp.head_dim]
         key, value = (
-            self.b.input(f"past_key_values.{layer}.{part}", ir.DataType.FLOAT, shape) for part in ("key", "value")
+            self.b.input(f"past_key_values.{layer}.{part}", ir.DataType.FLOAT, shape)
+            for part in ("key", "value")
         )
         return key, value
 
     def declare_cache_outputs(self) -> None:
         """Declare ``present.N.key|value`` for every layer."""
-        shape = ["batch", self.hp.n_kv_heads, "total_tokens", self.hp.head_dim]
+        shape: list[int | str] = ["batch", self.hp.n_kv_heads, "total_tokens", self.hp.head_dim]
         for layer, pair in enumerate(self.present):
             for part, value in zip(("key", "value"), pair, strict=True):
                 self.b.output(value, f"present.{layer}.{part}", ir.DataType.FLOAT, shape)
@@ -91,7 +92,13 @@ class OnnxOps:
         scale = self._weight(stem + ".weight")
         if kind == "layer":
             return self.b.op(
-                "LayerNormalization", x, scale, self._weight(stem + ".bias"), axis=-1, epsilon=eps, name=f"{stem}/Norm"
+                "LayerNormalization",
+                x,
+                scale,
+                self._weight(stem + ".bias"),
+                axis=-1,
+                epsilon=eps,
+                name=f"{stem}/Norm",
             )
         square = self.b.op("Pow", x, self.b.constant(2.0, np.float32))
         mean = self.b.op("ReduceMean", square, axes=[-1], keepdims=1)
@@ -190,7 +197,9 @@ class OnnxOps:
             weights = b.op("Softmax", b.op("Add", scores, self._mask_bias(4)), axis=-1)
         mixed = b.op("MatMul", weights, v, name=f"blk.{layer}.attn/Mix")
         if group > 1:
-            mixed = b.op("Reshape", mixed, self._vector([0, hp.n_heads], self._dim(self.ids, 1), [hp.head_dim]))
+            mixed = b.op(
+                "Reshape", mixed, self._vector([0, hp.n_heads], self._dim(self.ids, 1), [hp.head_dim])
+            )
         joined = b.op("Transpose", mixed, perm=[0, 2, 1, 3])
         return b.op("Reshape", joined, b.constant([0, 0, hp.n_heads * hp.head_dim]))
 
@@ -198,7 +207,11 @@ class OnnxOps:
         """What is added to the scores: 0 or a large negative number, ``[batch, 1.., 1 or tokens, total_tokens]``."""
         if self._bias is None:
             b = self.b
-            seen = b.op("Unsqueeze", b.op("Cast", self.mask, to=ir.DataType.BOOL), b.constant(list(range(1, rank - 1))))
+            seen = b.op(
+                "Unsqueeze",
+                b.op("Cast", self.mask, to=ir.DataType.BOOL),
+                b.constant(list(range(1, rank - 1))),
+            )
             if self.causal:
                 tokens, total = self._scalar_dim(self.ids, 1), self._scalar_dim(self.mask, 1)
                 zero, one = b.constant(0), b.constant(1)

@@ -97,7 +97,9 @@ def _range(collector: RangeCollector, options: QuantOptions) -> ActivationRange:
     return collector.min_max() if options.percentile is None else collector.percentile(options.percentile)
 
 
-def _observe(model: ir.Model, source: SourceModel, options: QuantOptions, stage: str) -> dict[str, RangeCollector]:
+def _observe(
+    model: ir.Model, source: SourceModel, options: QuantOptions, stage: str
+) -> dict[str, RangeCollector]:
     samples = calibration_samples(source, options.text)
     total = count_samples(source, options.text)
     return collect_ranges(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgeq.engine.model import Model
+from edgeq.engine.decoders import Decoder
 from edgeq.engine.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -25,12 +25,16 @@ class Timing:
 
 
 def generate(
-    model: Model, prompt: Sequence[int], limit: int, sampler: Sampler, stop: frozenset[int], timing: Timing
+    decoder: Decoder,
+    prompt: Sequence[int],
+    limit: int,
+    sampler: Sampler,
+    stop: frozenset[int],
+    timing: Timing,
 ) -> Iterator[int]:
     """Yield up to ``limit`` tokens after ``prompt``, ending before a token of ``stop``; fills ``timing``."""
-    cache = model.new_cache()
     started = time.perf_counter()
-    logits = model.prefill(prompt, cache)
+    logits = decoder.feed(prompt)
     timing.prompt_tokens, timing.prompt_seconds = len(prompt), time.perf_counter() - started
     for index in range(limit):
         token = sampler.pick(logits)
@@ -40,7 +44,7 @@ def generate(
         yield token
         if index + 1 < limit:
             started = time.perf_counter()
-            logits = model.logits([token], cache)[-1]
+            logits = decoder.feed([token])
             timing.seconds += time.perf_counter() - started
 
 

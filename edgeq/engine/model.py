@@ -24,7 +24,7 @@ _CHUNK = 256  # tokens of one forward pass while a long text is read
 
 
 class Model:
-    """A family, its hyper-parameters and its weights; ``logits`` for decoders, ``hidden`` and ``embed`` for encoders."""
+    """A family, its hyper-parameters and its weights: ``logits`` of decoders, ``embed`` of encoders."""
 
     def __init__(self, family: Family, hp: HyperParameters, weights: Weights, name: str) -> None:
         self.family = family
@@ -111,7 +111,8 @@ def _present(
             raise FormatError(path, f"tensor {spec.name} is missing")
         if shapes[spec.name] != spec.shape:
             raise FormatError(
-                path, f"tensor {spec.name} has shape {list(shapes[spec.name])}, the metadata says {list(spec.shape)}"
+                path,
+                f"tensor {spec.name} has shape {list(shapes[spec.name])}, the metadata says {list(spec.shape)}",
             )
         present.append(spec)
     return present

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,15 @@ from edgeq.engine.weights import Floats, Weights
 from edgeq.families.ops import Activation, Norm
 from edgeq.families.rope import Rope
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # float32 activations; integers where ids and positions travel as values
 
 
 class NumpyOps:
     """One forward pass over ``tokens``, which follow the tokens already in ``cache``."""
 
-    def __init__(self, weights: Weights, tokens: Sequence[int], cache: KVCache | None, last_only: bool) -> None:
+    def __init__(
+        self, weights: Weights, tokens: Sequence[int], cache: KVCache | None, last_only: bool
+    ) -> None:
         self.weights = weights
         self.ids = np.asarray(tokens, np.int64)
         self.cache = cache
@@ -28,16 +31,16 @@ class NumpyOps:
         self._angles: dict[Rope, tuple[Floats, Floats]] = {}
 
     def tokens(self) -> Array:
-        return self.ids  # type: ignore[return-value]  # ids travel as V, like the activations
+        return self.ids
 
     def positions(self) -> Array:
-        return np.arange(self.start, self.start + len(self.ids))  # type: ignore[return-value]
+        return np.arange(self.start, self.start + len(self.ids))
 
     def token_types(self) -> Array:
-        return np.zeros_like(self.ids)  # type: ignore[return-value]
+        return np.zeros_like(self.ids)
 
     def embed(self, stem: str, ids: Array) -> Array:
-        return self.weights.picked(stem + ".weight", ids)  # type: ignore[arg-type]
+        return self.weights.picked(stem + ".weight", ids)
 
     def norm(self, x: Array, stem: str, kind: Norm, eps: float) -> Array:
         if kind == "layer":
@@ -115,4 +118,13 @@ def _gelu_tanh(x: Array) -> Array:
     return np.float32(0.5) * x * (1 + np.tanh(inner))
 
 
-_ACTIVATIONS = {"silu": _silu, "gelu": _gelu, "gelu_tanh": _gelu_tanh, "relu": lambda x: np.maximum(x, 0)}
+def _relu(x: Array) -> Array:
+    return np.maximum(x, 0)
+
+
+_ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
+    "silu": _silu,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "relu": _relu,
+}

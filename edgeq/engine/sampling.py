@@ -13,7 +13,7 @@ from edgeq.errors import UsageError
 
 @dataclass
 class Sampler:
-    """``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 leave all tokens in. The same seed gives the same text."""
+    """``temperature`` 0 is greedy, ``top_k`` 0 and ``top_p`` 1 leave all tokens in; a seed fixes the text."""
 
     temperature: float = 0.0
     top_k: int = 0

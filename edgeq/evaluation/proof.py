@@ -111,7 +111,9 @@ def prove_encoder(reference: Reference, runtime: EncoderRuntime, progress: Progr
         answers.append(runtime.embed(text, tokens))
         seconds.append(time.perf_counter() - started)
         progress(done, len(sentences))
-    return cosine_summary(np.stack(expected), np.stack(answers)) | {"sentences_per_second": 1 / statistics.median(seconds)}
+    return cosine_summary(np.stack(expected), np.stack(answers)) | {
+        "sentences_per_second": 1 / statistics.median(seconds)
+    }
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -121,7 +123,10 @@ def _timed(call: Callable[[], object]) -> float:
 
 
 def prove(
-    reference: Reference, runtime: DecoderRuntime | EncoderRuntime, path: Path, progress: Progress = lambda done, all: None
+    reference: Reference,
+    runtime: DecoderRuntime | EncoderRuntime,
+    path: Path,
+    progress: Progress = lambda done, all: None,
 ) -> dict[str, Any]:
     """The proof of one written file, as it goes into edgeq.json."""
     if reference.source.family.kind == "decoder":

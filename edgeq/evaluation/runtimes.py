@@ -97,7 +97,9 @@ class OnnxRuntime:
 
 
 @contextmanager
-def gguf_runtime(path: Path, context: int, threads: int, encoder: bool) -> Iterator[LlamaCppRuntime | EmbeddedRuntime]:
+def gguf_runtime(
+    path: Path, context: int, threads: int, encoder: bool
+) -> Iterator[LlamaCppRuntime | EmbeddedRuntime]:
     """llama.cpp where it is installed, the embedded engine otherwise."""
     if llama_cpp.available():
         with llama_cpp.LlamaCpp(path, context, threads, embedding=encoder) as llama:

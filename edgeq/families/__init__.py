@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeq.errors import InputError
-from edgeq.families.base import BY_ARCHITECTURE, BY_MODEL_TYPE, Family, HyperParameters, MetadataReader, TensorSpec
+from edgeq.families.base import (
+    BY_ARCHITECTURE,
+    BY_MODEL_TYPE,
+    Family,
+    HyperParameters,
+    MetadataReader,
+    TensorSpec,
+)
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -33,7 +40,9 @@ def for_architecture(architecture: object, where: str) -> Family:
     """The family of a GGUF file's general.architecture; raises InputError."""
     if not isinstance(architecture, str) or architecture not in BY_ARCHITECTURE:
         known = ", ".join(sorted(BY_ARCHITECTURE))
-        raise InputError(f"{where}: general.architecture {architecture!r} is not supported; edgeq knows {known}")
+        raise InputError(
+            f"{where}: general.architecture {architecture!r} is not supported; edgeq knows {known}"
+        )
     return BY_ARCHITECTURE[architecture]
 
 

@@ -96,7 +96,9 @@ class MetadataReader:
         """The positive number under ``{architecture}.{key}``; raises InputError."""
         value = self.metadata.get(f"{self.architecture}.{key}", default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise InputError(f"GGUF metadata {self.architecture}.{key}: must be a positive number, not {value!r}")
+            raise InputError(
+                f"GGUF metadata {self.architecture}.{key}: must be a positive number, not {value!r}"
+            )
         return value
 
     def count(self, key: str, default: int | None = None) -> int:
@@ -132,5 +134,7 @@ def head_count(config: Mapping[str, Any], hidden: int) -> tuple[int, int]:
     """(query heads, values per head); raises InputError when the width does not divide."""
     n_heads = config_count(config, "num_attention_heads")
     if config.get("head_dim") is None and hidden % n_heads:
-        raise InputError(f"config.json: hidden_size {hidden} is not a multiple of num_attention_heads {n_heads}")
+        raise InputError(
+            f"config.json: hidden_size {hidden} is not a multiple of num_attention_heads {n_heads}"
+        )
     return n_heads, config_count(config, "head_dim", hidden // n_heads)

@@ -33,7 +33,9 @@ class Bert(Family):
         hidden = config_count(config, "hidden_size")
         n_heads, head_dim = head_count(config, hidden)
         if config.get("hidden_act", "gelu") != "gelu":
-            raise InputError(f"config.json: hidden_act {config['hidden_act']!r} is not gelu, as this family has it")
+            raise InputError(
+                f"config.json: hidden_act {config['hidden_act']!r} is not gelu, as this family has it"
+            )
         if config.get("position_embedding_type", "absolute") != "absolute":
             raise InputError("config.json: position_embedding_type must be absolute")
         return HyperParameters(
@@ -82,7 +84,9 @@ class Bert(Family):
         width = hp.hidden
         yield TensorSpec("token_embd.weight", "embeddings.word_embeddings.weight", (hp.vocab, width))
         yield TensorSpec("position_embd.weight", "embeddings.position_embeddings.weight", (hp.context, width))
-        yield TensorSpec("token_types.weight", "embeddings.token_type_embeddings.weight", (hp.n_token_types, width))
+        yield TensorSpec(
+            "token_types.weight", "embeddings.token_type_embeddings.weight", (hp.n_token_types, width)
+        )
         yield from _pair("token_embd_norm", "embeddings.LayerNorm", (width,))
         for i in range(hp.n_layers):
             blk, src = f"blk.{i}.", f"encoder.layer.{i}."
@@ -100,7 +104,9 @@ class Bert(Family):
         x = ops.norm(x, "token_embd_norm", "layer", hp.norm_eps)
         for i in range(hp.n_layers):
             blk = f"blk.{i}."
-            q, k, v = (ops.heads(ops.linear(x, blk + name), hp.n_heads) for name in ("attn_q", "attn_k", "attn_v"))
+            q, k, v = (
+                ops.heads(ops.linear(x, blk + name), hp.n_heads) for name in ("attn_q", "attn_k", "attn_v")
+            )
             a = ops.attention(q, k, v, layer=i, scale=hp.head_dim**-0.5, causal=False)
             x = ops.add(x, ops.linear(a, blk + "attn_output"))
             x = ops.norm(x, blk + "attn_output_norm", "layer", hp.norm_eps)

@@ -38,7 +38,9 @@ class Llama(Family):
         if head_dim % 2:
             raise InputError(f"config.json: head_dim {head_dim} must be even for rope")
         if config.get("hidden_act", "silu") != "silu":
-            raise InputError(f"config.json: hidden_act {config['hidden_act']!r} is not silu, as this family has it")
+            raise InputError(
+                f"config.json: hidden_act {config['hidden_act']!r} is not silu, as this family has it"
+            )
         return HyperParameters(
             n_layers=config_count(config, "num_hidden_layers"),
             context=config_count(config, "max_position_embeddings", 2048),
@@ -58,7 +60,9 @@ class Llama(Family):
         head_dim = reader.count("attention.key_length", hidden // n_heads)
         n_kv_heads = reader.count("attention.head_count_kv", n_heads)
         if n_heads % n_kv_heads or head_dim % 2 or reader.count("rope.dimension_count", head_dim) != head_dim:
-            raise InputError("GGUF metadata llama.attention.* and llama.rope.dimension_count do not fit together")
+            raise InputError(
+                "GGUF metadata llama.attention.* and llama.rope.dimension_count do not fit together"
+            )
         return HyperParameters(
             n_layers=reader.count("block_count"),
             context=reader.count("context_length"),

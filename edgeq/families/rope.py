@@ -45,7 +45,9 @@ def rope_from_config(config: Mapping[str, Any], dim: int) -> Rope:
         return Rope(theta, dim, linear_factor=_number(scaling, "factor"))
     if kind == "llama3":
         return Rope(theta, dim, factors=_llama3_factors(scaling, theta, dim))
-    raise InputError(f"config.json: rope_scaling type {kind!r} is not known; this family has default, linear, llama3")
+    raise InputError(
+        f"config.json: rope_scaling type {kind!r} is not known; this family has default, linear, llama3"
+    )
 
 
 def _llama3_factors(scaling: Mapping[str, Any], theta: float, dim: int) -> tuple[float, ...]:

@@ -36,11 +36,21 @@ class LlamaCpp:
 
     def __init__(self, path: Path, n_ctx: int, threads: int, embedding: bool = False) -> None:
         if not available():
-            raise MissingDependencyError("llama.cpp is not installed; pip install 'edgeq[llama]' (compiles for minutes)")
+            raise MissingDependencyError(
+                "llama.cpp is not installed; pip install 'edgeq[llama]' (compiles for minutes)"
+            )
         self.path = path
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         mode = "embedding" if embedding else "logits"
-        command = [sys.executable, "-m", "edgeq.runtimes.llama_worker", str(path), str(n_ctx), str(threads), mode]
+        command = [
+            sys.executable,
+            "-m",
+            "edgeq.runtimes.llama_worker",
+            str(path),
+            str(n_ctx),
+            str(threads),
+            mode,
+        ]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=Path.cwd()
         )
@@ -63,7 +73,9 @@ class LlamaCpp:
 
     def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         """Token ids of a text by the file's own vocabulary."""
-        header, _ = self._ask(verb="tokenize", text=text, add_special=add_special, parse_special=parse_special)
+        header, _ = self._ask(
+            verb="tokenize", text=text, add_special=add_special, parse_special=parse_special
+        )
         return list(header["tokens"])
 
     def logits(self, tokens: Sequence[int], *, reset: bool = True) -> tuple[Floats, float]:

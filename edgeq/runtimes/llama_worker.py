@@ -49,8 +49,8 @@ class Worker:
         """Logits after every token of a fresh sequence, or of one continued with ``reset`` false."""
         tokens = request["tokens"]
         if request["reset"]:
-            self.llama.reset()
-            self.llama._ctx.kv_cache_clear()
+            self.llama.reset()  # type: ignore[no-untyped-call]
+            self.llama._ctx.kv_cache_clear()  # type: ignore[no-untyped-call]
         started = time.perf_counter()
         before = self.llama.n_tokens
         self.llama.eval(tokens)
@@ -65,7 +65,12 @@ class Worker:
 
 def main() -> None:
     """Serve requests until standard input ends."""
-    path, n_ctx, threads, embedding = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "embedding"
+    path, n_ctx, threads, embedding = (
+        sys.argv[1],
+        int(sys.argv[2]),
+        int(sys.argv[3]),
+        sys.argv[4] == "embedding",
+    )
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever the library prints goes to standard error
     try:

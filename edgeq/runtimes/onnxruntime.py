@@ -48,7 +48,10 @@ class OnnxSession:
     def past_of(self, present: Sequence[NDArray[np.float32]]) -> Feeds:
         """The cache inputs of the next run, from the ``present.*`` outputs of this one, in output order."""
         names = [name for name in self.outputs if name.startswith("present.")]
-        return {re.sub("^present", "past_key_values", name): value for name, value in zip(names, present, strict=True)}
+        return {
+            re.sub("^present", "past_key_values", name): value
+            for name, value in zip(names, present, strict=True)
+        }
 
 
 def encoder_feeds(sequences: Sequence[Sequence[int]]) -> Feeds:
@@ -77,7 +80,9 @@ def decoder_feeds(tokens: Sequence[int], past: Feeds) -> Feeds:
 def empty_past(n_layers: int, n_kv_heads: int, head_dim: int) -> Feeds:
     """Cache inputs of an edgeq decoder graph before the first token."""
     empty = np.zeros((1, n_kv_heads, 0, head_dim), np.float32)
-    return {f"past_key_values.{layer}.{part}": empty for layer in range(n_layers) for part in ("key", "value")}
+    return {
+        f"past_key_values.{layer}.{part}": empty for layer in range(n_layers) for part in ("key", "value")
+    }
 
 
 def _first_line(error: Exception) -> str:

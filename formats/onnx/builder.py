@@ -34,7 +34,9 @@ class GraphBuilder:
         value.name, value.type, value.shape = name, ir.TensorType(dtype), ir.Shape(shape)
         self.outputs.append(value)
 
-    def op(self, op_type: str, *inputs: ir.Value | None, domain: str = "", name: str | None = None, **attrs: Any) -> ir.Value:
+    def op(
+        self, op_type: str, *inputs: ir.Value | None, domain: str = "", name: str | None = None, **attrs: Any
+    ) -> ir.Value:
         """Emit a node with one output."""
         return self.tape.op(op_type, inputs, attrs or None, domain=domain, name=name)
 
@@ -48,7 +50,9 @@ class GraphBuilder:
         key = f"const_{data.dtype}_{'x'.join(map(str, data.shape))}_{data.tobytes().hex()[:64]}"
         return self.weight(key, data.dtype, data.shape, lambda: data)
 
-    def weight(self, name: str, dtype: Any, shape: Sequence[int], load: Callable[[], np.ndarray[Any, Any]]) -> ir.Value:
+    def weight(
+        self, name: str, dtype: Any, shape: Sequence[int], load: Callable[[], np.ndarray[Any, Any]]
+    ) -> ir.Value:
         """An initializer whose data ``load`` gives when the model is saved; one per name."""
         if name not in self._initializers:
             ir_type = ir.DataType.from_numpy(np.dtype(dtype))
@@ -67,4 +71,6 @@ class GraphBuilder:
             opset_imports={"": OPSET},
             name=self.name,
         )
-        return ir.Model(graph, ir_version=IR_VERSION, producer_name="edgeq", producer_version=producer_version)
+        return ir.Model(
+            graph, ir_version=IR_VERSION, producer_name="edgeq", producer_version=producer_version
+        )

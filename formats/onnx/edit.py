@@ -10,6 +10,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 
+def dims(tensor: ir.TensorProtocol) -> tuple[int, ...]:
+    """The shape of a constant as integers."""
+    return tuple(tensor.shape.numpy())
+
+
 def add_initializer(model: ir.Model, name: str, array: NDArray[Any] | np.generic) -> ir.Value:
     """Register a constant; a name that is there already is returned as it stands."""
     data = np.asarray(array)
@@ -30,7 +35,9 @@ def add_lazy_initializer(
     return value
 
 
-def insert(model: ir.Model, before: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], **attributes: Any) -> ir.Value:
+def insert(
+    model: ir.Model, before: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], **attributes: Any
+) -> ir.Value:
     """Insert a one-output node before another one and return its output."""
     node = ir.node(op_type, inputs, attributes or None)
     model.graph.insert_before(before, node)
@@ -61,7 +68,11 @@ def replace(model: ir.Model, old: ir.Value, new: ir.Value) -> None:
 def remove_unused(model: ir.Model) -> None:
     """Drop initializers, and Transpose nodes over them, that nothing reads any more."""
     for node in reversed(list(model.graph)):
-        if node.op_type == "Transpose" and not node.outputs[0].uses() and node.outputs[0] not in model.graph.outputs:
+        if (
+            node.op_type == "Transpose"
+            and not node.outputs[0].uses()
+            and node.outputs[0] not in model.graph.outputs
+        ):
             model.graph.remove(node, safe=True)
     for name, value in list(model.graph.initializers.items()):
         if not value.uses() and value not in model.graph.outputs:

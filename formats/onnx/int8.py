@@ -41,7 +41,9 @@ class ActivationRange:
         return scale, np.uint8(np.clip(round(-low / float(scale)), 0, 255))
 
 
-def relative_error(matrix: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32], axis: int) -> float:
+def relative_error(
+    matrix: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32], axis: int
+) -> float:
     """sqrt(sum((w - q)²) / sum(w²)) of quantized codes, 0 for a matrix of zeros."""
     shape = [1] * matrix.ndim
     shape[axis] = -1

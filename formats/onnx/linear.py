@@ -56,7 +56,12 @@ def find_linears(model: ir.Model) -> Iterator[Linear]:
             if perm is None or list(perm.as_ints()) == [1, 0]:
                 second, transposed = producer.inputs[0], not transposed
         tensor = second.const_value
-        if second.is_initializer() and tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.shape.rank() == 2:
+        if (
+            second.is_initializer()
+            and tensor is not None
+            and tensor.dtype == ir.DataType.FLOAT
+            and tensor.shape.rank() == 2
+        ):
             yield Linear(node, activation, second, transposed)
 
 

@@ -21,7 +21,11 @@ def save_model(model: ir.Model, path: Path, *, force: bool) -> list[Path]:
     """
     if path.exists() and not force:
         raise OutputExistsError(path)
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    size = sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    )
     data = f"{path.name}_data" if size >= EXTERNAL_FROM else None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,6 +41,8 @@ def save_model(model: ir.Model, path: Path, *, force: bool) -> list[Path]:
             written.append(target)
         return written
     except OSError as error:
-        raise EdgeqError(f"{path}: cannot be written ({error.strerror}); free space or choose another folder") from None
+        raise EdgeqError(
+            f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
+        ) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)

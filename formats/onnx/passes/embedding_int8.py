@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.formats.onnx.edit import add_initializer, insert, remove_unused, replace
+from edgeq.formats.onnx.edit import add_initializer, dims, insert, remove_unused, replace
 from edgeq.formats.onnx.int8 import FULL_RANGE
 from edgeq.formats.onnx.passes.int8_weights import int8_matrix
 
@@ -26,7 +26,9 @@ def embedding_int8(model: ir.Model, min_rows: int = 1024) -> int:
             continue
         ids = node.inputs[1]
         codes, scales = int8_matrix(model, table, 0, FULL_RANGE)
-        picked = insert(model, node, "Cast", [insert(model, node, "Gather", [codes, ids])], to=ir.DataType.FLOAT)
+        picked = insert(
+            model, node, "Cast", [insert(model, node, "Gather", [codes, ids])], to=ir.DataType.FLOAT
+        )
         last_axis = add_initializer(model, "axes_last", np.array([-1], np.int64))
         scale = insert(model, node, "Unsqueeze", [insert(model, node, "Gather", [scales, ids]), last_axis])
         replace(model, node.outputs[0], insert(model, node, "Mul", [picked, scale]))
@@ -45,4 +47,4 @@ def _table(node: ir.Node, min_rows: int) -> ir.Value | None:
     tensor = table.const_value
     if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.shape.rank() != 2:
         return None
-    return table if int(tensor.shape[0]) >= min_rows else None
+    return table if dims(tensor)[0] >= min_rows else None

@@ -17,7 +17,8 @@ def int8_matrix(model: ir.Model, matrix: ir.Value, axis: int, limit: int) -> tup
     Codes are computed when the model is saved; a matrix that two nodes share is stored once.
     """
     tensor, name = matrix.const_value, matrix.name
-    assert tensor is not None and name is not None
+    assert tensor is not None
+    assert name is not None
     if f"{name}_int8" in model.graph.initializers:
         return model.graph.initializers[f"{name}_int8"], model.graph.initializers[f"{name}_scale"]
     array = tensor.numpy()

@@ -19,13 +19,15 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeq.formats.onnx.edit import add_initializer, add_lazy_initializer, remove_unused
+from edgeq.formats.onnx.edit import add_initializer, add_lazy_initializer, dims, remove_unused
 from edgeq.formats.onnx.linear import Linear, find_linears
 
 _TINY = 1e-5
 
 
-def smooth(model: ir.Model, channel_max: Mapping[str, NDArray[np.float32]], alpha: float = 0.5) -> dict[str, NDArray[np.float32]]:
+def smooth(
+    model: ir.Model, channel_max: Mapping[str, NDArray[np.float32]], alpha: float = 0.5
+) -> dict[str, NDArray[np.float32]]:
     """Fold scales by the activations' largest magnitudes per channel, given by value name.
 
     Returns the scales by the name of the value that the linear layers read now, so that ranges taken before can be
@@ -37,7 +39,9 @@ def smooth(model: ir.Model, channel_max: Mapping[str, NDArray[np.float32]], alph
     folded: dict[str, NDArray[np.float32]] = {}
     for x, linears in readers.items():
         norm = x.producer()
-        if x.name not in channel_max or norm is None or _scale_index(norm) is None:  # rule 1
+        if (
+            x.name is None or x.name not in channel_max or norm is None or _scale_index(norm) is None
+        ):  # rule 1
             continue
         if any(linear.transposed or len(linear.weight.uses()) > 1 for linear in linears):  # rule 4
             continue
@@ -66,7 +70,8 @@ def _scale_index(norm: ir.Node) -> int | None:
 def _scales(channel_max: NDArray[np.float32], linears: list[Linear], alpha: float) -> NDArray[np.float32]:
     weight_max = np.max([np.abs(linear.matrix()).max(axis=1) for linear in linears], axis=0)
     scales = np.maximum(channel_max, _TINY) ** alpha / np.maximum(weight_max, _TINY) ** (1 - alpha)
-    return (scales / np.exp(np.log(scales).mean())).astype(np.float32)
+    normalised: NDArray[np.float32] = (scales / np.exp(np.log(scales).mean())).astype(np.float32)
+    return normalised
 
 
 def _scaled_norm(model: ir.Model, norm: ir.Node, scales: NDArray[np.float32], keep_old: bool) -> ir.Value:
@@ -77,7 +82,8 @@ def _scaled_norm(model: ir.Model, norm: ir.Node, scales: NDArray[np.float32], ke
     vectors = [first, 2] if norm.op_type == "LayerNormalization" and len(inputs) > 2 else [first]
     for index in vectors:
         old = inputs[index]
-        assert old is not None and old.const_value is not None
+        assert old is not None
+        assert old.const_value is not None
         divided = (old.const_value.numpy() / scales).astype(np.float32)
         inputs[index] = add_initializer(model, f"{old.name}_smooth_{norm.outputs[0].name}", divided)
     if not keep_old:  # rule 2
@@ -94,7 +100,7 @@ def _scaled_norm(model: ir.Model, norm: ir.Node, scales: NDArray[np.float32], ke
 def _scale_rows(model: ir.Model, linear: Linear, scales: NDArray[np.float32]) -> None:
     tensor = linear.weight.const_value
     assert tensor is not None
-    shape = [int(d) for d in tensor.shape]
+    shape = dims(tensor)
     scaled = add_lazy_initializer(
         model, f"{linear.weight.name}_smooth", np.float32, shape, lambda: tensor.numpy() * scales[:, None]
     )

@@ -27,7 +27,7 @@ def static_int8(model: ir.Model, limit: int, ranges: Mapping[str, ActivationRang
     count = 0
     for linear in list(find_linears(model)):
         node, x = linear.node, linear.activation
-        if x.name not in ranges:
+        if x.name is None or x.name not in ranges:
             continue
         if x not in pairs:  # rule 2
             scale, zero = ranges[x.name].scale_and_zero_point()
@@ -36,7 +36,9 @@ def static_int8(model: ir.Model, limit: int, ranges: Mapping[str, ActivationRang
             codes = insert(model, node, "QuantizeLinear", [x, scale_value, zero_value])
             pairs[x] = insert(model, node, "DequantizeLinear", [codes, scale_value, zero_value])
         weight_codes, scales = int8_weight(model, linear, limit)
-        zeros = add_initializer(model, f"{linear.weight.name}_zero_point", np.zeros(len(_array(scales)), np.int8))
+        zeros = add_initializer(
+            model, f"{linear.weight.name}_zero_point", np.zeros(len(_array(scales)), np.int8)
+        )
         weight = insert(model, node, "DequantizeLinear", [weight_codes, scales, zeros], axis=1)
         y = add_gemm_bias(model, linear, insert(model, node, "MatMul", [pairs[x], weight]))
         replace(model, node.outputs[0], y)

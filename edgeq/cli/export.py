@@ -1,0 +1,113 @@
+"""``edgeq export``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeq.cli._output import JsonFlag, print_facts, print_json, progress_bar, warn
+
+
+class Format(StrEnum):
+    """The runtimes' formats."""
+
+    gguf = "gguf"
+    onnx = "onnx"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("export")(export)
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A model directory (config.json, safetensors) or a hub id.")],
+    to: Annotated[
+        Format, typer.Option("--to", help="The format: gguf for llama.cpp, onnx for ONNX Runtime.")
+    ],
+    quant: Annotated[
+        str,
+        typer.Option(
+            "--quant",
+            "-q",
+            help="For gguf: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q4_K_M, Q4_K_S, Q5_1, Q5_0, Q4_1, Q4_0. "
+            "For onnx: float32, int8 (static, QDQ), int8-dynamic.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The folder to write to; without it, NAME-edgeq here."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="UTF-8 text to calibrate and compare on: a sentence a line for encoders, any text for decoders. "
+            "Without it, a small built-in text."
+        ),
+    ] = None,
+    percentile: Annotated[
+        float | None,
+        typer.Option(help="int8: ranges that hold this per cent of the values (99.99), in place of min-max."),
+    ] = None,
+    full_range: Annotated[
+        bool,
+        typer.Option(
+            "--full-range",
+            help="ONNX int8: use all 8 bits of a weight. More exact on CPUs with VNNI and on ARM, but x86 without "
+            "VNNI saturates and answers worse; without it 7 bits are used, which no CPU saturates.",
+        ),
+    ] = False,
+    proof: Annotated[
+        bool,
+        typer.Option(
+            "--proof/--no-proof", help="Open the file in its runtime and compare with the float model."
+        ),
+    ] = True,
+    threads: Annotated[
+        int, typer.Option(min=0, help="Threads of the runtime in the proof; 0 is all cores.")
+    ] = 0,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an output that exists.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Convert a model, prove the result in its real runtime, and write a report.
+
+    **Examples**
+
+    `edgeq export tests/assets/tinylm --to gguf --quant Q4_K_M -o out/`
+
+    `edgeq export path/to/all-MiniLM-L6-v2 --to onnx --quant int8 --calibration sentences.txt -o out/`
+    """
+    from edgeq.errors import UsageError
+    from edgeq.export import Request, run
+    from edgeq.hub import resolve
+    from edgeq.report.facts import facts
+
+    if percentile is not None and (to is not Format.onnx or quant.lower() != "int8"):
+        raise UsageError("--percentile goes with --to onnx --quant int8")
+    if full_range and (to is not Format.onnx or not quant.lower().startswith("int8")):
+        raise UsageError("--full-range goes with --to onnx --quant int8 or int8-dynamic")
+    folder = resolve(model)
+    with progress_bar() as progress:
+        request = Request(
+            model=folder,
+            to=to.value,
+            quant=quant,
+            out=out or Path(f"{model.rstrip('/').rsplit('/', 1)[-1]}-edgeq"),
+            calibration=calibration,
+            percentile=percentile,
+            full_range=full_range,
+            proof=proof,
+            force=force,
+            threads=threads,
+            progress=progress,
+            warn=warn,
+        )
+        result = run(request)
+    if as_json:
+        print_json(result.record)
+        return
+    for note in result.record["notes"][:4]:
+        warn(note)
+    print_facts([*facts(result.record), *(("written", str(path)) for path in result.files)])

@@ -1,0 +1,61 @@
+"""The ONNX exporter: a checkpoint becomes a graph, is quantized, and is saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgeq.convert import onnx_graph
+from edgeq.convert.gguf_file import TensorResult
+from edgeq.convert.onnx_quants import QUANTS, QuantOptions
+from edgeq.errors import UsageError
+from edgeq.formats.onnx.edit import dims
+from edgeq.formats.onnx.passes.int8_weights import ERROR
+from edgeq.formats.onnx.save import save_model
+from edgeq.source import SourceModel
+
+_SMALL = 64  # initializers below this many bytes are constants of the graph, not tensors of the model
+
+
+@dataclass(frozen=True)
+class Written:
+    """The files of a saved graph, the graph first, and its tensors."""
+
+    files: list[Path]
+    tensors: list[TensorResult]
+
+
+def canonical_quant(name: str) -> str:
+    """The ONNX quant of that name, any case; raises UsageError listing them."""
+    key = name.lower().replace("_", "-")
+    if key not in QUANTS:
+        raise UsageError(f"--quant {name}: for ONNX there are {', '.join(QUANTS)}")
+    return key
+
+
+def write(
+    source: SourceModel, quant: str, path: Path, options: QuantOptions, *, force: bool = False
+) -> Written:
+    """Build the float graph, apply the quant and save it."""
+    model = onnx_graph.build(source)
+    QUANTS[quant](model, source, options)
+    tensors = tensor_results(model)
+    options.progress("writing", 0, 1)
+    files = save_model(model, path, force=force)
+    options.progress("writing", 1, 1)
+    return Written([path, *(file for file in files if file != path)], tensors)
+
+
+def tensor_results(model: ir.Model) -> list[TensorResult]:
+    """The graph's initializers as the report shows them, names without the passes' suffixes."""
+    results = []
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes < _SMALL:
+            continue
+        error = float(value.meta.get(ERROR, 0.0))
+        shape = dims(tensor)
+        results.append(TensorResult(name, tensor.dtype.name.lower(), shape, tensor.nbytes, error))
+    return results

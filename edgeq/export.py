@@ -1,0 +1,270 @@
+"""``edgeq export``: a model directory becomes a file for a runtime, proven there, with a report."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edgeq import __version__
+from edgeq.calibration.text import Text, read_text
+from edgeq.convert import gguf_file
+from edgeq.convert.gguf_file import TensorResult
+from edgeq.errors import EdgeqError, OutputExistsError
+from edgeq.formats.gguf.mixes import file_type
+from edgeq.source import SourceModel
+
+Progress = Callable[[str, int, int], None]
+Format = Literal["gguf", "onnx"]
+
+# What an application needs beside an ONNX graph to feed it.
+_COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+)
+_LIBRARIES = (
+    "numpy",
+    "numba",
+    "onnx",
+    "onnx-ir",
+    "onnxruntime",
+    "tokenizers",
+    "safetensors",
+    "llama-cpp-python",
+)
+_SPEED_BATCH = 16
+
+
+def _no_progress(stage: str, done: int, total: int) -> None:
+    pass
+
+
+@dataclass
+class Request:
+    """What the user asked for."""
+
+    model: Path
+    to: Format
+    quant: str
+    out: Path
+    calibration: Path | None = None
+    percentile: float | None = None
+    full_range: bool = False
+    proof: bool = True
+    force: bool = False
+    threads: int = 0
+    progress: Progress = _no_progress
+    warn: Callable[[str], None] = lambda message: None
+
+
+@dataclass
+class Result:
+    """What came of it; ``record`` is the entry in edgeq.json."""
+
+    path: Path
+    record: dict[str, Any]
+    files: list[Path] = field(default_factory=list)
+
+
+def run(request: Request) -> Result:
+    """Convert, prove, and write edgeq.json and report.html beside the file; raises EdgeqError."""
+    source = SourceModel.open(request.model)
+    text = read_text(request.calibration)
+    make_folder(request.out)
+    started = time.perf_counter()
+    convert = _to_gguf if request.to == "gguf" else _to_onnx
+    path, quant, files, tensors, notes = convert(request, source, text)
+    seconds = time.perf_counter() - started
+    record: dict[str, Any] = {
+        "file": path.name,
+        "format": request.to,
+        "quant": quant,
+        "model": {
+            "name": source.name,
+            "family": source.family.architecture,
+            "kind": source.family.kind,
+            "parameters": source.parameters(),
+        },
+        "bytes": sum(file.stat().st_size for file in files),
+        "float32_bytes": 4 * source.parameters(),
+        "sha256": {file.name: _sha256(file) for file in files},
+        "seconds": seconds,
+        "peak_memory_bytes": peak_memory(),
+        "tensors": [asdict(tensor) for tensor in tensors],
+        "notes": notes,
+        "proof": _prove(request, source, text, path, quant) if request.proof else None,
+        "versions": versions(),
+    }
+    from edgeq.report.files import write_report
+
+    report_files = write_report(request.out, record)
+    return Result(path, record, [*files, *report_files])
+
+
+Converted = tuple[Path, str, list[Path], list[TensorResult], list[str]]
+
+
+def _to_gguf(request: Request, source: SourceModel, text: Text) -> Converted:
+    quant = file_type(request.quant).name
+    path = request.out / f"model-{quant}.gguf"
+    _check_output(path, request.force)
+    planned = gguf_file.plan(source, quant)
+    notes = []
+    for choice, extra in planned.fallbacks():
+        columns = source.shape(choice.name)[-1]
+        notes.append(
+            f"{choice.name}: rows of {columns} do not divide for {choice.wanted_type}, "
+            f"stored as {choice.type_name} ({extra:+,} bytes)"
+        )
+    for line in summarize_fallbacks(planned):
+        request.warn(line)
+    if source.unused:
+        notes.append(f"not part of the model, left out: {', '.join(source.unused)}")
+    tensors = gguf_file.write(
+        source,
+        planned,
+        path,
+        force=request.force,
+        progress=lambda name, done, total: request.progress("encoding", done, total),
+    )
+    return path, quant, [path], tensors, notes
+
+
+def summarize_fallbacks(planned: gguf_file.GGUFPlan) -> list[str]:
+    """One line per kind of fallback: how many tensors, from what to what, and what it costs."""
+    groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for choice, extra in planned.fallbacks():
+        groups.setdefault((choice.wanted_type, choice.type_name), []).append((choice.name, extra))
+    total = planned.total()
+    return [
+        f"{len(items)} tensors fall back from {wanted} to {got}, their rows do not divide by the block "
+        f"({items[0][0]}{', …' if len(items) > 1 else ''}): {sum(extra for _, extra in items) / total:+.1%} file size"
+        for (wanted, got), items in groups.items()
+    ]
+
+
+def _to_onnx(request: Request, source: SourceModel, text: Text) -> Converted:
+    from edgeq.convert import onnx_file
+    from edgeq.convert.onnx_quants import QuantOptions
+
+    quant = onnx_file.canonical_quant(request.quant)
+    suffix = "" if quant == "float32" else f"_{quant.replace('-', '_')}"
+    path = request.out / f"model{suffix}.onnx"
+    _check_output(path, request.force)
+    options = QuantOptions(
+        text, request.out, request.percentile, request.full_range, request.progress, notes=[]
+    )
+    written = onnx_file.write(source, quant, path, options, force=request.force)
+    companions = [request.model / name for name in _COMPANIONS if (request.model / name).is_file()]
+    for companion in companions:
+        shutil.copyfile(companion, request.out / companion.name)
+    return path, quant, written.files, written.tensors, options.notes
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents; raises EdgeqError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdgeqError(
+            f"{path}: the folder cannot be made ({error.strerror}); choose another with -o"
+        ) from None
+
+
+def _check_output(path: Path, force: bool) -> None:
+    """Say no before any work is done, not after."""
+    if path.exists() and not force:
+        raise OutputExistsError(path)
+
+
+def _prove(request: Request, source: SourceModel, text: Text, path: Path, quant: str) -> dict[str, Any]:
+    from edgeq.evaluation import runtimes
+    from edgeq.evaluation.proof import WINDOW, Reference, prove
+
+    reference = Reference(source, text)
+
+    def progress(done: int, total: int) -> None:
+        request.progress("comparing with the float model", done, total)
+
+    if request.to == "gguf":
+        is_encoder = source.family.kind == "encoder"
+        context = source.hp.context if is_encoder else 2 * WINDOW
+        with runtimes.gguf_runtime(
+            path, context, request.threads or default_threads(), is_encoder
+        ) as runtime:
+            return prove(reference, runtime, path, progress)
+    proof = prove(reference, runtimes.OnnxRuntime(path, source.hp.pooling, request.threads), path, progress)
+    if quant != "float32":
+        proof["speed_against_float"] = _speed_against_float(request, source, text, path)
+        if proof["speed_against_float"] < 1:
+            request.warn(
+                f"{path.name} is slower than float here ({proof['speed_against_float']:.2f} times its speed)"
+            )
+    return proof
+
+
+def _speed_against_float(request: Request, source: SourceModel, text: Text, path: Path) -> float:
+    """The quantized graph against the float one, which is built for this and thrown away."""
+    from edgeq import tokenization
+    from edgeq.convert import onnx_graph
+    from edgeq.convert.onnx_quants import calibration_samples
+    from edgeq.evaluation.speed import speed_ratio
+    from edgeq.formats.onnx.save import save_model
+    from edgeq.runtimes.onnxruntime import encoder_feeds
+
+    if source.family.kind == "encoder":
+        tokenizer = tokenization.from_directory(source.path)
+        tokenizer.enable_truncation(source.hp.context)
+        lines = text.lines()[:_SPEED_BATCH]
+        feeds, output = [encoder_feeds([tokenizer.encode(line).ids for line in lines])], "last_hidden_state"
+    else:
+        feeds, output = [next(calibration_samples(source, text))], "logits"
+    request.progress("timing against float", 0, 1)
+    with tempfile.TemporaryDirectory(prefix=".edgeq-float-", dir=request.out) as folder:
+        float_path = Path(folder) / "model.onnx"
+        save_model(onnx_graph.build(source), float_path, force=False)
+        ratio = speed_ratio(path, float_path, feeds, output, request.threads or default_threads())
+    request.progress("timing against float", 1, 1)
+    return ratio
+
+
+def default_threads() -> int:
+    """Threads to use where the user named none: the physical cores this process may run on."""
+    import psutil
+
+    return psutil.cpu_count(logical=False) or 1
+
+
+def peak_memory() -> int:
+    """The process's peak resident memory so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def versions() -> dict[str, str]:
+    """edgeq's version, Python's, and those of the libraries that are installed."""
+    found = {"edgeq": __version__, "python": platform.python_version(), "machine": platform.machine()}
+    for library in _LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""What an export leaves beside its file: edgeq.json and report.html."""

@@ -1,0 +1,46 @@
+"""The few figures of an export that people read first: shared by the terminal, and report.html."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(label, value) pairs of one export, in the order in which they are read."""
+    rows = [
+        ("file", record["file"]),
+        ("model", f"{record['model']['name']} ({record['model']['parameters']:,} parameters)"),
+        (
+            "size",
+            f"{megabytes(record['bytes'])} ({record['bytes'] / record['float32_bytes']:.1%} of float32)",
+        ),
+        ("converted in", f"{record['seconds']:.1f} s, peak memory {megabytes(record['peak_memory_bytes'])}"),
+    ]
+    proof = record.get("proof")
+    if proof is None:
+        return [*rows, ("proof", "skipped (--no-proof)")]
+    rows.append(("proven in", f"{proof['runtime']}, loaded in {proof['load_seconds']:.2f} s"))
+    rows.append(("compared on", f"{proof['text']} ({_amount(proof)})"))
+    if "cosine_mean" in proof:
+        rows.append(("cosine to float", f"{proof['cosine_mean']:.4f} mean, {proof['cosine_min']:.4f} least"))
+        rows.append(("speed", f"{proof['sentences_per_second']:,.0f} sentences/s, one at a time"))
+    else:
+        error = f" ± {proof['kl_standard_error']:.5f}, {proof['kl_99']:.4f} at 99 %"
+        rows.append(("KL to float", f"{proof['kl_mean']:.5f}{error}"))
+        rows.append(("same top token", f"{proof['top1_agreement']:.1%}"))
+        rows.append(("perplexity", f"{proof['perplexity']:.3f} (float {proof['perplexity_float']:.3f})"))
+        speeds = proof["prefill_tokens_per_second"], proof["decode_tokens_per_second"]
+        rows.append(("speed", f"{speeds[0]:,.0f} tokens/s reading, {speeds[1]:,.0f} tokens/s generating"))
+    if "speed_against_float" in proof:
+        rows.append(("against float", f"{proof['speed_against_float']:.2f} times the float graph's speed"))
+    return rows
+
+
+def megabytes(count: int) -> str:
+    """Bytes as megabytes (10⁶) with one decimal."""
+    return f"{count / 1e6:,.1f} MB"
+
+
+def _amount(proof: Mapping[str, Any]) -> str:
+    return f"{proof['sentences']} sentences" if "sentences" in proof else f"{proof['tokens']:,} tokens"

@@ -1,0 +1,30 @@
+"""report.html: one self-contained page for all exports of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup
+
+from edgeq.report.facts import facts, megabytes
+from edgeq.report.plots import error_by_layer, size_by_type
+
+
+def render(exports: Sequence[Mapping[str, Any]]) -> str:
+    """The page as HTML text; nothing in it is loaded from elsewhere."""
+    environment = Environment(loader=PackageLoader("edgeq.report", "."), autoescape=select_autoescape(["j2"]))
+    environment.filters["megabytes"] = megabytes
+    sections = []
+    for record in exports:
+        errors = error_by_layer(record["tensors"])
+        sections.append(
+            {
+                "record": record,
+                "facts": facts(record),
+                "sizes": Markup(size_by_type(record["tensors"])),
+                "errors": Markup(errors) if errors else None,
+            }
+        )
+    return environment.get_template("report.html.j2").render(sections=sections)
