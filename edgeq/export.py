@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import platform
 import resource
-import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,8 @@ from edgeq import __version__
 from edgeq.calibration.text import Text, read_text
 from edgeq.convert import gguf_file
 from edgeq.convert.gguf_file import TensorResult
-from edgeq.errors import EdgeqError, OutputExistsError
+from edgeq.errors import EdgeqError, OutputExistsError, UsageError
+from edgeq.formats.atomic import atomic_file
 from edgeq.formats.gguf.mixes import file_type
 from edgeq.source import SourceModel
 
@@ -81,12 +83,20 @@ class Result:
 
 def run(request: Request) -> Result:
     """Convert, prove, and write edgeq.json and report.html beside the file; raises EdgeqError."""
+    quant = _canonical_quant(request)
     source = SourceModel.open(request.model)
     text = read_text(request.calibration)
-    make_folder(request.out)
+    with _output_folder(request.out):
+        return _run(request, quant, source, text)
+
+
+def _run(request: Request, quant: str, source: SourceModel, text: Text) -> Result:
+    from edgeq.report.files import JSON_NAME, read_exports, write_report
+
+    read_exports(request.out / JSON_NAME)  # a file there that is not ours is refused before the work
     started = time.perf_counter()
     convert = _to_gguf if request.to == "gguf" else _to_onnx
-    path, quant, files, tensors, notes = convert(request, source, text)
+    path, files, tensors, notes = convert(request, quant, source, text)
     seconds = time.perf_counter() - started
     record: dict[str, Any] = {
         "file": path.name,
@@ -108,17 +118,26 @@ def run(request: Request) -> Result:
         "proof": _prove(request, source, text, path, quant) if request.proof else None,
         "versions": versions(),
     }
-    from edgeq.report.files import write_report
-
     report_files = write_report(request.out, record)
     return Result(path, record, [*files, *report_files])
 
 
-Converted = tuple[Path, str, list[Path], list[TensorResult], list[str]]
+def _canonical_quant(request: Request) -> str:
+    """The quant's name as its format writes it; raises UsageError listing the names."""
+    if request.to == "onnx":
+        from edgeq.convert import onnx_file
+
+        return onnx_file.canonical_quant(request.quant)
+    try:
+        return file_type(request.quant).name
+    except EdgeqError as error:
+        raise UsageError(f"--quant {error}") from None
 
 
-def _to_gguf(request: Request, source: SourceModel, text: Text) -> Converted:
-    quant = file_type(request.quant).name
+Converted = tuple[Path, list[Path], list[TensorResult], list[str]]
+
+
+def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> Converted:
     path = request.out / f"model-{quant}.gguf"
     _check_output(path, request.force)
     planned = gguf_file.plan(source, quant)
@@ -140,7 +159,7 @@ def _to_gguf(request: Request, source: SourceModel, text: Text) -> Converted:
         force=request.force,
         progress=lambda name, done, total: request.progress("encoding", done, total),
     )
-    return path, quant, [path], tensors, notes
+    return path, [path], tensors, notes
 
 
 def summarize_fallbacks(planned: gguf_file.GGUFPlan) -> list[str]:
@@ -156,32 +175,55 @@ def summarize_fallbacks(planned: gguf_file.GGUFPlan) -> list[str]:
     ]
 
 
-def _to_onnx(request: Request, source: SourceModel, text: Text) -> Converted:
+def _to_onnx(request: Request, quant: str, source: SourceModel, text: Text) -> Converted:
     from edgeq.convert import onnx_file
     from edgeq.convert.onnx_quants import QuantOptions
 
-    quant = onnx_file.canonical_quant(request.quant)
     suffix = "" if quant == "float32" else f"_{quant.replace('-', '_')}"
     path = request.out / f"model{suffix}.onnx"
     _check_output(path, request.force)
+    companions = _companions(request)
     options = QuantOptions(
         text, request.out, request.percentile, request.full_range, request.progress, notes=[]
     )
     written = onnx_file.write(source, quant, path, options, force=request.force)
-    companions = [request.model / name for name in _COMPANIONS if (request.model / name).is_file()]
-    for companion in companions:
-        shutil.copyfile(companion, request.out / companion.name)
-    return path, quant, written.files, written.tensors, options.notes
+    for target, content in companions.items():
+        with atomic_file(target, force=request.force) as file:
+            file.write(content)
+    return path, written.files, written.tensors, options.notes
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and its parents; raises EdgeqError."""
+def _companions(request: Request) -> dict[Path, bytes]:
+    """The small files to write beside the graph; raises OutputExistsError for another model's file of that name."""
+    found = {}
+    for name in _COMPANIONS:
+        source, target = request.model / name, request.out / name
+        if not source.is_file():
+            continue
+        content = source.read_bytes()
+        if not target.is_file() or target.read_bytes() != content:
+            _check_output(target, request.force)
+            found[target] = content
+    return found
+
+
+@contextmanager
+def _output_folder(path: Path) -> Iterator[None]:
+    """Make the folder and its parents; what was made goes again if nothing comes of it. Raises EdgeqError."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EdgeqError(
             f"{path}: the folder cannot be made ({error.strerror}); choose another with -o"
         ) from None
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # not empty: a finished file stays
+            for folder in missing:
+                folder.rmdir()
+        raise
 
 
 def _check_output(path: Path, force: bool) -> None:

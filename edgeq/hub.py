@@ -16,7 +16,7 @@ def resolve(model: str) -> Path:
 
     Raises InputError for a path that is no model, MissingDependencyError when the hub cannot be reached.
     """
-    path = Path(model).expanduser()
+    path = Path(model)
     if path.is_dir():
         return path
     if path.is_file():
@@ -28,9 +28,17 @@ def resolve(model: str) -> Path:
     return _download(model)
 
 
+def model_name(path: Path) -> str:
+    """What to call the model of a directory: the folder's name, or the repository's in the hub's cache."""
+    path = path.resolve()
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+        return path.parent.parent.name.rsplit("--", 1)[-1]
+    return path.name or "model"
+
+
 def _download(model: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     try:
         return Path(snapshot_download(model, allow_patterns=_WANTED))
@@ -38,8 +46,10 @@ def _download(model: str) -> Path:
         raise InputError(
             f"{model}: no such model on the hub (or it is private: run `hf auth login`)"
         ) from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = type(error).__name__
+    except HFValidationError:
+        raise InputError(f"{model}: no such directory, and not a hub id") from None
+    except Exception as error:  # the HTTP library's own errors come through, and differ by its version
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise MissingDependencyError(
             f"{model}: no such directory, and the Hugging Face hub cannot be reached ({reason}); "
             "check the network, or give a local model directory"

@@ -14,6 +14,7 @@ from edgeq import families
 from edgeq.errors import FormatError, InputError
 from edgeq.families import Family, HyperParameters, TensorSpec
 from edgeq.formats.checkpoint.safetensors import Checkpoint
+from edgeq.hub import model_name
 
 _TIED_HEAD = ("lm_head.weight", "output.weight")
 
@@ -65,8 +66,8 @@ class SourceModel:
 
     @property
     def name(self) -> str:
-        """What to call the model: its folder's name."""
-        return self.path.resolve().name
+        """What to call the model: its folder's name, or its repository's."""
+        return model_name(self.path)
 
     def checkpoint_name(self, name: str) -> str:
         """The checkpoint's own name of a tensor."""
@@ -103,7 +104,10 @@ def _pooling(path: Path) -> Literal["none", "mean", "cls"]:
     for module in read_json(path / "modules.json", list):
         if not isinstance(module, dict) or not str(module.get("type", "")).endswith(".Pooling"):
             continue
-        folder = (path / str(module.get("path", ""))).resolve()
+        try:
+            folder = (path / str(module.get("path", ""))).resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, a loop of links
+            raise FormatError(path / "modules.json", f"module path cannot be used ({error})") from None
         if not folder.is_relative_to(path.resolve()):
             raise FormatError(path / "modules.json", f"module path {module.get('path')!r} leaves the folder")
         config = read_json(folder / "config.json", dict)
@@ -121,7 +125,7 @@ def read_json(path: Path, kind: type) -> Any:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FormatError(path, f"cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # JSON, UTF-8, numbers of too many digits; nesting
         raise FormatError(path, f"is not JSON ({error})") from None
     if not isinstance(value, kind):
         raise FormatError(path, f"must hold a JSON {'object' if kind is dict else 'array'}")

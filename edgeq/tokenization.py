@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.errors import FormatError
+from edgeq.errors import EdgeqError, FormatError
 from edgeq.formats.gguf.vocab import tokenizer_from_metadata
 from edgeq.source import read_json
 
@@ -30,19 +30,32 @@ def from_directory(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer that a GGUF file's metadata describes; raises EdgeqError."""
-    return tokenizer_from_metadata(metadata)
+def from_gguf(path: Path, metadata: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that a GGUF file's metadata describes; raises FormatError naming the file."""
+    try:
+        return tokenizer_from_metadata(metadata)
+    except EdgeqError as error:
+        raise FormatError(path, str(error)) from None
 
 
 def end_tokens(path: Path, metadata: Mapping[str, Any] | None = None) -> frozenset[int]:
-    """The tokens that end a text, from GGUF metadata or from a directory's generation_config.json or config.json."""
+    """The tokens that end a text, from GGUF metadata or from a directory's generation_config.json or config.json.
+
+    Raises FormatError for a value that is no token.
+    """
     if metadata is not None:
-        keys = ("eos_token_id", "eot_token_id", "eom_token_id")
-        return frozenset(int(v) for k in keys if (v := metadata.get(f"tokenizer.ggml.{k}")) is not None)
+        keys = [f"tokenizer.ggml.{kind}_token_id" for kind in ("eos", "eot", "eom")]
+        return frozenset(_token(path, key, metadata[key]) for key in keys if key in metadata)
     for name in ("generation_config.json", "config.json"):
         if (path / name).is_file():
             value = read_json(path / name, dict).get("eos_token_id")
             if value is not None:
-                return frozenset(value if isinstance(value, list) else [value])
+                values = value if isinstance(value, list) else [value]
+                return frozenset(_token(path / name, "eos_token_id", one) for one in values)
     return frozenset()
+
+
+def _token(path: Path, key: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise FormatError(path, f"{key} must be a token's number, not {value!r}")
+    return value

@@ -27,6 +27,8 @@ def collect_ranges(
     A copy of the graph with its linear layers' inputs as outputs is written to a temporary place in ``folder``.
     """
     watched = list(dict.fromkeys(linear.activation for linear in find_linears(model)))
+    if not watched:
+        return {}
     outputs = list(model.graph.outputs)
     for index, value in enumerate(watched):
         value.name = value.name or f"activation_{index}"
@@ -51,6 +53,7 @@ def _observe(
     collectors: Mapping[str, RangeCollector], values: Iterable[NDArray[np.float32]], feeds: Feeds
 ) -> None:
     """Add one run's values; what stands at padded tokens is left out."""
-    mask = feeds["attention_mask"].astype(bool)
+    mask = feeds["attention_mask"].astype(bool) if "attention_mask" in feeds else None
     for collector, value in zip(collectors.values(), values, strict=True):
-        collector.add(value[mask] if value.shape[:2] == mask.shape else value)
+        per_token = mask is not None and value.ndim > mask.ndim and value.shape[: mask.ndim] == mask.shape
+        collector.add(value[mask] if per_token else value)

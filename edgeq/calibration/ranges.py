@@ -10,7 +10,9 @@ from edgeq.formats.onnx.int8 import ActivationRange
 
 # Masks (-1e9, -3.4e38) and infinities say nothing about a range.
 _LARGEST = 1e8
+_SMALLEST = 1e-30  # a histogram of less would have bins below float32's normal numbers
 _BINS = 4096
+_OCTAVES = 32  # peaks are counted from 2^-32 to 2^32, which is beyond _LARGEST
 
 
 class RangeCollector:
@@ -23,14 +25,14 @@ class RangeCollector:
         self.samples = 0
         self._counts = np.zeros(_BINS, np.int64)
         self._limit = 0.0  # the histogram covers [-limit, limit]
-        self._peaks = np.zeros(64, np.int64)  # samples by log2 of their peak, in steps of 1/4
+        self._peaks = np.zeros(8 * _OCTAVES, np.int64)  # samples by log2 of their peak, in steps of 1/4
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Take one sample in; non-finite and mask values are left out."""
         usable = np.isfinite(values) & (np.abs(values) < _LARGEST)
-        values = np.where(usable, values, 0) if not usable.all() else values
-        if not values.size:
+        if not usable.any():
             return
+        values = np.where(usable, values, 0) if not usable.all() else values
         magnitude = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0)
         if not self.channel_max.size:
             self.channel_max = np.zeros_like(magnitude)
@@ -40,14 +42,13 @@ class RangeCollector:
         peak = float(magnitude.max())
         self._peaks[_peak_bin(peak)] += 1
         self._widen(peak)
-        if self._limit:
-            counts, _ = np.histogram(values[usable], bins=_BINS, range=(-self._limit, self._limit))
-            self._counts += counts
+        counts, _ = np.histogram(values[usable], bins=_BINS, range=(-self._limit, self._limit))
+        self._counts += counts
 
     def _widen(self, peak: float) -> None:
         """Double the histogram's range until it holds ``peak``; two old bins become one new bin."""
         if not self._limit:
-            self._limit = peak
+            self._limit = max(peak, _SMALLEST)
         while self._limit < peak:
             merged = self._counts.reshape(-1, 2).sum(axis=1)
             self._counts[:] = 0
@@ -81,8 +82,8 @@ class RangeCollector:
         if not self.samples:
             return 1.0
         median_bin = int(np.searchsorted(self._peaks.cumsum(), (self.samples + 1) // 2))
-        return float(max(-self.low, self.high) / 2 ** ((median_bin + 0.5) / 4 - 8))
+        return float(max(-self.low, self.high) / 2 ** ((median_bin + 0.5) / 4 - _OCTAVES))
 
 
 def _peak_bin(peak: float) -> int:
-    return int(np.clip(np.floor((np.log2(max(peak, 1e-9)) + 8) * 4), 0, 63))
+    return int(np.clip(np.floor((np.log2(max(peak, _SMALLEST)) + _OCTAVES) * 4), 0, 8 * _OCTAVES - 1))

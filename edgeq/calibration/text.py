@@ -28,7 +28,7 @@ def read_text(path: Path | None) -> Text:
         content = (files("edgeq.calibration") / "builtin.txt").read_text(encoding="utf-8")
         return Text("built-in text", content, builtin=True)
     try:
-        content = path.read_bytes().decode("utf-8")
+        content = path.read_bytes().decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:

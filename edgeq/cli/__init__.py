@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -45,16 +49,43 @@ for _module in pkgutil.iter_modules(__path__):
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 1, 2 or 3."""
     try:
-        app()
+        with _signals_raise():
+            app()
     except EdgeqError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted", 1)
+    except _Interrupted as error:
+        _fail(str(error), 1)
     except MemoryError:
         _fail("out of memory; close other programs or take a smaller model", 1)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone: nobody is left to tell
         raise SystemExit(1) from None
+    except OSError as error:  # a path that the system refuses: too long, not ours to read, on a broken disk
+        _fail(f"{error.filename or 'edgeq'}: {error.strerror or error}", 1)
+
+
+class _Interrupted(BaseException):
+    """Ctrl-C or a request to end; no KeyboardInterrupt, because typer makes a silent exit 130 of that."""
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """SIGINT and SIGTERM unwind the stack, so that temporary files go; an ignored signal stays ignored."""
+
+    def stop(number: int, frame: object) -> None:
+        raise _Interrupted("interrupted" if number == signal.SIGINT else "terminated")
+
+    here = threading.current_thread() is threading.main_thread()  # elsewhere handlers cannot be set
+    wanted = (signal.SIGINT, signal.SIGTERM) if here else ()
+    before = {number: signal.getsignal(number) for number in wanted}
+    try:
+        for number, handler in before.items():
+            if handler != signal.SIG_IGN:
+                signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _fail(message: str, code: int) -> None:

@@ -38,18 +38,22 @@ def export(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The folder to write to; without it, NAME-edgeq here."),
+        typer.Option(
+            "--output", "-o", help="The folder to write to; without it, ./NAME-edgeq of the model's name."
+        ),
     ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(
-            help="UTF-8 text to calibrate and compare on: a sentence a line for encoders, any text for decoders. "
-            "Without it, a small built-in text."
+            help="A UTF-8 text file to calibrate and compare on: one sentence a line for sentence encoders, any "
+            "text for models that generate. Without it, a small built-in text."
         ),
     ] = None,
     percentile: Annotated[
         float | None,
-        typer.Option(help="int8: ranges that hold this per cent of the values (99.99), in place of min-max."),
+        typer.Option(
+            help="ONNX int8: activation ranges hold this per cent of the values, such as 99.99; without it, all."
+        ),
     ] = None,
     full_range: Annotated[
         bool,
@@ -66,9 +70,9 @@ def export(
         ),
     ] = True,
     threads: Annotated[
-        int, typer.Option(min=0, help="Threads of the runtime in the proof; 0 is all cores.")
+        int, typer.Option(min=0, help="Threads of the runtime in the proof; 0 is one for each core.")
     ] = 0,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an output that exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace output files that exist.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Convert a model, prove the result in its real runtime, and write a report.
@@ -81,11 +85,13 @@ def export(
     """
     from edgeq.errors import UsageError
     from edgeq.export import Request, run
-    from edgeq.hub import resolve
+    from edgeq.hub import model_name, resolve
     from edgeq.report.facts import facts
 
     if percentile is not None and (to is not Format.onnx or quant.lower() != "int8"):
         raise UsageError("--percentile goes with --to onnx --quant int8")
+    if percentile is not None and not 50 < percentile <= 100:
+        raise UsageError(f"--percentile {percentile:g}: must be above 50 and at most 100")
     if full_range and (to is not Format.onnx or not quant.lower().startswith("int8")):
         raise UsageError("--full-range goes with --to onnx --quant int8 or int8-dynamic")
     folder = resolve(model)
@@ -94,7 +100,7 @@ def export(
             model=folder,
             to=to.value,
             quant=quant,
-            out=out or Path(f"{model.rstrip('/').rsplit('/', 1)[-1]}-edgeq"),
+            out=out or Path(f"{model_name(folder)}-edgeq"),
             calibration=calibration,
             percentile=percentile,
             full_range=full_range,

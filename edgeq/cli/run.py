@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -30,17 +31,37 @@ def run(
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to continue.")],
     tokens: Annotated[int, typer.Option("--tokens", "-n", min=1, help="Tokens to generate at most.")] = 128,
     engine: Annotated[
-        Engine, typer.Option(help="What runs it; auto is embedded, or onnxruntime for ONNX.")
+        Engine,
+        typer.Option(
+            help="What runs it; auto is onnxruntime for an ONNX file and embedded (edgeq's own) for the rest."
+        ),
     ] = Engine.auto,
     temperature: Annotated[
-        float, typer.Option("--temperature", "--temp", help="0 takes the likeliest token.")
+        float,
+        typer.Option(
+            "--temperature",
+            "--temp",
+            min=0,
+            help="0 takes the likeliest token each time; higher samples more freely, 0.8 is usual.",
+        ),
     ] = 0.0,
-    top_k: Annotated[int, typer.Option(help="Sample among this many tokens; 0 is all.")] = 0,
+    top_k: Annotated[int, typer.Option(min=0, help="Sample among this many likeliest tokens; 0 is all.")] = 0,
     top_p: Annotated[
-        float, typer.Option(help="Sample among the likeliest tokens of this total probability.")
+        float,
+        typer.Option(
+            min=0, max=1, help="Sample among the likeliest tokens of this total probability; 1 is all."
+        ),
     ] = 1.0,
-    seed: Annotated[int, typer.Option("--seed", "-s", help="The same seed gives the same text.")] = 0,
-    threads: Annotated[int, typer.Option("--threads", "-t", min=0, help="0 is all cores.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", "-s", min=0, help="With a temperature, the same seed gives the same text."),
+    ] = 0,
+    threads: Annotated[
+        int,
+        typer.Option(
+            "--threads", "-t", min=0, help="Threads of llama.cpp or ONNX Runtime; 0 is one for each core."
+        ),
+    ] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Generate text with the embedded engine, llama.cpp or ONNX Runtime.
@@ -52,11 +73,16 @@ def run(
     from edgeq.engine.decoders import open_decoder
     from edgeq.engine.generate import Timing, generate, stream_text
     from edgeq.engine.sampling import Sampler
-    from edgeq.errors import InputError
+    from edgeq.errors import InputError, UsageError
     from edgeq.export import default_threads
 
-    sampler = Sampler(temperature, top_k, top_p, seed)
+    if not math.isfinite(temperature) or not math.isfinite(top_p):
+        raise UsageError("--temperature and --top-p must be finite numbers")
+    # Below this the likeliest token is certain in float64, and the division would overflow.
+    sampler = Sampler(temperature if temperature > 1e-6 else 0.0, top_k, top_p, seed)
     threads = threads or default_threads()
+    if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
+        raise InputError("--prompt: is not UTF-8; check the terminal's encoding")
     # llama.cpp allots its cache at the start; a token is at least one byte of the prompt, plus a few special ones.
     room = len(prompt.encode()) + tokens + 8
     with open_decoder(model, engine.value, threads, room) as opened:

@@ -125,7 +125,6 @@ def _write_tensor(source: SourceModel, tensor: TensorPlan, writer: GGUFWriter) -
             difference = (decode(tensor.type_name, coded, values.shape[1]) - values).reshape(-1)
             squared_error += float(np.dot(difference, difference))
             squared_size += float(np.dot(values.reshape(-1), values.reshape(-1)))
-    source.release(tensor.name)
     return float(np.sqrt(squared_error / squared_size)) if squared_size else 0.0
 
 
@@ -141,6 +140,7 @@ def _stored_rows(source: SourceModel, name: str) -> Iterator[NDArray[np.float32]
     step = max(1, _CHUNK_VALUES // (columns * unit)) * unit
     for start in range(0, n_rows, step):
         rows = source.rows(name, start, min(n_rows, start + step))
+        source.release(name)  # pages that were read count as resident until they are let go
         yield rows[interleaved_order(len(rows), len(rows) // unit)] if spec.rope_heads else rows
 
 

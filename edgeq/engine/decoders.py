@@ -97,7 +97,7 @@ def open_decoder(path: Path, name: EngineName, threads: int, room: int) -> Itera
         folder = path if kind == "directory" else path.parent
         tokenizer = tokenization.from_directory(folder)
         if kind == "directory":
-            model = engine.open_model(path)
+            model = _decoder(engine.open_model(path), path)
             decoder: Decoder = _Embedded(model)
             context = model.hp.context
         else:
@@ -105,15 +105,19 @@ def open_decoder(path: Path, name: EngineName, threads: int, room: int) -> Itera
         yield Opened(decoder, tokenizer, tokenization.end_tokens(folder), context, chosen)
 
 
-def _open_gguf(path: Path, chosen: str, threads: int, room: int, stack: ExitStack) -> Opened:
-    file = stack.enter_context(GGUFFile.open(path))
-    model = engine.from_gguf(file)
+def _decoder(model: engine.Model, path: Path) -> engine.Model:
     if model.family.kind != "decoder":
         raise InputError(f"{path}: is an encoder; it embeds text and generates none")
+    return model
+
+
+def _open_gguf(path: Path, chosen: str, threads: int, room: int, stack: ExitStack) -> Opened:
+    file = stack.enter_context(GGUFFile.open(path))
+    model = _decoder(engine.from_gguf(file), path)
     decoder: Decoder = _Embedded(model)
     if chosen == "llama.cpp":
         decoder = _LlamaCpp(
             stack.enter_context(llama_cpp.LlamaCpp(path, min(room, model.hp.context), threads))
         )
-    tokenizer = tokenization.from_gguf(file.metadata)
+    tokenizer = tokenization.from_gguf(path, file.metadata)
     return Opened(decoder, tokenizer, tokenization.end_tokens(path, file.metadata), model.hp.context, chosen)

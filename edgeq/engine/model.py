@@ -47,7 +47,7 @@ class Model:
 
     def prefill(self, tokens: Sequence[int], cache: KVCache) -> Floats:
         """Read a prompt of any length in chunks; logits ``[vocab]`` after its last token."""
-        for start in range(0, len(tokens), _CHUNK):
+        for start in range(0, max(1, len(tokens)), _CHUNK):  # at least once, so that no tokens are an InputError
             last = self.logits(tokens[start : start + _CHUNK], cache, last_only=True)
         return last[-1]
 
@@ -67,8 +67,9 @@ class Model:
     def _forward(self, tokens: Sequence[int], cache: KVCache | None, last_only: bool) -> Floats:
         if not len(tokens):
             raise InputError(f"{self.name}: no tokens to read")
-        if min(tokens) < 0 or max(tokens) >= self.hp.vocab:
-            raise InputError(f"{self.name}: token {max(tokens)} is outside the vocabulary of {self.hp.vocab}")
+        unknown = next((token for token in tokens if not 0 <= token < self.hp.vocab), None)
+        if unknown is not None:
+            raise InputError(f"{self.name}: token {unknown} is outside the vocabulary of {self.hp.vocab}")
         end = len(tokens) + (cache.length if cache else 0)
         if self.family.kind == "encoder" and end > self.hp.context:
             raise InputError(f"{self.name}: {end} tokens are more than its {self.hp.context} positions")

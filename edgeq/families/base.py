@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from edgeq.errors import InputError
 from edgeq.families.ops import Ops, V
-from edgeq.families.rope import Rope
+from edgeq.families.rope import Rope, is_positive
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class MetadataReader:
     def number(self, key: str, default: float | None = None) -> float:
         """The positive number under ``{architecture}.{key}``; raises InputError."""
         value = self.metadata.get(f"{self.architecture}.{key}", default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        if not is_positive(value):
             raise InputError(
                 f"GGUF metadata {self.architecture}.{key}: must be a positive number, not {value!r}"
             )
@@ -103,7 +103,10 @@ class MetadataReader:
 
     def count(self, key: str, default: int | None = None) -> int:
         """The positive integer under ``{architecture}.{key}``; raises InputError."""
-        return int(self.number(key, default))
+        value = self.number(key, default)
+        if not isinstance(value, int):
+            raise InputError(f"GGUF metadata {self.architecture}.{key}: must be an integer, not {value!r}")
+        return value
 
     def rows(self, tensor: str) -> int:
         """The number of rows of a tensor; raises InputError when the file lacks it."""
@@ -125,7 +128,7 @@ def config_count(config: Mapping[str, Any], key: str, default: int | None = None
 def config_number(config: Mapping[str, Any], key: str, default: float | None = None) -> float:
     """A positive number of a config.json; raises InputError."""
     value = config.get(key, default)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+    if not is_positive(value):
         raise InputError(f"config.json: {key} must be a positive number, not {value!r}")
     return float(value)
 

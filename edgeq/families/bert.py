@@ -53,6 +53,10 @@ class Bert(Family):
 
     def from_metadata(self, reader: MetadataReader) -> HyperParameters:
         hidden, n_heads = reader.count("embedding_length"), reader.count("attention.head_count")
+        if hidden % n_heads:
+            raise InputError(
+                f"GGUF metadata bert.embedding_length: {hidden} is not a multiple of {n_heads} heads"
+            )
         pooling = reader.metadata.get("bert.pooling_type", 0)
         return HyperParameters(
             n_layers=reader.count("block_count"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,13 @@ def rope_from_config(config: Mapping[str, Any], dim: int) -> Rope:
 
     Raises InputError for a scaling other than none, linear or llama3.
     """
-    scaling = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    theta = float(scaling.get("rope_theta", config.get("rope_theta", 10000.0)))
+    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(scaling, Mapping):
+        raise InputError(f"config.json: rope_scaling must be an object, not {scaling!r}")
+    theta = scaling.get("rope_theta", config.get("rope_theta", 10000.0))
+    if not is_positive(theta):
+        raise InputError(f"config.json: rope_theta must be a positive number, not {theta!r}")
+    theta = float(theta)
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "default":
         return Rope(theta, dim)
@@ -48,6 +53,11 @@ def rope_from_config(config: Mapping[str, Any], dim: int) -> Rope:
     raise InputError(
         f"config.json: rope_scaling type {kind!r} is not known; this family has default, linear, llama3"
     )
+
+
+def is_positive(value: object) -> TypeGuard[int | float]:
+    """Whether this is a number above 0 that a float64 holds; true and false are no numbers."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e308
 
 
 def _llama3_factors(scaling: Mapping[str, Any], theta: float, dim: int) -> tuple[float, ...]:
@@ -68,7 +78,7 @@ def _llama3_factors(scaling: Mapping[str, Any], theta: float, dim: int) -> tuple
 
 def _number(scaling: Mapping[str, Any], key: str) -> float:
     value = scaling.get(key)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+    if not is_positive(value):
         raise InputError(f"config.json: rope_scaling.{key} must be a positive number, not {value!r}")
     return float(value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,6 +32,8 @@ class GraphBuilder:
 
     def output(self, value: ir.Value, name: str, dtype: ir.DataType, shape: Sequence[int | str]) -> None:
         """Declare ``value`` as the graph output ``name``."""
+        if value.producer() is None or any(value is output for output in self.outputs):
+            value = self.op("Identity", value)  # an input, a weight or an output keeps its own name
         value.name, value.type, value.shape = name, ir.TensorType(dtype), ir.Shape(shape)
         self.outputs.append(value)
 
@@ -47,7 +50,10 @@ class GraphBuilder:
     def constant(self, array: Any, dtype: Any = np.int64) -> ir.Value:
         """A small initializer, shared by equal values."""
         data = np.asarray(array, dtype)
-        key = f"const_{data.dtype}_{'x'.join(map(str, data.shape))}_{data.tobytes().hex()[:64]}"
+        content = data.tobytes().hex()
+        if len(content) > 64:
+            content = hashlib.sha256(data.tobytes()).hexdigest()
+        key = f"const_{data.dtype}_{'x'.join(map(str, data.shape))}_{content}"
         return self.weight(key, data.dtype, data.shape, lambda: data)
 
     def weight(
@@ -63,12 +69,13 @@ class GraphBuilder:
 
     def model(self, producer_version: str) -> ir.Model:
         """The finished model."""
+        opsets = {"": OPSET} | {node.domain: 1 for node in self.tape.nodes if node.domain}
         graph = ir.Graph(
             self.inputs,
             self.outputs,
             nodes=self.tape.nodes,
             initializers=list(self._initializers.values()),
-            opset_imports={"": OPSET},
+            opset_imports=opsets,
             name=self.name,
         )
         return ir.Model(

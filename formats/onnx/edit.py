@@ -16,18 +16,19 @@ def dims(tensor: ir.TensorProtocol) -> tuple[int, ...]:
 
 
 def add_initializer(model: ir.Model, name: str, array: NDArray[Any] | np.generic) -> ir.Value:
-    """Register a constant; a name that is there already is returned as it stands."""
+    """Register a constant; an equal one that has the name already is returned as it stands."""
     data = np.asarray(array)
+    existing = model.graph.initializers.get(name)
+    if existing is not None and _equal(existing, data):
+        return existing
     return add_lazy_initializer(model, name, data.dtype, data.shape, lambda: data)
 
 
 def add_lazy_initializer(
     model: ir.Model, name: str, dtype: Any, shape: Sequence[int], load: Callable[[], NDArray[Any]]
 ) -> ir.Value:
-    """Register a constant whose data is computed when the model is saved."""
-    existing = model.graph.initializers.get(name)
-    if existing is not None:
-        return existing
+    """Register a constant whose data is computed when the model is saved; a taken name gets a number."""
+    name = free_name(model, name)
     ir_type = ir.DataType.from_numpy(np.dtype(dtype))
     tensor = ir.LazyTensor(lambda: ir.Tensor(load(), name=name), ir_type, ir.Shape(shape), name=name)
     value = ir.Value(name=name, type=ir.TensorType(ir_type), shape=ir.Shape(shape), const_value=tensor)
@@ -35,32 +36,56 @@ def add_lazy_initializer(
     return value
 
 
+def free_name(model: ir.Model, name: str) -> str:
+    """The name, or the name and a number where a value of the graph has it already."""
+    graph = model.graph
+    taken = {value.name for values in (graph.inputs, *(node.outputs for node in graph)) for value in values}
+    taken.update(graph.initializers)
+    return next(n for n in (name, *(f"{name}_{i}" for i in range(1, len(taken) + 2))) if n not in taken)
+
+
+def _equal(value: ir.Value, data: NDArray[Any]) -> bool:
+    tensor = value.const_value
+    if tensor is None or value.is_graph_input() or dims(tensor) != data.shape:
+        return False
+    return tensor.dtype == ir.DataType.from_numpy(data.dtype) and tensor.tobytes() == data.tobytes()
+
+
 def insert(
     model: ir.Model, before: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], **attributes: Any
 ) -> ir.Value:
     """Insert a one-output node before another one and return its output."""
-    node = ir.node(op_type, inputs, attributes or None)
-    model.graph.insert_before(before, node)
-    return node.outputs[0]
+    return _insert(model, before, ir.node(op_type, inputs, attributes or None))[0]
 
 
 def insert_many(
     model: ir.Model, before: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], outputs: int
 ) -> Sequence[ir.Value]:
     """Insert a node with several outputs before another one."""
-    node = ir.node(op_type, inputs, num_outputs=outputs)
+    return _insert(model, before, ir.node(op_type, inputs, num_outputs=outputs))
+
+
+def _insert(model: ir.Model, before: ir.Node, node: ir.Node) -> Sequence[ir.Value]:
     model.graph.insert_before(before, node)
+    constants = {value.name for value in model.graph.inputs} | model.graph.initializers.keys()
+    for value in node.outputs:  # onnx_ir gave a name that no other node has
+        if value.name in constants:
+            value.name = free_name(model, str(value.name))
     return node.outputs
 
 
 def replace(model: ir.Model, old: ir.Value, new: ir.Value) -> None:
-    """Let every consumer of ``old`` (graph outputs too) read ``new``, then remove the node that made ``old``."""
+    """Let every consumer of ``old`` (graph outputs too) read ``new``, then remove the node that made ``old``.
+
+    ``new`` takes the name: ranges and graph outputs are known by it.
+    """
     node = old.producer()
     assert node is not None
-    if old in model.graph.outputs:
-        new.name, old.name = old.name, None
-        new.type, new.shape = old.type, old.shape
-        model.graph.outputs[model.graph.outputs.index(old)] = new
+    name, old.name = old.name, None
+    new.name, new.type, new.shape = name, old.type, old.shape
+    for index, output in enumerate(model.graph.outputs):
+        if output is old:
+            model.graph.outputs[index] = new
     ir.convenience.replace_all_uses_with(old, new)
     model.graph.remove(node, safe=True)
 

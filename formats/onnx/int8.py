@@ -9,13 +9,17 @@ from numpy.typing import NDArray
 
 # x86 before VNNI adds two u8 x s8 products in a saturating int16: 2 * 255 * 64 is the largest sum that fits.
 FULL_RANGE, SAFE_RANGE = 127, 64
+TINY = np.finfo(np.float32).tiny
 
 
 def channel_scales(matrix: NDArray[np.float32], axis: int, limit: int) -> NDArray[np.float32]:
-    """One symmetric scale per slice along ``axis``, so that its largest weight is ``limit``; 1 where all are zero."""
+    """One symmetric scale per slice along ``axis``, so that its largest weight is ``limit``; 1 where all are zero.
+
+    A scale below the normal float32 numbers has too few bits left to divide by: those weights count as zero.
+    """
     other = tuple(i for i in range(matrix.ndim) if i != axis)
     scales = np.abs(matrix).max(axis=other, initial=0.0) / np.float32(limit)
-    return np.where(scales > 0, scales, 1).astype(np.float32)
+    return np.where(scales >= TINY, scales, 1).astype(np.float32)
 
 
 def quantize_channels(
@@ -37,7 +41,9 @@ class ActivationRange:
     def scale_and_zero_point(self) -> tuple[np.float32, np.uint8]:
         """Scale and zero point; the interval is widened so that 0 is exactly representable."""
         low, high = min(self.low, 0.0), max(self.high, 0.0)
-        scale = np.float32((high - low) / 255 or 1.0)
+        scale = np.float32((high - low) / 255)
+        if scale < TINY:  # nothing but zeros, or next to it
+            scale = np.float32(1)
         return scale, np.uint8(np.clip(round(-low / float(scale)), 0, 255))
 
 

@@ -15,9 +15,15 @@ class Linear:
     """A product of an activation with a constant matrix ``[K, N]`` (or its stored transpose)."""
 
     node: ir.Node
-    activation: ir.Value
     weight: ir.Value  # the initializer
     transposed: bool  # the initializer is stored [N, K]
+
+    @property
+    def activation(self) -> ir.Value:
+        """What the node reads now: rewriting the node before it changes that."""
+        activation = self.node.inputs[0]
+        assert activation is not None
+        return activation
 
     @property
     def name(self) -> str:
@@ -40,8 +46,8 @@ def find_linears(model: ir.Model) -> Iterator[Linear]:
     for node in model.graph:
         if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm"):
             continue
-        activation, second = node.inputs[0], node.inputs[1]
-        if activation is None or second is None:
+        second = node.inputs[1]
+        if node.inputs[0] is None or second is None:
             continue
         transposed = False
         if node.op_type == "Gemm":
@@ -58,11 +64,12 @@ def find_linears(model: ir.Model) -> Iterator[Linear]:
         tensor = second.const_value
         if (
             second.is_initializer()
+            and not second.is_graph_input()  # a default that the caller may replace is no constant
             and tensor is not None
             and tensor.dtype == ir.DataType.FLOAT
             and tensor.shape.rank() == 2
         ):
-            yield Linear(node, activation, second, transposed)
+            yield Linear(node, second, transposed)
 
 
 def _attribute(node: ir.Node, name: str, default: float) -> float:

@@ -19,14 +19,15 @@ def save_model(model: ir.Model, path: Path, *, force: bool) -> list[Path]:
     Everything is written into a hidden folder beside the target first, so a killed run leaves no half file under
     the final name. Raises OutputExistsError, and EdgeqError when the disk is full or the folder cannot be written.
     """
-    if path.exists() and not force:
-        raise OutputExistsError(path)
     size = sum(
         value.const_value.nbytes
         for value in model.graph.initializers.values()
         if value.const_value is not None
     )
     data = f"{path.name}_data" if size >= EXTERNAL_FROM else None
+    for name in filter(None, (path.name, data)):
+        if path.with_name(name).exists() and not force:
+            raise OutputExistsError(path.with_name(name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))

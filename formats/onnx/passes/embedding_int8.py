@@ -42,7 +42,9 @@ def _table(node: ir.Node, min_rows: int) -> ir.Value | None:
     if node.op_type != "Gather" or node.domain not in ("", "ai.onnx"):
         return None
     table, axis = node.inputs[0], node.attributes.get("axis")
-    if table is None or not table.is_initializer() or (axis is not None and axis.as_int() != 0):
+    if table is None or not table.is_initializer() or table.is_graph_input():
+        return None
+    if axis is not None and axis.as_int() not in (0, -2):
         return None
     tensor = table.const_value
     if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.shape.rank() != 2:

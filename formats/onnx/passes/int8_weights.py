@@ -10,17 +10,22 @@ from edgeq.formats.onnx.linear import Linear
 
 ERROR = "edgeq.error"  # key of an int8 initializer's meta: its rounding error relative to its own size
 
+_FORMS = "edgeq.int8_forms"  # key of a float initializer's meta: its (codes, scales, axis, limit) so far
+
 
 def int8_matrix(model: ir.Model, matrix: ir.Value, axis: int, limit: int) -> tuple[ir.Value, ir.Value]:
     """(int8 codes in the matrix's own layout, float32 scales): symmetric, one scale per slice along ``axis``.
 
-    Codes are computed when the model is saved; a matrix that two nodes share is stored once.
+    Codes are computed when the model is saved; a matrix that two nodes share is stored once, unless they want
+    scales along different axes, or the second a smaller limit than the first.
     """
     tensor, name = matrix.const_value, matrix.name
     assert tensor is not None
     assert name is not None
-    if f"{name}_int8" in model.graph.initializers:
-        return model.graph.initializers[f"{name}_int8"], model.graph.initializers[f"{name}_scale"]
+    for codes, scale_value, stored_axis, stored_limit in matrix.meta.get(_FORMS, ()):
+        here = model.graph.initializers.get(codes.name) is codes
+        if here and stored_axis == axis and stored_limit <= limit:
+            return codes, scale_value
     array = tensor.numpy()
     scales = channel_scales(array, axis, limit)
     codes = add_lazy_initializer(
@@ -31,7 +36,9 @@ def int8_matrix(model: ir.Model, matrix: ir.Value, axis: int, limit: int) -> tup
         lambda: quantize_channels(tensor.numpy(), scales, axis, limit),
     )
     codes.meta[ERROR] = relative_error(array, quantize_channels(array, scales, axis, limit), scales, axis)
-    return codes, add_initializer(model, f"{name}_scale", scales)
+    scale_value = add_initializer(model, f"{name}_scale", scales)
+    matrix.meta.setdefault(_FORMS, []).append((codes, scale_value, axis, limit))
+    return codes, scale_value
 
 
 def int8_weight(model: ir.Model, linear: Linear, limit: int) -> tuple[ir.Value, ir.Value]:

@@ -8,7 +8,8 @@ Rules
 2. All its consumers are linear layers: scale (and bias) of the norm are divided by s.
 3. It has other consumers, such as the residual sum of a post-norm encoder: they keep the old norm, the linear layers
    read a second one with the divided scale. One more norm costs less than what it saves in quality.
-4. The rows of every reading weight are multiplied by s. A weight that something else shares is left alone.
+4. The rows of every reading weight are multiplied by s (its columns where a Gemm reads it transposed). Nothing is
+   folded where one of the weights is shared with something else or comes through a Transpose.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeq.formats.onnx.edit import add_initializer, add_lazy_initializer, dims, remove_unused
+from edgeq.formats.onnx.edit import add_initializer, add_lazy_initializer, dims, free_name, remove_unused
 from edgeq.formats.onnx.linear import Linear, find_linears
 
 _TINY = 1e-5
@@ -39,11 +40,13 @@ def smooth(
     folded: dict[str, NDArray[np.float32]] = {}
     for x, linears in readers.items():
         norm = x.producer()
-        if (
-            x.name is None or x.name not in channel_max or norm is None or _scale_index(norm) is None
-        ):  # rule 1
+        if x.name is None or x.name not in channel_max or norm is None or x is not norm.outputs[0]:
             continue
-        if any(linear.transposed or len(linear.weight.uses()) > 1 for linear in linears):  # rule 4
+        if _scale_index(norm) is None:  # rule 1
+            continue
+        if any(not _owns_weight(linear) for linear in linears):  # rule 4
+            continue
+        if channel_max[x.name].shape != (linears[0].matrix().shape[0],):  # no sample was seen
             continue
         scales = _scales(channel_max[x.name], linears, alpha)
         shared = len(x.uses()) > len(linears) or x in model.graph.outputs
@@ -59,12 +62,24 @@ def smooth(
 
 def _scale_index(norm: ir.Node) -> int | None:
     """Which input of a normalisation is its constant scale vector."""
-    candidates = {"LayerNormalization": (1,), "Mul": (0, 1)}.get(norm.op_type, ())
-    for index in candidates:
-        value = norm.inputs[index]
-        if value is not None and value.const_value is not None and value.const_value.shape.rank() == 1:
-            return index
+    if norm.domain not in ("", "ai.onnx"):
+        return None
+    if norm.op_type == "LayerNormalization":
+        bias = norm.inputs[2] if len(norm.inputs) > 2 else None
+        return 1 if _is_vector(norm.inputs[1]) and (bias is None or _is_vector(bias)) else None
+    if norm.op_type == "Mul":
+        return next((index for index in (0, 1) if _is_vector(norm.inputs[index])), None)
     return None
+
+
+def _is_vector(value: ir.Value | None) -> bool:
+    if value is None or not value.is_initializer() or value.is_graph_input() or value.const_value is None:
+        return False
+    return value.const_value.shape.rank() == 1
+
+
+def _owns_weight(linear: Linear) -> bool:
+    return linear.node.inputs[1] is linear.weight and len(linear.weight.uses()) == 1
 
 
 def _scales(channel_max: NDArray[np.float32], linears: list[Linear], alpha: float) -> NDArray[np.float32]:
@@ -79,7 +94,9 @@ def _scaled_norm(model: ir.Model, norm: ir.Node, scales: NDArray[np.float32], ke
     inputs = list(norm.inputs)
     first = _scale_index(norm)
     assert first is not None
-    vectors = [first, 2] if norm.op_type == "LayerNormalization" and len(inputs) > 2 else [first]
+    vectors = [first]
+    if norm.op_type == "LayerNormalization" and len(inputs) > 2 and inputs[2] is not None:
+        vectors.append(2)
     for index in vectors:
         old = inputs[index]
         assert old is not None
@@ -91,7 +108,7 @@ def _scaled_norm(model: ir.Model, norm: ir.Node, scales: NDArray[np.float32], ke
             norm.replace_input_with(index, inputs[index])
         return norm.outputs[0]
     twin = ir.node(norm.op_type, inputs, dict(norm.attributes.items()), name=f"{norm.name}_smooth")  # rule 3
-    twin.outputs[0].name = f"{norm.outputs[0].name}_smooth"
+    twin.outputs[0].name = free_name(model, f"{norm.outputs[0].name}_smooth")
     twin.outputs[0].type, twin.outputs[0].shape = norm.outputs[0].type, norm.outputs[0].shape
     model.graph.insert_after(norm, twin)
     return twin.outputs[0]
@@ -100,8 +117,8 @@ def _scaled_norm(model: ir.Model, norm: ir.Node, scales: NDArray[np.float32], ke
 def _scale_rows(model: ir.Model, linear: Linear, scales: NDArray[np.float32]) -> None:
     tensor = linear.weight.const_value
     assert tensor is not None
-    shape = dims(tensor)
+    factors = scales[None, :] if linear.transposed else scales[:, None]
     scaled = add_lazy_initializer(
-        model, f"{linear.weight.name}_smooth", np.float32, shape, lambda: tensor.numpy() * scales[:, None]
+        model, f"{linear.weight.name}_smooth", np.float32, dims(tensor), lambda: tensor.numpy() * factors
     )
     linear.node.replace_input_with(1, scaled)

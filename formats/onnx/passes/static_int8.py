@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.formats.onnx.edit import add_initializer, insert, remove_unused, replace
+from edgeq.formats.onnx.edit import add_initializer, dims, insert, remove_unused, replace
 from edgeq.formats.onnx.int8 import ActivationRange
 from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.int8_weights import add_gemm_bias, int8_weight
@@ -36,8 +36,9 @@ def static_int8(model: ir.Model, limit: int, ranges: Mapping[str, ActivationRang
             codes = insert(model, node, "QuantizeLinear", [x, scale_value, zero_value])
             pairs[x] = insert(model, node, "DequantizeLinear", [codes, scale_value, zero_value])
         weight_codes, scales = int8_weight(model, linear, limit)
+        assert scales.const_value is not None
         zeros = add_initializer(
-            model, f"{linear.weight.name}_zero_point", np.zeros(len(_array(scales)), np.int8)
+            model, f"{linear.weight.name}_zero_point", np.zeros(dims(scales.const_value), np.int8)
         )
         weight = insert(model, node, "DequantizeLinear", [weight_codes, scales, zeros], axis=1)
         y = add_gemm_bias(model, linear, insert(model, node, "MatMul", [pairs[x], weight]))
@@ -45,8 +46,3 @@ def static_int8(model: ir.Model, limit: int, ranges: Mapping[str, ActivationRang
         count += 1
     remove_unused(model)
     return count
-
-
-def _array(value: ir.Value) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    assert value.const_value is not None
-    return value.const_value.numpy()
