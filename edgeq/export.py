@@ -20,6 +20,7 @@ from edgeq import __version__
 from edgeq.calibration.text import Text, read_text
 from edgeq.convert import gguf_file
 from edgeq.convert.gguf_file import TensorResult
+from edgeq.devices.cpu import saturates_int8, usable_cores
 from edgeq.errors import EdgeqError, OutputExistsError, UsageError
 from edgeq.formats.atomic import atomic_file
 from edgeq.formats.gguf.mixes import file_type
@@ -186,6 +187,10 @@ def _to_onnx(request: Request, quant: str, source: SourceModel, text: Text) -> C
     options = QuantOptions(
         text, request.out, request.percentile, request.full_range, request.progress, notes=[]
     )
+    if request.full_range and saturates_int8():
+        request.warn(
+            "--full-range: this CPU has no VNNI, so the file saturates and answers worse here than elsewhere"
+        )
     written = onnx_file.write(source, quant, path, options, force=request.force)
     for target, content in companions.items():
         with atomic_file(target, force=request.force) as file:
@@ -244,9 +249,7 @@ def _prove(request: Request, source: SourceModel, text: Text, path: Path, quant:
     if request.to == "gguf":
         is_encoder = source.family.kind == "encoder"
         context = source.hp.context if is_encoder else 2 * WINDOW
-        with runtimes.gguf_runtime(
-            path, context, request.threads or default_threads(), is_encoder
-        ) as runtime:
+        with runtimes.gguf_runtime(path, context, request.threads or usable_cores(), is_encoder) as runtime:
             return prove(reference, runtime, path, progress)
     proof = prove(reference, runtimes.OnnxRuntime(path, source.hp.pooling, request.threads), path, progress)
     if quant != "float32":
@@ -278,16 +281,9 @@ def _speed_against_float(request: Request, source: SourceModel, text: Text, path
     with tempfile.TemporaryDirectory(prefix=".edgeq-float-", dir=request.out) as folder:
         float_path = Path(folder) / "model.onnx"
         save_model(onnx_graph.build(source), float_path, force=False)
-        ratio = speed_ratio(path, float_path, feeds, output, request.threads or default_threads())
+        ratio = speed_ratio(path, float_path, feeds, output, request.threads or usable_cores())
     request.progress("timing against float", 1, 1)
     return ratio
-
-
-def default_threads() -> int:
-    """Threads to use where the user named none: the physical cores this process may run on."""
-    import psutil
-
-    return psutil.cpu_count(logical=False) or 1
 
 
 def peak_memory() -> int:

@@ -70,17 +70,17 @@ def run(
 
     `edgeq run out/model-Q4_K_M.gguf -p "def main(" -n 40`
     """
+    from edgeq.devices.cpu import usable_cores
     from edgeq.engine.decoders import open_decoder
     from edgeq.engine.generate import Timing, generate, stream_text
     from edgeq.engine.sampling import Sampler
     from edgeq.errors import InputError, UsageError
-    from edgeq.export import default_threads
 
     if not math.isfinite(temperature) or not math.isfinite(top_p):
         raise UsageError("--temperature and --top-p must be finite numbers")
     # Below this the likeliest token is certain in float64, and the division would overflow.
     sampler = Sampler(temperature if temperature > 1e-6 else 0.0, top_k, top_p, seed)
-    threads = threads or default_threads()
+    threads = threads or usable_cores()
     if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
         raise InputError("--prompt: is not UTF-8; check the terminal's encoding")
     # llama.cpp allots its cache at the start; a token is at least one byte of the prompt, plus a few special ones.

@@ -47,7 +47,9 @@ class Model:
 
     def prefill(self, tokens: Sequence[int], cache: KVCache) -> Floats:
         """Read a prompt of any length in chunks; logits ``[vocab]`` after its last token."""
-        for start in range(0, max(1, len(tokens)), _CHUNK):  # at least once, so that no tokens are an InputError
+        for start in range(
+            0, max(1, len(tokens)), _CHUNK
+        ):  # at least once, so that no tokens are an InputError
             last = self.logits(tokens[start : start + _CHUNK], cache, last_only=True)
         return last[-1]
 
