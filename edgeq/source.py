@@ -83,11 +83,26 @@ class SourceModel:
         return self.checkpoint.dtype(self._names[name])
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
-        """Rows of a tensor as float32, in the checkpoint's own (Hugging Face) row order."""
-        return self.checkpoint.rows(self._names[name], start, stop)
+        """Rows of a tensor as float32, in the checkpoint's own (Hugging Face) row order.
+
+        Raises FormatError for NaN or infinity: nothing that edgeq makes of such a weight is of use.
+        """
+        values = self.checkpoint.rows(self._names[name], start, stop)
+        self._check_finite(name, values)
+        return values
 
     def array(self, name: str) -> NDArray[np.float32]:
-        return self.checkpoint.array(self._names[name])
+        """A whole tensor as float32; raises as ``rows`` does."""
+        values = self.checkpoint.array(self._names[name])
+        self._check_finite(name, values)
+        return values
+
+    def _check_finite(self, name: str, values: NDArray[np.float32]) -> None:
+        if not np.isfinite(values).all():
+            stored = self._names[name]
+            raise FormatError(
+                self.checkpoint.path_of(stored), f"tensor {stored} holds NaN or infinity", "download it again"
+            )
 
     def release(self, name: str) -> None:
         """Let the operating system drop the tensor's mapped pages."""

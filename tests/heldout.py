@@ -57,6 +57,4 @@ def _first_lines(path: Path) -> list[str]:
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     docstrings = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented)]
     lines = [text.strip().splitlines()[0] for text in docstrings if text and text.strip()]
-    return [
-        line for line in lines if _SHORTEST <= len(line) <= _LONGEST and _SENTENCE.fullmatch(line)
-    ]
+    return [line for line in lines if _SHORTEST <= len(line) <= _LONGEST and _SENTENCE.fullmatch(line)]

@@ -81,7 +81,7 @@ def run(
     # Below this the likeliest token is certain in float64, and the division would overflow.
     sampler = Sampler(temperature if temperature > 1e-6 else 0.0, top_k, top_p, seed)
     threads = threads or usable_cores()
-    if not prompt.isprintable() and any("\ud800" <= c <= "\udfff" for c in prompt):
+    if any("\ud800" <= c <= "\udfff" for c in prompt):
         raise InputError("--prompt: is not UTF-8; check the terminal's encoding")
     # llama.cpp allots its cache at the start; a token is at least one byte of the prompt, plus a few special ones.
     room = len(prompt.encode()) + tokens + 8

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeq import tokenization
 from edgeq.engine import model as engine
-from edgeq.errors import InputError, UsageError
+from edgeq.errors import FormatError, InputError, UsageError
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.runtimes import llama_cpp
 
@@ -75,6 +75,21 @@ class _Onnx:
         return logits[0, -1]
 
 
+@dataclass
+class _Checked:
+    """Stops at a model whose weights are damaged, before a NaN reaches the sampler."""
+
+    decoder: Decoder
+    path: Path
+
+    def feed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        with np.errstate(all="ignore"):  # what overflowed is reported here, once
+            logits = self.decoder.feed(tokens)
+        if not np.isfinite(logits.max()):
+            raise FormatError(self.path, "gives no finite logits: its weights are damaged", "make it again")
+        return logits
+
+
 @contextmanager
 def open_decoder(path: Path, name: EngineName, threads: int, room: int) -> Iterator[Opened]:
     """Open a GGUF file, an ONNX file or a model directory for generation; raises EdgeqError.
@@ -102,7 +117,7 @@ def open_decoder(path: Path, name: EngineName, threads: int, room: int) -> Itera
             context = model.hp.context
         else:
             decoder, context = _Onnx(path, threads), 2**31
-        yield Opened(decoder, tokenizer, tokenization.end_tokens(folder), context, chosen)
+        yield Opened(_Checked(decoder, path), tokenizer, tokenization.end_tokens(folder), context, chosen)
 
 
 def _decoder(model: engine.Model, path: Path) -> engine.Model:
@@ -120,4 +135,5 @@ def _open_gguf(path: Path, chosen: str, threads: int, room: int, stack: ExitStac
             stack.enter_context(llama_cpp.LlamaCpp(path, min(room, model.hp.context), threads))
         )
     tokenizer = tokenization.from_gguf(path, file.metadata)
-    return Opened(decoder, tokenizer, tokenization.end_tokens(path, file.metadata), model.hp.context, chosen)
+    stop = tokenization.end_tokens(path, file.metadata)
+    return Opened(_Checked(decoder, path), tokenizer, stop, model.hp.context, chosen)

@@ -40,7 +40,12 @@ class GraphBuilder:
     def op(
         self, op_type: str, *inputs: ir.Value | None, domain: str = "", name: str | None = None, **attrs: Any
     ) -> ir.Value:
-        """Emit a node with one output."""
+        """Emit a node with one output.
+
+        Inputs left out at the end are dropped, not written as "": ONNX Runtime 1.31 crashes on a norm whose bias is "".
+        """
+        while inputs and inputs[-1] is None:
+            inputs = inputs[:-1]
         return self.tape.op(op_type, inputs, attrs or None, domain=domain, name=name)
 
     def split(self, x: ir.Value, parts: int, axis: int) -> Sequence[ir.Value]:

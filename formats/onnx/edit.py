@@ -9,6 +9,19 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgeq.formats.errors import EdgeqError
+
+_OLDEST_OPSET = 13  # per-channel DequantizeLinear, and Unsqueeze with its axes as an input
+
+
+def check_opset(model: ir.Model) -> None:
+    """Raise EdgeqError for a graph whose opset lacks the int8 operators."""
+    opset = model.opset_imports.get("", _OLDEST_OPSET)
+    if opset < _OLDEST_OPSET:
+        raise EdgeqError(
+            f"the graph has ONNX opset {opset}: int8 needs {_OLDEST_OPSET} or later; export it again with one"
+        )
+
 
 def dims(tensor: ir.TensorProtocol) -> tuple[int, ...]:
     """The shape of a constant as integers."""

@@ -34,7 +34,10 @@ def save_model(model: ir.Model, path: Path, *, force: bool) -> list[Path]:
     except OSError as error:
         raise EdgeqError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
     try:
-        ir.save(model, folder / path.name, external_data=data)
+        try:
+            ir.save(model, folder / path.name, external_data=data)
+        except ir.serde.SerdeError as error:  # wraps, once a level, what a weight raised when it was read
+            raise _innermost(error) from None
         written = []
         for name in filter(None, (data, path.name)):  # the graph last: it is what a reader opens
             target = path.with_name(name)
@@ -47,3 +50,9 @@ def save_model(model: ir.Model, path: Path, *, force: bool) -> list[Path]:
         ) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -22,8 +22,8 @@ from edgeq.calibration.text import Text, read_text
 from edgeq.source import SourceModel
 
 TINYLM = Path(__file__).parents[1] / "assets/tinylm"
-_CALIBRATION_SENTENCES = 128
-_CALIBRATION_CHARACTERS = 20_000
+_CALIBRATION_SENTENCES = 64
+_CALIBRATION_CHARACTERS = 12_000
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -50,9 +50,12 @@ RECIPES = {
     "no-gqa": Recipe({"num_key_value_heads": 4}, ml_dtypes.bfloat16),
     "wide-heads": Recipe({"head_dim": 32, "num_key_value_heads": 1}, np.float16),
     "bias": Recipe({"attention_bias": True, "mlp_bias": True}, bias=True),
-    "llama3-rope": Recipe({"rope_scaling": LLAMA3, "tie_word_embeddings": False}, ml_dtypes.bfloat16, shards=3),
+    "llama3-rope": Recipe(
+        {"rope_scaling": LLAMA3, "tie_word_embeddings": False}, ml_dtypes.bfloat16, shards=3
+    ),
     "linear-rope": Recipe({"rope_scaling": {"type": "linear", "factor": 4.0}}, shards=2),
 }
+
 
 def write_llama(folder: Path, recipe: Recipe, seed: int) -> None:
     """A checkpoint of random weights with TinyLM's tokenizer, in transformers' layout."""

@@ -13,13 +13,14 @@ from collections.abc import Collection, Sequence
 
 import onnx_ir as ir
 
-from edgeq.formats.onnx.edit import insert, insert_many, remove_unused, replace
+from edgeq.formats.onnx.edit import check_opset, insert, insert_many, remove_unused, replace
 from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.int8_weights import add_gemm_bias, int8_weight
 
 
 def dynamic_int8(model: ir.Model, limit: int, only: Collection[str] | None = None) -> int:
     """Rewrite the linear layers (those named in ``only``, or all); returns how many were rewritten."""
+    check_opset(model)
     quantized: dict[ir.Value, Sequence[ir.Value]] = {}
     count = 0
     for linear in list(find_linears(model)):

@@ -12,13 +12,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.formats.onnx.edit import add_initializer, dims, insert, remove_unused, replace
+from edgeq.formats.onnx.edit import add_initializer, check_opset, dims, insert, remove_unused, replace
 from edgeq.formats.onnx.int8 import FULL_RANGE
 from edgeq.formats.onnx.passes.int8_weights import int8_matrix
 
 
 def embedding_int8(model: ir.Model, min_rows: int = 1024) -> int:
     """Rewrite the Gathers over large constant tables; returns how many were rewritten."""
+    check_opset(model)
     count = 0
     for node in list(model.graph):
         table = _table(node, min_rows)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.formats.onnx.edit import add_initializer, dims, insert, remove_unused, replace
+from edgeq.formats.onnx.edit import add_initializer, check_opset, dims, insert, remove_unused, replace
 from edgeq.formats.onnx.int8 import ActivationRange
 from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.int8_weights import add_gemm_bias, int8_weight
@@ -23,6 +23,7 @@ from edgeq.formats.onnx.passes.int8_weights import add_gemm_bias, int8_weight
 
 def static_int8(model: ir.Model, limit: int, ranges: Mapping[str, ActivationRange]) -> int:
     """Rewrite the linear layers whose activation has a range, by value name; returns how many were rewritten."""
+    check_opset(model)
     pairs: dict[ir.Value, ir.Value] = {}
     count = 0
     for linear in list(find_linears(model)):

@@ -1,4 +1,4 @@
-"""Generation: stop tokens and limits, greedy equality with full passes, and text that is never cut inside a character."""
+"""Generation: stop tokens, limits, greedy equality with full passes, and text never cut inside a character."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_llama_cpp_generates_the_same_text(tinylm: Path, make_gguf) -> None:
     pytest.importorskip("llama_cpp")
     path, answers = make_gguf(tinylm, "F16"), []
     for name in ("embedded", "llama.cpp"):
-        with open_decoder(path, name, 2, 400) as opened:
+        with open_decoder(path, name, 1, 400) as opened:
             ids = opened.tokenizer.encode(heldout.code()[:200]).ids
             tokens = generate(opened.decoder, ids, 16, Sampler(), opened.stop, Timing())
             answers.append("".join(stream_text(opened.tokenizer, tokens)))

@@ -1,0 +1,69 @@
+"""Reading texts: a user's file, or the built-in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeq.calibration.text import read_text
+from edgeq.errors import InputError
+
+
+def write(folder: Path, content: bytes) -> Path:
+    path = folder / "text.txt"
+    path.write_bytes(content)
+    return path
+
+
+def test_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "Grüße.\n\n  two \nthree".encode())
+    text = read_text(path)
+    assert (text.name, text.builtin) == (str(path), False)
+    assert text.content == "Grüße.\n\n  two \nthree"
+    assert text.lines() == ["Grüße.", "two", "three"]
+
+
+@pytest.mark.parametrize("content", [b"", b" \n\t\r\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n"])
+def test_empty(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(InputError, match=r"text\.txt: is empty; give a text"):
+        read_text(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("content", "byte"),
+    [
+        (b"ab\xff", 2),
+        ("Grüße".encode("latin-1"), 2),
+        ("Text".encode("utf-16"), 0),
+        (b"\xef\xbb\xbfab\xff", 5),
+    ],
+)
+def test_not_utf8(tmp_path: Path, content: bytes, byte: int) -> None:
+    with pytest.raises(InputError, match=rf"text\.txt: is not UTF-8 \(byte {byte}\); save it as UTF-8"):
+        read_text(write(tmp_path, content))
+
+
+def test_missing_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.txt: cannot be read \(No such file or directory\)"):
+        read_text(tmp_path / "none.txt")
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        read_text(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    assert read_text(write(tmp_path, b"\xef\xbb\xbfone\ntwo")).content == "one\ntwo"
+
+
+def test_windows_line_ends_are_no_text(tmp_path: Path) -> None:
+    text = read_text(write(tmp_path, b"one\r\ntwo\r\n"))
+    assert text.content == "one\ntwo\n"
+    assert text.lines() == ["one", "two"]
+
+
+def test_builtin() -> None:
+    text = read_text(None)
+    assert (text.name, text.builtin) == ("built-in text", True)
+    assert len(text.lines()) >= 20
+    assert len(set(text.lines())) == len(text.lines())

@@ -1,0 +1,117 @@
+"""Tiny ONNX graphs for the tests of passes: build, run in ONNX Runtime, count nodes, compare."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from edgeq.formats.onnx.builder import GraphBuilder
+from edgeq.formats.onnx.linear import find_linears
+
+Floats = NDArray[np.float32]
+ROWS = 6
+
+
+def normal(seed: int, *shape: int, size: float = 1.0) -> Floats:
+    """Repeatable Gaussian numbers."""
+    return (np.random.default_rng(seed).standard_normal(shape) * size).astype(np.float32)
+
+
+def f32(values: Any) -> Floats:
+    """A float32 array."""
+    return np.array(values, np.float32)
+
+
+class Tiny(GraphBuilder):
+    """A graph builder with shorthands."""
+
+    def __init__(self) -> None:
+        super().__init__("tiny")
+
+    def x(self, *shape: int | str, name: str = "x") -> ir.Value:
+        """A float input."""
+        return self.input(name, ir.DataType.FLOAT, shape)
+
+    def ids(self) -> ir.Value:
+        """Token ids ``[batch, tokens]``."""
+        return self.input("ids", ir.DataType.INT64, ["batch", "tokens"])
+
+    def const(self, name: str, array: NDArray[Any]) -> ir.Value:
+        """A named initializer."""
+        return self.weight(name, array.dtype, array.shape, lambda: array)
+
+    def raw(self, op_type: str, *inputs: ir.Value | None, **attrs: Any) -> ir.Value:
+        """A node as it comes in foreign files: an input left out at the end is written as ""."""
+        return self.tape.op(op_type, inputs, attrs or None)
+
+    def norm(self, x: ir.Value, scale: ir.Value, bias: ir.Value | None = None) -> ir.Value:
+        """A LayerNormalization of the last axis."""
+        return self.op("LayerNormalization", x, scale, bias, axis=-1, epsilon=1e-5)
+
+    def done(self, *outputs: ir.Value, shapes: Sequence[Sequence[int | str]]) -> ir.Model:
+        """The model with float outputs y0, y1, …"""
+        for index, (value, shape) in enumerate(zip(outputs, shapes, strict=True)):
+            self.output(value, f"y{index}", ir.DataType.FLOAT, shape)
+        return self.model("0")
+
+
+def run(model: ir.Model, **feeds: NDArray[Any]) -> list[Floats]:
+    """Check the model in full and run it."""
+    proto = ir.to_proto(model)
+    onnx.checker.check_model(proto, full_check=True)
+    return run_bytes(proto.SerializeToString(), **feeds)
+
+
+def observe(model: ir.Model, **feeds: NDArray[Any]) -> dict[str, Floats]:
+    """What every linear layer reads in a float run, by value name; the model stays as it is."""
+    watched = list(dict.fromkeys(linear.activation for linear in find_linears(model)))
+    if not watched:
+        return {}
+    outputs = list(model.graph.outputs)
+    model.graph.outputs.extend(value for value in watched if value not in outputs)
+    for value in watched:
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+    proto = ir.to_proto(model)
+    everything = [output.name for output in model.graph.outputs]
+    model.graph.outputs[:] = outputs
+    values = dict(zip(everything, run_bytes(proto.SerializeToString(), **feeds), strict=True))
+    return {str(value.name): values[value.name] for value in watched}
+
+
+def run_bytes(source: bytes | Path, **feeds: NDArray[Any]) -> list[Floats]:
+    """Run a serialized model or a file on one thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(
+        source if isinstance(source, bytes) else str(source), options, providers=["CPUExecutionProvider"]
+    )
+    result: list[Floats] = session.run(None, feeds)
+    return result
+
+
+def counts(model: ir.Model) -> Counter[str]:
+    """How many nodes of each type."""
+    return Counter(node.op_type for node in model.graph)
+
+
+def names(model: ir.Model) -> set[str]:
+    """The initializers' names."""
+    return set(model.graph.initializers)
+
+
+def error(after: Sequence[Floats], before: Sequence[Floats]) -> float:
+    """The worst output's error relative to its own size."""
+    assert [a.shape for a in after] == [b.shape for b in before]
+    return max(
+        float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-20))
+        for a, b in zip(after, before, strict=True)
+    )
