@@ -55,7 +55,10 @@ def shards(layers: int) -> Iterator[dict[str, tuple[int, ...]]]:
         shapes: dict[str, tuple[int, ...]] = {}
         for i in range(first, min(layers, first + 4)):
             p = f"model.layers.{i}."
-            shapes |= {p + "input_layernorm.weight": (HIDDEN,), p + "post_attention_layernorm.weight": (HIDDEN,)}
+            shapes |= {
+                p + "input_layernorm.weight": (HIDDEN,),
+                p + "post_attention_layernorm.weight": (HIDDEN,),
+            }
             shapes |= {p + f"self_attn.{n}_proj.weight": (HIDDEN, HIDDEN) for n in "qo"}
             shapes |= {p + f"self_attn.{n}_proj.weight": (kv, HIDDEN) for n in "kv"}
             shapes |= {p + f"mlp.{n}_proj.weight": (FFN, HIDDEN) for n in ("gate", "up")}
@@ -83,7 +86,9 @@ def write_checkpoint(folder: Path, layers: int) -> tuple[int, int]:
                 # In small pieces: a child's peak begins with what its parent holds.
                 count = int(np.prod(shape))
                 for first in range(0, count, _PIECE):
-                    piece = random.standard_normal(min(_PIECE, count - first), dtype=np.float32) * np.float32(0.02)
+                    piece = random.standard_normal(min(_PIECE, count - first), dtype=np.float32) * np.float32(
+                        0.02
+                    )
                     out.write(piece.astype(ml_dtypes.bfloat16).tobytes())
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (folder / "config.json").write_text(json.dumps(config(layers)))
@@ -106,7 +111,9 @@ def main() -> None:
         started = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
     bar = 350e6 + 2 * largest
     print(f"{parameters / 1e9:.2f} billion parameters to {options.quant} in {seconds:.0f} s")
     print(f"peak memory {peak / 1e6:.0f} MB, bar {bar / 1e6:.0f} MB (350 MB + 2 × {largest / 1e6:.0f} MB)")

@@ -58,7 +58,12 @@ def ort_static(source: Path, target: Path, feeds: Sequence[Feeds]) -> None:
 def ort_static_matmul(source: Path, target: Path, feeds: Sequence[Feeds]) -> None:
     options = {"MatMulConstBOnly": True}
     theirs.quantize_static(
-        source, target, Reader(feeds), per_channel=True, op_types_to_quantize=["MatMul"], extra_options=options
+        source,
+        target,
+        Reader(feeds),
+        per_channel=True,
+        op_types_to_quantize=["MatMul"],
+        extra_options=options,
     )
 
 

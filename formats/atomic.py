@@ -86,7 +86,7 @@ def _published(target: Path, force: bool, needs: int) -> Iterator[Path]:
         # Looked at again: another process may have made the target during hours of work.
         _check_target(target, force, needs=0)
         temporary.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         # An error that names another file, or none and is not one of writing (a network's, say), is the
         # caller's own business inside the block.
@@ -117,7 +117,7 @@ def _check_target(target: Path, force: bool, needs: int) -> None:
         )
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself durable; Windows and some network file systems do not offer it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

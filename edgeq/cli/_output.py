@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,16 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON
 
 def print_json(value: object) -> None:
     """A JSON document on stdout; bytes that are no UTF-8 are escaped."""
-    print(json.dumps(value, indent=2))
+    print(json.dumps(_strict(value), indent=2, allow_nan=False))
+
+
+def _strict(value: Any) -> Any:
+    """NaN and infinity, which JSON does not have, as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    return [_strict(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def print_facts(rows: Sequence[tuple[str, str]]) -> None:

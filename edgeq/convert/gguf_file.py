@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.errors import InputError
 from edgeq.families.rope import interleaved_order
 from edgeq.formats.gguf.mixes import Choice, ModelShape, choose_types, file_type
 from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
@@ -116,9 +115,6 @@ def _write_tensor(source: SourceModel, tensor: TensorPlan, writer: GGUFWriter) -
 
     squared_error = squared_size = 0.0
     for values in _stored_rows(source, tensor.name):
-        if not np.isfinite(values).all():
-            file = source.checkpoint.path_of(source.checkpoint_name(tensor.name))
-            raise InputError(f"{file}: tensor {source.checkpoint_name(tensor.name)} holds NaN or infinity")
         coded = encode(tensor.type_name, values)
         writer.write_rows(tensor.name, coded)
         if tensor.type_name != "F32":

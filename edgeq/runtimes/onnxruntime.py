@@ -43,6 +43,9 @@ class OnnxSession:
     def empty_past(self) -> Feeds:
         """Empty cache tensors for every ``past_key_values`` input."""
         caches = {name: shape for name, shape in self.inputs.items() if name.startswith("past_key_values.")}
+        for name, shape in caches.items():
+            if len(shape) != 4 or not isinstance(shape[1], int) or not isinstance(shape[3], int):
+                raise EdgeqError(f"{self.path}: input {name} does not say its heads and their width")
         return {name: np.zeros((1, shape[1], 0, shape[3]), np.float32) for name, shape in caches.items()}
 
     def past_of(self, present: Sequence[NDArray[np.float32]]) -> Feeds:
@@ -86,4 +89,4 @@ def empty_past(n_layers: int, n_kv_heads: int, head_dim: int) -> Feeds:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

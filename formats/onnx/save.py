@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import onnx_ir as ir
 
+from edgeq.formats.atomic import sync_folder
 from edgeq.formats.errors import EdgeqError, OutputExistsError
 
 EXTERNAL_FROM = 1_800_000_000  # bytes of weights from which they go into a file of their own
@@ -41,8 +43,12 @@ def save_model(model: ir.Model, path: Path, *, force: bool) -> list[Path]:
         written = []
         for name in filter(None, (data, path.name)):  # the graph last: it is what a reader opens
             target = path.with_name(name)
+            _sync(folder / name)
             (folder / name).replace(target)
             written.append(target)
+        if data is None and force:  # a larger model of that name left its weights here
+            path.with_name(f"{path.name}_data").unlink(missing_ok=True)
+        sync_folder(path.parent)
         return written
     except OSError as error:
         raise EdgeqError(
@@ -50,6 +56,11 @@ def save_model(model: ir.Model, path: Path, *, force: bool) -> list[Path]:
         ) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _innermost(error: BaseException) -> BaseException:
