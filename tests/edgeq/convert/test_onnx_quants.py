@@ -30,7 +30,7 @@ LEAST_COSINE = {"int8-dynamic": (0.993, 0.985), "int8": (0.980, 0.960)}  # mean,
 # At run time a padded batch has one range, which padding and the other sentences widen: 0.9838 was measured for one
 # sentence of 256. Alone, and in batches of equal lengths, every sentence reaches the bar above.
 LEAST_IN_DYNAMIC_BATCH = 0.980
-MOST_KL = {"int8-dynamic": 0.02, "int8": 0.02}  # TinyLM, to float
+MOST_KL = {"int8-dynamic": 0.01, "int8": 0.015}  # TinyLM to float; measured 0.0045 and 0.0096
 LEAST_RANDOM_COSINE = 0.98  # of logits; random weights carry an error on as trained ones do not
 SENTENCES, LONG_SENTENCES, BATCH = 64, 32, 16
 LONG = 128  # tokens of the sentences in the last set
