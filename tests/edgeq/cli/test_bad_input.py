@@ -430,7 +430,7 @@ def test_full_disk_at_the_record(edgeq, tinylm, tmp_path, monkeypatch, which):
     fsync = os.fsync
 
     def full(descriptor: int) -> None:
-        if Path(os.readlink(f"/proc/self/fd/{descriptor}")).name.startswith(".edgeq."):
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name.startswith(".edgeq."):
             raise OSError(28, "No space left on device")
         fsync(descriptor)
 
