@@ -45,11 +45,15 @@ _MAIN_SHARE = 0.25  # of the blocks' weights: no mix of llama.cpp has less of it
 def metadata_findings(file: GGUFFile) -> Iterator[Finding]:
     yield from _alignment(file)
     yield from _not_finite(file)
-    yield from _quantization_version(file)
     if not is_model(file):
-        what = f"is {file.metadata[_TYPE]!r}: the rules for models were not applied"
-        yield note(_TYPE, what)
+        yield note(_TYPE, f"is {file.metadata[_TYPE]!r}: the rules for models were not applied")
         return
+    if is_shard(file):
+        what = "is one file of a split model: what the others hold was not checked"
+        yield note("split.count", what, "check each of them, or join them first (llama-gguf-split --merge)")
+        if file.metadata.get("split.no") != 0:  # only the first has the model's metadata
+            return
+    yield from _quantization_version(file)
     architecture = file.metadata.get(ARCHITECTURE)
     if not isinstance(architecture, str) or not architecture:
         yield error(ARCHITECTURE, "is missing or no text: no runtime knows what to build", _CONVERT)
@@ -57,12 +61,7 @@ def metadata_findings(file: GGUFFile) -> Iterator[Finding]:
     yield from _needed_keys(file, architecture)
     if not file.tensors:
         yield note("file", "has no tensors: only its metadata were checked")
-    elif is_shard(file):
-        what = "is one file of a split model: block count and missing tensors were not checked"
-        yield note(
-            "split.count", what, "check the whole model after joining its files (llama-gguf-split --merge)"
-        )
-    else:
+    elif not is_shard(file):
         yield from _blocks(file, architecture)
         yield from _embedding(file, architecture)
     yield from _file_type(file)
