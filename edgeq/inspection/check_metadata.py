@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from edgeq.formats.gguf.reader import GGUFFile
-from edgeq.formats.gguf.types import ALIGNMENT_KEY, TENSOR_TYPES, Value, ValueType
+from edgeq.formats.gguf.types import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, TENSOR_TYPES, Value, ValueType
 from edgeq.inspection.findings import Finding, error, note, warning
 
 ARCHITECTURE = "general.architecture"
@@ -38,6 +38,11 @@ MAIN_TYPES = {
     28: "IQ2_XS", 29: "IQ2_S", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 39: "NVFP4",
     40: "Q1_0",
 }  # fmt: skip
+# What stands outside the blocks of these architectures (src/llama-arch.cpp, LLM_TENSOR_NAMES).
+_OUTSIDE_BLOCKS = frozenset(
+    ("token_embd", "token_embd_norm", "token_types", "position_embd", "output", "output_norm", "rope_freqs")
+    + ("rope_factors_long", "rope_factors_short", "cls", "cls.output", "cls.norm", "dense_2", "dense_3")
+)
 _GUESSED = 1024  # LLAMA_FTYPE_GUESSED
 _MAIN_SHARE = 0.25  # of the blocks' weights: no mix of llama.cpp has less of its main type
 
@@ -64,6 +69,9 @@ def metadata_findings(file: GGUFFile) -> Iterator[Finding]:
     elif not is_shard(file):
         yield from _blocks(file, architecture)
         yield from _embedding(file, architecture)
+        if architecture in EPSILON_KEYS:
+            yield from _uneven_blocks(file)
+            yield from _strange_tensors(file)
     yield from _file_type(file)
 
 
@@ -78,9 +86,14 @@ def is_shard(file: GGUFFile) -> bool:
 
 
 def _alignment(file: GGUFFile) -> Iterator[Finding]:
-    if file.alignment % 8:
+    remedy = "write the file again with 32, or leave the key out"
+    first = min((tensor.offset for tensor in file.tensors.values()), default=0)
+    if first % DEFAULT_ALIGNMENT:  # TENSOR_ALIGNMENT of ggml/src/ggml-impl.h, of a buffer's first byte
+        what = f"{file.alignment} lets the tensors begin at byte {first}, no multiple of 32: llama.cpp aborts"
+        yield error(ALIGNMENT_KEY, what, remedy)
+    elif file.alignment % 8:
         what = f"{file.alignment} is not a multiple of 8, as the GGUF specification asks"
-        yield warning(ALIGNMENT_KEY, what, "write the file again with 32, or leave the key out")
+        yield warning(ALIGNMENT_KEY, what, remedy)
 
 
 def _not_finite(file: GGUFFile) -> Iterator[Finding]:
@@ -154,6 +167,27 @@ def _embedding(file: GGUFFile, architecture: str) -> Iterator[Finding]:
     if isinstance(width, int) and width != tensor.columns:
         what = f"has {tensor.columns} columns, but {architecture}.embedding_length is {width}"
         yield error(tensor.name, what, _CONVERT)
+
+
+def _uneven_blocks(file: GGUFFile) -> Iterator[Finding]:
+    """A tensor that most blocks have and one lacks: these architectures repeat one layer, but for some experts."""
+    names: dict[int, set[str]] = {}
+    for name in file.tensors:
+        if match := _BLOCK.match(name):
+            names.setdefault(int(match[1]), set()).add(name[match.end() :])
+    counts = Counter(name for own in names.values() for name in own)
+    usual = {name for name, count in counts.items() if 2 * count > len(names)}
+    for i, own in sorted(names.items()):
+        for name in sorted(usual - own):
+            what = "is missing, where most other blocks have theirs"
+            yield warning(f"blk.{i}.{name}", what, f"{_CONVERT}, unless its layers are meant to differ")
+
+
+def _strange_tensors(file: GGUFFile) -> Iterator[Finding]:
+    for name in file.tensors:
+        if not _BLOCK.match(name) and name.rsplit(".", 1)[0] not in _OUTSIDE_BLOCKS:
+            what = "has a name unknown to edgeq; llama.cpp refuses a file with tensors that it does not use"
+            yield warning(name, what, "leave it out of the file if llama.cpp does not load it")
 
 
 def _file_type(file: GGUFFile) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ def bad(tmp_path):
     """One error, one warning."""
     values = np.ones((2, 32), np.float32)
     values[1, 3] = np.nan
-    made = tiny_gguf.tensors() | {"extra\x1b.weight": ("F32", values.view(np.uint8))}
+    made = tiny_gguf.tensors() | {"blk.0.\x1b.weight": ("F32", values.view(np.uint8))}
     return tiny_gguf.write(tmp_path / "bad.gguf", tiny_gguf.metadata() | {"general.file_type": 1}, made)
 
 
@@ -57,7 +57,7 @@ def test_check_of_a_bad_file(edgeq, bad):
     done = edgeq("inspect", bad, "--check")
     assert (done.code, done.err) == (1, "")
     lines = done.out.splitlines()
-    assert lines[0] == "error  extra\\x1b.weight"  # nothing of a file reaches the terminal raw
+    assert lines[0] == "error  blk.0.\\x1b.weight"  # nothing of a file reaches the terminal raw
     assert "1 NaN among 64 F32 values; first in row 1, column 3" in lines[1]
     assert lines[2].strip().startswith("→ ")
     assert lines[-1].endswith("1 errors, 1 warnings")
@@ -69,7 +69,7 @@ def test_check_as_json(edgeq, bad):
     found = json.loads(done.out)
     assert (found["ok"], found["errors"], found["warnings"]) == (False, 1, 1)
     assert [(f["severity"], f["where"]) for f in found["findings"]] == [
-        ("error", "extra\x1b.weight"),
+        ("error", "blk.0.\x1b.weight"),
         ("warning", "general.file_type"),
     ]
     assert all(f["what"] and f["remedy"] for f in found["findings"])

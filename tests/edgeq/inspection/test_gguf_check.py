@@ -102,7 +102,7 @@ def test_float_that_is_not_finite(found, type_name, value, what):
     encoded = half.astype(np.float16) if type_name == "F16" else half
     raw[3, 5 * size : 6 * size] = encoded.view(np.uint8)[-size:]
     expected = f"{what} among 35 {type_name} values; first in row 3, column 5"
-    _one(found(tensors={"extra.weight": (type_name, raw)}), "error", "extra.weight", expected)
+    _one(found(tensors={"rope_freqs.weight": (type_name, raw)}), "error", "rope_freqs.weight", expected)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_scale_that_is_not_finite(found, type_name, offset, field, half, what):
     expected = (
         f"{what} among the {field} of {raw.size // per_block} {type_name} blocks; first in row 1, block 1"
     )
-    _one(found(tensors={"extra.weight": (type_name, raw)}), "error", "extra.weight", expected)
+    _one(found(tensors={"rope_freqs.weight": (type_name, raw)}), "error", "rope_freqs.weight", expected)
 
 
 def test_bad_scale_behind_the_first_piece(found):
@@ -135,9 +135,9 @@ def test_bad_scale_behind_the_first_piece(found):
     for row in (rows - 1, rows - 300):
         raw[row, 10:12] = (0, 0x7C)
     _one(
-        found(tensors={"extra.weight": ("F16", raw)}),
+        found(tensors={"rope_freqs.weight": ("F16", raw)}),
         "error",
-        "extra.weight",
+        "rope_freqs.weight",
         f"2 infinite among {rows * 1024:,} F16 values; first in row {rows - 300}, column 5",
     )
 
@@ -146,36 +146,41 @@ def test_bad_scale_behind_the_first_piece(found):
 def test_all_zeros(found, type_name):
     zeros = np.zeros((4, 32), np.float32)
     _one(
-        found(tensors={"extra.weight": (type_name, zeros)}),
+        found(tensors={"rope_freqs.weight": (type_name, zeros)}),
         "warning",
-        "extra.weight",
+        "rope_freqs.weight",
         "all of its 128 values are zero",
     )
 
 
 def test_negative_zeros_are_zeros(found):
     zeros = np.full((4, 32), -0.0, np.float32)
-    _one(found(tensors={"extra.weight": ("F32", zeros)}), "warning", "extra.weight", "128 values are zero")
+    _one(
+        found(tensors={"rope_freqs.weight": ("F32", zeros)}),
+        "warning",
+        "rope_freqs.weight",
+        "128 values are zero",
+    )
 
 
 def test_one_value_at_the_end_is_not_all_zeros(found):
     values = np.zeros((PIECE_VALUES // 1024 + 1, 1024), np.float32)
     values[-1, -1] = 1
-    assert found(tensors={"extra.weight": ("F32", values)}) == []
+    assert found(tensors={"rope_freqs.weight": ("F32", values)}) == []
 
 
 def test_type_that_edgeq_cannot_decode(found):
     raw = np.ones((2, 292), np.uint8)  # Q8_K is ggml's type for activations: there will be no codec
-    (note,) = found(tensors={"extra.weight": ("Q8_K", raw)})
-    assert note[:2] == ("note", "extra.weight")
+    (note,) = found(tensors={"rope_freqs.weight": ("Q8_K", raw)})
+    assert note[:2] == ("note", "rope_freqs.weight")
     assert "cannot decode Q8_K (1 tensors)" in note[2]
 
 
 def test_scales_of_a_type_that_edgeq_cannot_decode(found):
     raw = np.ones((2, 292), np.uint8)
     raw[1, :4] = np.array([np.nan], "<f4").view(np.uint8)
-    severities = {(s, w) for s, w, _ in found(tensors={"extra.weight": ("Q8_K", raw)})}
-    assert severities == {("error", "extra.weight"), ("note", "extra.weight")}
+    severities = {(s, w) for s, w, _ in found(tensors={"rope_freqs.weight": ("Q8_K", raw)})}
+    assert severities == {("error", "rope_freqs.weight"), ("note", "rope_freqs.weight")}
 
 
 # The metadata and the tensors.
@@ -263,9 +268,31 @@ def test_quantization_version(found):
     _one(found({"general.quantization_version": None}), "warning", "general.quantization_version")
 
 
-def test_alignment(found):
-    _one(found({"general.alignment": 4}), "warning", "general.alignment", "multiple of 8")
+@pytest.mark.parametrize("alignment", [1, 2, 4, 8, 16])
+def test_alignment(found, alignment):
+    """Small ones go well when the header happens to end at a multiple of 32."""
+    ends = {}
+    for length in range(32):
+        findings = found({"general.alignment": alignment, "general.name": "n" * length})
+        assert {where for _, where, _ in findings} <= {"general.alignment"}
+        ends.setdefault(findings[0][0] if findings else "", []).append(length)
+    assert ends.keys() == {"error", "warning" if alignment < 8 else ""}
+
+
+def test_larger_alignment(found):
     assert found({"general.alignment": 64}) == []
+
+
+def test_tensor_that_one_block_lacks(found):
+    whole = {
+        f"blk.2.{name[6:]}": content for name, content in tiny_gguf.tensors().items() if name[:6] == "blk.1."
+    }
+    found_ = found({"llama.block_count": 3}, whole, without=("blk.1.attn_k.weight",))
+    _one(found_, "warning", "blk.1.attn_k.weight", "is missing")
+
+
+def test_tensor_of_a_strange_name(found):
+    _one(found(tensors={"mystery.weight": ("F32", np.ones((2, 2)))}), "warning", "mystery.weight", "unknown")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
