@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from edgeq.formats.gguf.reader import GGUFFile
-from edgeq.inspection.check_metadata import ARCHITECTURE, is_model, is_shard
+from edgeq.inspection.about import ARCHITECTURE, is_model, is_shard
 from edgeq.inspection.findings import Finding, error, warning
 
 _PREFIX = "tokenizer.ggml."

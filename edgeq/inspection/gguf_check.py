@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgeq.errors import FormatError
 from edgeq.formats.gguf.reader import GGUFFile
+from edgeq.inspection.check_layout import layout_findings
 from edgeq.inspection.check_metadata import metadata_findings
 from edgeq.inspection.check_tensors import tensor_findings
 from edgeq.inspection.check_tokenizer import tokenizer_findings
@@ -30,6 +31,7 @@ def check_gguf(path: Path, progress: Progress) -> list[Finding]:
     with file:
         findings = [
             *metadata_findings(file),
+            *layout_findings(file),
             *tokenizer_findings(file),
             *tensor_findings(file, progress),
         ]

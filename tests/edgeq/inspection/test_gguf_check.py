@@ -13,7 +13,8 @@ from edgeq.errors import EdgeqError
 from edgeq.families import BY_ARCHITECTURE
 from edgeq.formats.gguf.mix_table import FILE_TYPES
 from edgeq.formats.gguf.types import Typed, ValueType
-from edgeq.inspection.check_metadata import EPSILON_KEYS, MAIN_TYPES
+from edgeq.inspection.about import EPSILON_KEYS
+from edgeq.inspection.check_layout import MAIN_TYPES
 from edgeq.inspection.gguf_check import check_gguf
 from edgeq.inspection.stream import PIECE_VALUES
 
