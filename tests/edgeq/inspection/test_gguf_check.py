@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -390,3 +391,18 @@ def test_main_types_agree_with_the_mixes():
 
 def test_own_families_are_known():
     assert BY_ARCHITECTURE.keys() <= EPSILON_KEYS.keys()
+
+
+def test_damaged_bytes_never_break_the_check(tmp_path):
+    """Any bytes: findings or none, but no other exception, and no warning of NumPy's."""
+    path = tiny_gguf.write(tmp_path / "model.gguf")
+    content, random = path.read_bytes(), np.random.default_rng(3)
+    header = content.find(b"output_norm.weight") + 60
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for i in range(400):
+            damaged = bytearray(content)
+            for at in random.integers(24, header if i % 2 else len(content), 3):
+                damaged[at] = random.choice([0, 0x7C, 0x7F, 0xFF, damaged[at] ^ (1 << random.integers(8))])
+            path.write_bytes(damaged)
+            _check(path)
