@@ -17,12 +17,13 @@ class EdgeqError(Exception):
 class FormatError(EdgeqError):
     """A file that breaks its own format.
 
-    The message is one line: ``{path}: {problem}[; {remedy}]``.
+    The message is one line: ``{path}: {problem}[; {remedy}]``; its parts are attributes too.
     """
 
     def __init__(self, path: str | Path, problem: str, remedy: str = "") -> None:
         super().__init__(f"{path}: {problem}" + (f"; {remedy}" if remedy else ""))
         self.path = Path(path)
+        self.problem, self.remedy = problem, remedy
 
 
 class OutputExistsError(EdgeqError):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table
+from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table, progress_bar
 
 
 def register(app: typer.Typer) -> None:
@@ -16,18 +16,58 @@ def register(app: typer.Typer) -> None:
 
 def inspect(
     model: Annotated[Path, typer.Argument(help="A GGUF file, an ONNX file, or a model directory.")],
+    sha256: Annotated[
+        bool, typer.Option("--sha256", help="GGUF: the SHA-256 of every tensor's bytes.")
+    ] = False,
+    diff: Annotated[
+        Path | None,
+        typer.Option(
+            help="GGUF: what another file has otherwise: metadata, tensors, and the error of each tensor's values."
+        ),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="GGUF: look for what is wrong with the file; exit code 1 when there is an error.",
+        ),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show a model's tensors, types, sizes and metadata.
+    """Show a model's tensors, types, sizes and metadata; hash, compare or check a GGUF file.
 
-    **Example**
+    **Examples**
 
     `edgeq inspect out/model-Q4_K_M.gguf`
+
+    `edgeq inspect out/model-Q4_K_M.gguf --sha256 --json`
+
+    `edgeq inspect out/model-F16.gguf --diff out/model-Q4_K_M.gguf`
+
+    `edgeq inspect out/model-Q4_K_M.gguf --check`
     """
+    from edgeq.cli import _inspect_gguf as toolbox
+
+    toolbox.only_for_gguf({"--sha256": sha256, "--diff": diff is not None, "--check": check}, model, diff)
+    if diff is not None:
+        toolbox.show_diff(model, diff, as_json)
+    elif check:
+        toolbox.show_check(model, as_json)
+    else:
+        _show(model, sha256, as_json)
+
+
+def _show(model: Path, sha256: bool, as_json: bool) -> None:
     from edgeq.inspection import inspect_model, shortened
-    from edgeq.report.facts import megabytes
 
     found = inspect_model(model)
+    if sha256:
+        from edgeq.inspection.hashes import tensor_hashes
+
+        with progress_bar() as progress:
+            hashes = tensor_hashes(model, progress)
+        for tensor in found["tensors"]:
+            tensor["sha256"] = hashes[tensor["name"]]
     if as_json:
         print_json(found)
         return
@@ -35,12 +75,29 @@ def inspect(
         [(key, shortened(value)) for key, value in found["metadata"].items()] or [("metadata", "none")]
     )
     print()
-    rows = [
-        (t["name"], t["type_name"], " × ".join(map(str, t["shape"])) or "scalar", f"{t['nbytes']:,}")
-        for t in found["tensors"]
-    ]
-    print_table(("tensor", "type", "shape", "bytes"), rows, right=(3,))
+    _print_tensors(found["tensors"])
     print()
+    _print_totals(found)
+
+
+def _print_tensors(tensors: list[dict[str, Any]]) -> None:
+    hashed = bool(tensors) and "sha256" in tensors[0]
+    rows = [
+        (
+            t["name"],
+            t["type_name"],
+            " × ".join(map(str, t["shape"])) or "scalar",
+            f"{t['nbytes']:,}",
+            *([t["sha256"]] if hashed else []),
+        )
+        for t in tensors
+    ]
+    print_table(("tensor", "type", "shape", "bytes", *(["sha256"] if hashed else [])), rows, right=(3,))
+
+
+def _print_totals(found: dict[str, Any]) -> None:
+    from edgeq.report.facts import megabytes
+
     total = sum(size for _, size in found["by_type"].values())
     rows = [
         (name, str(count), megabytes(size), f"{size / max(total, 1):.1%}")

@@ -41,10 +41,19 @@ def shortened(value: Any) -> str:
     )
 
 
-def _reader_of(path: Path) -> Callable[[Path], dict[str, Any]]:
+def is_gguf(path: Path) -> bool:
+    """Whether a file says that it is GGUF, by its name or its first bytes; raises EdgeqError if unreadable."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file or directory")
+    if path.is_dir():
+        return False
     with path.open("rb") as file:
-        if file.read(4) == b"GGUF" or path.suffix == ".gguf":
-            return _inspect_gguf
+        return path.suffix == ".gguf" or file.read(4) == b"GGUF"
+
+
+def _reader_of(path: Path) -> Callable[[Path], dict[str, Any]]:
+    if is_gguf(path):
+        return _inspect_gguf
     if path.suffix in (".onnx", ".ort"):
         return _inspect_onnx
     raise FormatError(path, "is neither a GGUF nor an ONNX file")

@@ -1,0 +1,30 @@
+"""What a GGUF file says that it is, and the architectures whose needs are known here."""
+
+from __future__ import annotations
+
+import re
+
+from edgeq.formats.gguf.reader import GGUFFile
+
+ARCHITECTURE, TYPE = "general.architecture", "general.type"
+BLOCK = re.compile(r"blk\.(\d+)\.")
+CONVERT = "convert the model again"
+
+# Architectures → the epsilon that `load_arch_hparams` wants (each file in src/models of llama.cpp 0c1e57098).
+_RMS, _LAYER = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
+EPSILON_KEYS = {
+    **dict.fromkeys(
+        ("llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3", "phi3"), _RMS
+    ),
+    **dict.fromkeys(("bert", "nomic-bert", "gpt2", "phi2", "falcon", "stablelm", "starcoder2"), _LAYER),
+}
+
+
+def is_model(file: GGUFFile) -> bool:
+    """False for what says to be something else: an adapter, an importance matrix, a vision projector."""
+    return file.metadata.get(TYPE, "model") == "model"
+
+
+def is_shard(file: GGUFFile) -> bool:
+    count = file.metadata.get("split.count", 0)
+    return isinstance(count, int) and count > 1
