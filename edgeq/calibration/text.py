@@ -59,7 +59,7 @@ def stream_text(path: Path) -> Iterator[Piece]:
     """Read a UTF-8 text file of any length in pieces of about a megabyte; raises InputError naming the file.
 
     A piece ends where a line ends and the next one begins with no white space, because there no tokenizer's word
-    goes on; a file without such a place in four megabytes is cut anywhere.
+    goes on. A file without such a place in four megabytes is cut at any line's end, or anywhere if it has none.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     waiting, start, end, any_text = "", 0, 0, False
@@ -72,8 +72,11 @@ def stream_text(path: Path) -> Iterator[Piece]:
                 except UnicodeDecodeError as error:
                     raise _not_utf8(path, end - pending + error.start) from None
                 end += len(block)
-                any_text = any_text or not waiting.isspace()
-                if cut := _line_end(waiting) or (len(waiting) if len(waiting) > 4 * _PIECE_BYTES else 0):
+                any_text = any_text or bool(_clean(waiting, start).strip())
+                cut = _line_end(waiting)
+                if not cut and len(waiting) > 4 * _PIECE_BYTES:
+                    cut = waiting.rfind("\n") + 1 or len(waiting)
+                if cut:
                     piece, waiting = waiting[:cut], waiting[cut:]
                     yield Piece(_clean(piece, start), start, start + len(piece.encode()))
                     start += len(piece.encode())
