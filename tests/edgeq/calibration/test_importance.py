@@ -191,7 +191,13 @@ def test_encoder_reads_lines(minilm: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(b" \n\n", "is empty"), (b"", "is empty"), (b"ab\xff", "byte 2"), (b"ab\xe2\x82", "byte 2"), (b"\xef\xbb\xbf", "is empty")],
+    [
+        (b" \n\n", "is empty"),
+        (b"", "is empty"),
+        (b"ab\xff", "byte 2"),
+        (b"ab\xe2\x82", "byte 2"),
+        (b"\xef\xbb\xbf", "is empty"),
+    ],
 )
 def test_texts_that_are_none(tinylm: Path, tmp_path: Path, content: bytes, problem: str) -> None:
     path = tmp_path / "bad.txt"
