@@ -89,6 +89,10 @@ def _read(request: Request, data: Path, model: engine.Model, tokenizer: Tokenize
     if model.family.kind == "encoder":
         samples = encoder_samples(data, tokenizer, model.hp.context, limit)
     else:
+        if request.chunk_size > model.hp.context:
+            raise UsageError(
+                f"--chunk-size {request.chunk_size}: {request.model} was trained for {model.hp.context} tokens"
+            )
         samples = decoder_samples(data, tokenizer, request.chunk_size, limit)
     collector, done = ImportanceCollector(request.head), 0
     for sample in samples:

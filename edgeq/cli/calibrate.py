@@ -52,8 +52,8 @@ def calibrate(
         bool,
         typer.Option(
             "--process-output",
-            help="Include the output layer (token_embd.weight where the two are one), as llama-imatrix does with "
-            "the option of that name.",
+            help="Include the output layer, as llama-imatrix does with the option of that name; where its weight is "
+            "token_embd.weight, under that name.",
         ),
     ] = False,
     force: Annotated[

@@ -135,6 +135,7 @@ def test_mistakes_are_one_line(edgeq, tinylm, code, tmp_path):
     out = tmp_path / "out.gguf"
     cases = [
         ((tinylm, "-o", out), 2, "give --data FILE"),
+        ((tinylm, "-d", code, "-o", out, "--chunk-size", 10**6), 2, "--chunk-size 1000000: "),
         ((tinylm, "-d", tmp_path / "absent.txt", "-o", out), 1, "absent.txt: cannot be read"),
         ((tinylm, "-d", tmp_path, "-o", out), 1, "cannot be read"),
         ((tinylm, "-d", empty, "-o", out), 1, "empty.txt: is empty"),
