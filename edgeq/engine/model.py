@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeq import families
 from edgeq.engine.cache import KVCache
-from edgeq.engine.ops import NumpyOps
+from edgeq.engine.ops import NumpyOps, Observer
 from edgeq.engine.weights import CheckpointWeights, GGUFWeights, Weights
 from edgeq.errors import FormatError, InputError
 from edgeq.families import Family, HyperParameters, MetadataReader, TensorSpec
@@ -21,6 +21,7 @@ Floats = NDArray[np.float32]
 
 _KEEP_BELOW = 300_000_000  # parameters up to which a float checkpoint is held in memory as float32
 _CHUNK = 256  # tokens of one forward pass while a long text is read
+_OBSERVED = 512  # the same while it is observed: a streamed model is read again for every pass
 
 
 class Model:
@@ -66,7 +67,25 @@ class Model:
         unit: Floats = pooled / np.linalg.norm(pooled)
         return unit
 
-    def _forward(self, tokens: Sequence[int], cache: KVCache | None, last_only: bool) -> Floats:
+    def observe(self, tokens: Sequence[int], observer: Observer, head: bool = False) -> None:
+        """Read one sequence, a decoder's of any length, and show ``observer`` what each linear layer reads.
+
+        A decoder's head reads the last token of each pass only, unless ``head`` is given. An encoder is read whole.
+        """
+        if self.family.kind == "encoder":
+            self._forward(tokens, None, False, observer)
+            return
+        cache = self.new_cache()
+        for start in range(0, max(1, len(tokens)), _OBSERVED):
+            self._forward(tokens[start : start + _OBSERVED], cache, not head, observer)
+
+    def _forward(
+        self,
+        tokens: Sequence[int],
+        cache: KVCache | None,
+        last_only: bool,
+        observer: Observer | None = None,
+    ) -> Floats:
         if not len(tokens):
             raise InputError(f"{self.name}: no tokens to read")
         unknown = next((token for token in tokens if not 0 <= token < self.hp.vocab), None)
@@ -75,7 +94,7 @@ class Model:
         end = len(tokens) + (cache.length if cache else 0)
         if self.family.kind == "encoder" and end > self.hp.context:
             raise InputError(f"{self.name}: {end} tokens are more than its {self.hp.context} positions")
-        out = self.family.forward(NumpyOps(self.weights, tokens, cache, last_only), self.hp)
+        out = self.family.forward(NumpyOps(self.weights, tokens, cache, last_only, observer), self.hp)
         if cache is not None:
             cache.advance(len(tokens))
         return out

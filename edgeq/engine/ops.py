@@ -15,18 +15,27 @@ from edgeq.families.ops import Activation, Norm
 from edgeq.families.rope import Rope
 
 Array = NDArray[Any]  # float32 activations; integers where ids and positions travel as values
+Observer = Callable[
+    [str, Floats], None
+]  # a weight's name, and what it is about to be multiplied with, [T, columns]
 
 
 class NumpyOps:
     """One forward pass over ``tokens``, which follow the tokens already in ``cache``."""
 
     def __init__(
-        self, weights: Weights, tokens: Sequence[int], cache: KVCache | None, last_only: bool
+        self,
+        weights: Weights,
+        tokens: Sequence[int],
+        cache: KVCache | None,
+        last_only: bool,
+        observer: Observer | None = None,
     ) -> None:
         self.weights = weights
         self.ids = np.asarray(tokens, np.int64)
         self.cache = cache
         self.last_only = last_only
+        self.observer = observer
         self.start = cache.length if cache else 0
         self._angles: dict[Rope, tuple[Floats, Floats]] = {}
 
@@ -50,6 +59,8 @@ class NumpyOps:
         return y + self.weights.vector(stem + ".bias") if self.weights.has(stem + ".bias") else y
 
     def linear(self, x: Array, stem: str) -> Array:
+        if self.observer is not None:
+            self.observer(stem + ".weight", x)
         y = self.weights.product(x, stem + ".weight")
         if self.weights.has(stem + ".bias"):
             y += self.weights.vector(stem + ".bias")

@@ -54,7 +54,7 @@ class GGUFWriter:
 
     Args:
         path: the file to make; OutputExistsError at once when it is there and ``force`` is not given.
-        architecture: general.architecture, written first.
+        architecture: general.architecture, written first; None for a file that is no model and has none.
         metadata: further keys in order: str, bool, int, float, a list of one of them, or Typed for a width
             (see ``serialize.default_type``). ``general.alignment`` is obeyed; it is 32 without.
         tensors: every tensor, in the order in which ``write_rows`` will bring them.
@@ -67,7 +67,7 @@ class GGUFWriter:
     def __init__(
         self,
         path: str | Path,
-        architecture: str,
+        architecture: str | None,
         metadata: Mapping[str, Value | Typed],
         tensors: Sequence[TensorPlan],
         force: bool = False,
@@ -165,12 +165,14 @@ def _as_bytes(chunk: Chunk, name: str) -> memoryview:
     return np.ascontiguousarray(chunk).reshape(-1).data
 
 
-def _metadata(architecture: str, metadata: Mapping[str, Value | Typed]) -> dict[str, Value | Typed]:
+def _metadata(architecture: str | None, metadata: Mapping[str, Value | Typed]) -> dict[str, Value | Typed]:
     given = metadata.get(ARCHITECTURE_KEY, architecture)
     if (given.value if isinstance(given, Typed) else given) != architecture:
         raise EdgeqError(f"metadata key {ARCHITECTURE_KEY!r} says {given!r}, not {architecture!r}")
     if not all(metadata):
         raise EdgeqError("a metadata key is empty")
+    if architecture is None:
+        return dict(metadata)
     return {ARCHITECTURE_KEY: architecture, **metadata}
 
 

@@ -15,7 +15,7 @@ from typing import IO
 import pytest
 
 from edgeq.formats import atomic
-from edgeq.formats.atomic import atomic_file, atomic_path, write_json, write_text
+from edgeq.formats.atomic import atomic_file, atomic_path, check_output, write_json, write_text
 from edgeq.formats.errors import EdgeqError, OutputExistsError
 
 
@@ -216,3 +216,17 @@ def test_a_full_disk(tmp_path: Path) -> None:
     ):
         full.write(b"x")
     assert names(tmp_path) == []
+
+
+def test_check_output_says_early_what_writing_would(tmp_path: Path) -> None:
+    check_output(tmp_path / "new", force=False)
+    assert names(tmp_path) == []
+    write_text(tmp_path / "old", "mine", force=False)
+    with pytest.raises(OutputExistsError):
+        check_output(tmp_path / "old", force=False)
+    check_output(tmp_path / "old", force=True)
+    assert (tmp_path / "old").read_text() == "mine"
+    for path, problem in ((tmp_path, "is a folder"), (tmp_path / "absent/new", "the folder does not exist")):
+        with pytest.raises(EdgeqError, match=problem):
+            check_output(path, force=True)
+    assert names(tmp_path) == ["old"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeq.calibration.text import read_text
+from edgeq.calibration.text import read_text, stream_text
 from edgeq.errors import InputError
 
 
@@ -67,3 +67,29 @@ def test_builtin() -> None:
     assert (text.name, text.builtin) == ("built-in text", True)
     assert len(text.lines()) >= 20
     assert len(set(text.lines())) == len(text.lines())
+
+
+@pytest.mark.parametrize("size", [5, 16, 1000])
+def test_stream_is_the_same_text_in_pieces(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int
+) -> None:
+    monkeypatch.setattr("edgeq.calibration.text._PIECE_BYTES", size)
+    content = "\ufeffGrüße, Welt.\r\n\r\n  two\nthree\n\tand four\nfünf" * 3
+    path = write(tmp_path, content.encode())
+    pieces = list(stream_text(path))
+    text = "".join(piece.content for piece in pieces)
+    assert text == read_text(path).content
+    assert [piece.start for piece in pieces] == [0, *(piece.end for piece in pieces[:-1])]
+    assert pieces[-1].end == len(content.encode())
+    for piece in pieces[:-1]:
+        assert piece.content.endswith("\n")
+    if size == 16:
+        assert len(pieces) > 2
+        assert not any(piece.content[0].isspace() for piece in pieces)
+
+
+def test_stream_of_one_endless_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("edgeq.calibration.text._PIECE_BYTES", 10)
+    pieces = list(stream_text(write(tmp_path, b"abc " * 100)))
+    assert "".join(piece.content for piece in pieces) == "abc " * 100
+    assert max(len(piece.content) for piece in pieces) <= 50

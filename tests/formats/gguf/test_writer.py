@@ -285,3 +285,10 @@ def test_write_outside_the_block(tmp_path: Path) -> None:
     writer = GGUFWriter(tmp_path / "m.gguf", "llama", {}, ONE_F32)
     with pytest.raises(EdgeqError, match="outside the with block"):
         writer.write_rows("w", DATA)
+
+
+def test_a_file_that_is_no_model_has_no_architecture(tmp_path: Path) -> None:
+    with GGUFWriter(tmp_path / "none.gguf", None, {"k": 1}, []):
+        pass
+    with GGUFFile.open(tmp_path / "none.gguf") as file:
+        assert file.metadata == {"k": 1}
