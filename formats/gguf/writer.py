@@ -77,7 +77,7 @@ class GGUFWriter:
         self._force, self._progress = force, progress
         pairs = _metadata(architecture, metadata)
         self._alignment = _alignment(pairs)
-        self._tensors = _lay_out(tensors, self._alignment)
+        self._tensors = lay_out(tensors, self._alignment)
         header = header_bytes(pairs, self._tensors)
         self._header = header.ljust(padded(len(header), self._alignment), b"\0")
         self._total = sum(t.nbytes for t in self._tensors)
@@ -185,7 +185,7 @@ def _alignment(pairs: Mapping[str, Value | Typed]) -> int:
     return value
 
 
-def _lay_out(plans: Sequence[TensorPlan], alignment: int) -> list[TensorInfo]:
+def lay_out(plans: Sequence[TensorPlan], alignment: int) -> list[TensorInfo]:
     """Give every tensor its place, counted from the start of the data; raises EdgeqError."""
     tensors: list[TensorInfo] = []
     seen: set[str] = set()
