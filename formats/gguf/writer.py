@@ -114,13 +114,14 @@ class GGUFWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file = None
-        problem = error if error is not None else self._incomplete()
+        problem = error if error is not None else self.incomplete()
         # The stack sees an incomplete file as a failure, and removes it like any other.
         self._stack.__exit__(None if problem is None else type(problem), problem, trace)
         if problem is not None and problem is not error:
             raise problem
 
-    def _incomplete(self) -> EdgeqError | None:
+    def incomplete(self) -> EdgeqError | None:
+        """What leaving the block would raise now, or None when every tensor is complete."""
         if self._index == len(self._tensors):
             return None
         t = self._tensors[self._index]
