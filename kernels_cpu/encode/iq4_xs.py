@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeq.kernels_cpu.encode.nonlinear import search_level_scale, store_codes
+from edgeq.kernels_cpu.encode.nonlinear import LANES, search_level_scales, store_codes
 from edgeq.kernels_cpu.encode.rounding import store_nibbles
 from edgeq.kernels_cpu.encode.search import importance_weights, row_mean_square
 from edgeq.kernels_cpu.jit import kernel
@@ -16,12 +16,18 @@ _LEVELS = np.float32(32)
 
 
 @kernel
-def _encode_block(x, weights, block, levels, codes, scales):
-    """256 values with the weights of their squared errors; False when a scale overflows float16."""
+def _fill(values, x, weights, lane, column):
+    """Values and weights (``column``, float32 [256]) of a super-block into eight lanes from ``lane`` on."""
+    for j in range(8):
+        for i in range(32):
+            x[i, lane + j], weights[i, lane + j] = values[j * 32 + i], column[j * 32 + i]
+
+
+@kernel
+def _store(x, scales, block, codes):
+    """A super-block with its eight scales; False when one of them or d overflows."""
     peak = ZERO
     for j in range(8):
-        part = slice(j * 32, j * 32 + 32)
-        scales[j] = search_level_scale(x[part], weights[part], levels)
         if not np.isfinite(scales[j]):
             return False
         if abs(scales[j]) > abs(peak):
@@ -45,25 +51,37 @@ def _encode_block(x, weights, block, levels, codes, scales):
 @kernel
 def encode_blocks(first, last, values, out):
     """Blocks first..last of float32 ``[n, 256]``, weighted by x²; False when a scale overflows float16."""
-    weights, levels, codes = np.empty(256, np.float32), np.empty(32, np.float32), np.empty(32, np.uint8)
-    scales = np.empty(8, np.float32)
+    x, weights = np.zeros((32, LANES), np.float32), np.zeros((32, LANES), np.float32)
+    scales, codes, column = np.empty(LANES, np.float32), np.empty(32, np.uint8), np.empty(256, np.float32)
     fine = True
-    for b in range(first, last):
-        for i in range(256):
-            weights[i] = values[b, i] * values[b, i]
-        fine &= _encode_block(values[b], weights, out[b], levels, codes, scales)
+    for pair in range(first, last, 2):
+        for b in range(pair, min(pair + 2, last)):
+            for i in range(256):
+                column[i] = values[b, i] * values[b, i]
+            _fill(values[b], x, weights, (b - pair) * 8, column)
+        search_level_scales(x, weights, scales)
+        for b in range(pair, min(pair + 2, last)):
+            fine &= _store(values[b], scales[(b - pair) * 8 : (b - pair) * 8 + 8], out[b], codes)
     return fine
 
 
 @kernel
 def encode_rows(first, last, values, importance, out):
     """Rows first..last of float32 ``[rows, columns]`` under importance ``[columns]``."""
-    weights, levels, codes = np.empty(256, np.float32), np.empty(32, np.float32), np.empty(32, np.uint8)
-    scales = np.empty(8, np.float32)
+    x, weights = np.zeros((32, LANES), np.float32), np.zeros((32, LANES), np.float32)
+    scales, codes, column = np.empty(LANES, np.float32), np.empty(32, np.uint8), np.empty(256, np.float32)
+    n_blocks = importance.size // 256
     fine = True
     for row in range(first, last):
-        for b in range(importance.size // 256):
-            x = values[row, b * 256 : b * 256 + 256]
-            importance_weights(x, importance[b * 256 : b * 256 + 256], _TWO * row_mean_square(x), weights)
-            fine &= _encode_block(x, weights, out[row, b * 136 : b * 136 + 136], levels, codes, scales)
+        for pair in range(0, n_blocks, 2):
+            for b in range(pair, min(pair + 2, n_blocks)):
+                block = values[row, b * 256 : b * 256 + 256]
+                mean_square = _TWO * row_mean_square(block)
+                importance_weights(block, importance[b * 256 : b * 256 + 256], mean_square, column)
+                _fill(block, x, weights, (b - pair) * 8, column)
+            search_level_scales(x, weights, scales)
+            for b in range(pair, min(pair + 2, n_blocks)):
+                block = values[row, b * 256 : b * 256 + 256]
+                part = scales[(b - pair) * 8 : (b - pair) * 8 + 8]
+                fine &= _store(block, part, out[row, b * 136 : b * 136 + 136], codes)
     return fine

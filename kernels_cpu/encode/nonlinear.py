@@ -1,17 +1,18 @@
 """What the encoders of IQ4_NL and IQ4_XS share: twin of ``edgeq.formats.blocks.nonlinear``.
 
-A level is found by comparing with the fifteen middles between levels, written out so that the loop over the
-values vectorises; a table look-up or a search in it would not. NaN gets the last level, as in ggml.
+Sixteen sub-blocks of 32 values go side by side, one per lane of ``[32, LANES]`` arrays: so a lane's sums run
+in ggml's order, and the loops over lanes vectorise. A level is found by comparing with the fifteen middles
+between levels, written out; a table look-up would not vectorise. NaN gets the last level, as in ggml.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from edgeq.kernels_cpu.encode.search import signed_peak
 from edgeq.kernels_cpu.jit import kernel
 from edgeq.kernels_cpu.scalar import ZERO
 
+LANES = 16
 _ONE = np.float32(1)
 _ZERO_BLOCK = np.float32(1e-15)  # GROUP_MAX_EPS
 _TRIES = 7
@@ -23,19 +24,17 @@ _STEPS = np.array([23, 21, 18, 16, 14, 13, 12, 11, 12, 12, 13, 15, 16, 20, 24], 
 
 
 @kernel
-def _store_levels(x, inverse, levels):
-    """The level nearest to each x · inverse, the upper one of two equally near."""
-    for i in range(x.size):
-        levels[i] = _LOWEST
+def _level(x):
+    """The level nearest to x, the upper one of two equally near; sums of whole numbers, so exact."""
+    level = _LOWEST
     for k in range(15):
-        middle, step = _MIDDLES[k], _STEPS[k]
-        for i in range(x.size):
-            levels[i] += ZERO if x[i] * inverse < middle else step
+        level += ZERO if x < _MIDDLES[k] else _STEPS[k]
+    return level
 
 
 @kernel
 def store_codes(x, inverse, codes):
-    """The codes of those levels, uint8."""
+    """The codes of the levels nearest to x · inverse, uint8."""
     codes[:] = np.uint8(0)
     for k in range(15):
         middle = _MIDDLES[k]
@@ -44,28 +43,44 @@ def store_codes(x, inverse, codes):
 
 
 @kernel
-def _trial(x, weights, inverse, levels):
-    _store_levels(x, inverse, levels)
-    sum_lx, sum_l2 = ZERO, ZERO
-    for i in range(x.size):
-        weighted = weights[i] * levels[i]
-        sum_lx += weighted * x[i]
-        sum_l2 += weighted * levels[i]
-    return sum_lx, sum_l2
+def _trial(x, weights, inverse, sum_lx, sum_l2):
+    """Σ w·level·x and Σ w·level² of each lane, for the codes of its inverse scale."""
+    sum_lx[:] = ZERO
+    sum_l2[:] = ZERO
+    for i in range(x.shape[0]):
+        for lane in range(inverse.size):
+            level = _level(x[i, lane] * inverse[lane])
+            weighted = weights[i, lane] * level
+            sum_lx[lane] += weighted * x[i, lane]
+            sum_l2[lane] += weighted * level
 
 
 @kernel
-def search_level_scale(x, weights, levels):
-    """Scale of x ≈ scale · level with least weighted squared error; ``levels`` is scratch of x's size."""
-    peak = signed_peak(x)
-    if abs(peak) < _ZERO_BLOCK:
-        return ZERO
-    sum_lx, sum_l2 = _trial(x, weights, _ONE / (-peak / _LOWEST), levels)
-    scale = sum_lx / sum_l2 if sum_l2 > ZERO else ZERO
-    best = scale * sum_lx
+def search_level_scales(x, weights, scales):
+    """Scales (float32 ``[LANES]``) of x ≈ scale · level, of each lane of float32 ``[32, LANES]``."""
+    peak, inverse, best = (
+        np.zeros(LANES, np.float32),
+        np.empty(LANES, np.float32),
+        np.empty(LANES, np.float32),
+    )
+    sum_lx, sum_l2 = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    for i in range(x.shape[0]):
+        for lane in range(peak.size):
+            peak[lane] = x[i, lane] if abs(x[i, lane]) > abs(peak[lane]) else peak[lane]
+    for lane in range(LANES):
+        inverse[lane] = _ONE / (-peak[lane] / _LOWEST)
+    _trial(x, weights, inverse, sum_lx, sum_l2)
+    for lane in range(LANES):
+        scales[lane] = sum_lx[lane] / sum_l2[lane] if sum_l2[lane] > ZERO else ZERO
+        best[lane] = scales[lane] * sum_lx[lane]
     for i in range(-_TRIES, _TRIES + 1):
-        sum_lx, sum_l2 = _trial(x, weights, (np.float32(i) + _LOWEST) / peak, levels)
-        if sum_l2 > ZERO and sum_lx * sum_lx > best * sum_l2:
-            scale = sum_lx / sum_l2
-            best = scale * sum_lx
-    return scale
+        for lane in range(LANES):
+            inverse[lane] = (np.float32(i) + _LOWEST) / peak[lane]
+        _trial(x, weights, inverse, sum_lx, sum_l2)
+        for lane in range(LANES):
+            if sum_l2[lane] > ZERO and sum_lx[lane] * sum_lx[lane] > best[lane] * sum_l2[lane]:
+                scales[lane] = sum_lx[lane] / sum_l2[lane]
+                best[lane] = scales[lane] * sum_lx[lane]
+    for lane in range(LANES):
+        if abs(peak[lane]) < _ZERO_BLOCK:
+            scales[lane] = ZERO
