@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgeq.kernels_cpu.encode.rounding import round_half_away
 from edgeq.kernels_cpu.jit import kernel
 from edgeq.kernels_cpu.scalar import ZERO, store_half
 
 _ONE = np.float32(1)
-_HALF = np.float32(0.5)
 _LEVELS = np.float32(127)
-
-
-@kernel
-def _round_half_away(x):
-    """C's ``roundf`` as an integer."""
-    magnitude = abs(x)
-    whole = np.int32(magnitude)
-    rounded = whole + np.int32(magnitude - np.float32(whole) >= _HALF)
-    return np.int32(-rounded if x < ZERO else rounded)
 
 
 @kernel
@@ -35,6 +26,6 @@ def encode_blocks(first, last, values, out):
         if not np.isfinite(inverse):  # d is subnormal: in ggml, infinite and NaN codes become 0 on x86
             inverse = ZERO
         for i in range(32):
-            block[2 + i] = np.uint8(_round_half_away(x[i] * inverse))
+            block[2 + i] = np.uint8(round_half_away(x[i] * inverse))
         fine &= store_half(block, 0, d)
     return fine
