@@ -59,8 +59,8 @@ def export(
         bool,
         typer.Option(
             "--full-range",
-            help="ONNX int8: use all 8 bits of a weight. More exact on CPUs with VNNI and on ARM, but x86 without "
-            "VNNI saturates and answers worse; without it 7 bits are used, which no CPU saturates.",
+            help="ONNX int8: do not limit neighbouring weights. A little more exact on CPUs with VNNI and on ARM, but "
+            "x86 without VNNI saturates and answers worse; without this option no CPU saturates.",
         ),
     ] = False,
     proof: Annotated[

@@ -63,6 +63,11 @@ class Llama(Family):
             raise InputError(
                 "GGUF metadata llama.attention.* and llama.rope.dimension_count do not fit together"
             )
+        scaling = reader.metadata.get("llama.rope.scaling.type", "none")
+        if scaling not in ("none", "linear"):
+            raise InputError(
+                f"GGUF metadata llama.rope.scaling.type: {scaling!r} is not known; there are none, linear"
+            )
         return HyperParameters(
             n_layers=reader.count("block_count"),
             context=reader.count("context_length"),
@@ -76,7 +81,7 @@ class Llama(Family):
             rope=Rope(
                 reader.number("rope.freq_base", 10000.0),
                 head_dim,
-                linear_factor=reader.number("rope.scaling.factor", 1.0),
+                linear_factor=reader.number("rope.scaling.factor", 1.0) if scaling == "linear" else 1.0,
                 factors=reader.vectors.get("rope_freqs.weight"),
             ),
             tied="output.weight" not in reader.shapes,

@@ -7,28 +7,64 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# x86 before VNNI adds two u8 x s8 products in a saturating int16: 2 * 255 * 64 is the largest sum that fits.
+# x86 before VNNI adds two u8 x s8 products in a saturating int16, of neighbours along the summed axis: what they may
+# weigh together is 2 * 64, since 255 * 128 fits into 15 bits. FULL_RANGE asks for nothing: CPUs with VNNI, ARM.
 FULL_RANGE, SAFE_RANGE = 127, 64
 TINY = np.finfo(np.float32).tiny
 
+_LARGEST = 127  # an int8 weight is symmetric: -128 is not used
+_STEPS = 5  # scales tried per channel, from the one that no pair limits to the finest
+
 
 def channel_scales(matrix: NDArray[np.float32], axis: int, limit: int) -> NDArray[np.float32]:
-    """One symmetric scale per slice along ``axis``, so that its largest weight is ``limit``; 1 where all are zero.
+    """One symmetric scale per slice along ``axis`` of a rank-2 matrix; 1 where all weights are zero.
 
-    A scale below the normal float32 numbers has too few bits left to divide by: those weights count as zero.
+    With ``limit`` 127 the largest weight becomes 127. With a smaller one, of some scales between those that make it
+    ``limit`` and 127, the one that leaves the least squared error: a finer scale rounds less, a coarser one clips
+    fewer pairs. A scale below the normal float32 numbers has too few bits left: those weights count as zero.
     """
-    other = tuple(i for i in range(matrix.ndim) if i != axis)
-    scales = np.abs(matrix).max(axis=other, initial=0.0) / np.float32(limit)
-    return np.where(scales >= TINY, scales, 1).astype(np.float32)
+    largest = np.abs(matrix).max(axis=1 - axis, initial=0.0)
+    unit = np.expand_dims(np.where(largest >= TINY, largest, 1), 1 - axis)  # so that no square overflows
+    tried, errors = [], []
+    for code in np.unique(np.linspace(limit, _LARGEST, _STEPS).round()):
+        scales = largest / np.float32(code)
+        scales = np.where(scales >= TINY, scales, 1).astype(np.float32)
+        codes = quantize_channels(matrix, scales, axis, limit)
+        difference = codes * (np.expand_dims(scales, 1 - axis) / unit) - matrix / unit
+        tried.append(scales)
+        errors.append(np.square(difference).sum(axis=1 - axis))
+    return np.choose(np.argmin(errors, axis=0), tried)
 
 
 def quantize_channels(
     matrix: NDArray[np.float32], scales: NDArray[np.float32], axis: int, limit: int
 ) -> NDArray[np.int8]:
-    """Round to int8 in ``[-limit, limit]`` with one scale per slice along ``axis``."""
-    shape = [1] * matrix.ndim
-    shape[axis] = -1
-    return np.clip(np.rint(matrix / scales.reshape(shape)), -limit, limit).astype(np.int8)
+    """Round a rank-2 matrix to int8 with one scale per slice along ``axis``.
+
+    Neighbours 2i and 2i + 1 along the other axis that have one sign weigh at most ``2 * limit`` together: what is
+    above it is taken from both alike.
+    """
+    codes = np.clip(np.rint(matrix / np.expand_dims(scales, 1 - axis)), -_LARGEST, _LARGEST).astype(np.int16)
+    if limit < _LARGEST:
+        _limit_pairs(codes if axis == 1 else codes.T, limit)
+    return codes.astype(np.int8)
+
+
+def _limit_pairs(codes: NDArray[np.int16], limit: int) -> None:
+    """Bring the pairs of rows (2i, 2i + 1) of ``[K, N]`` codes into ``2 * limit``, in place."""
+    even = len(codes) - len(codes) % 2
+    first, second = codes[0:even:2], codes[1:even:2]
+    together = first + second
+    # Opposite signs never reach the limit: 127 is less than 2 * 64.
+    excess = np.maximum(np.abs(together) - 2 * limit, 0) * np.sign(together)
+    half = _larger_half(excess)
+    first -= half
+    second -= excess - half
+
+
+def _larger_half(values: NDArray[np.int16]) -> NDArray[np.int16]:
+    half: NDArray[np.int16] = np.sign(values) * ((np.abs(values) + 1) // 2)
+    return half
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def int8_matrix(model: ir.Model, matrix: ir.Value, axis: int, limit: int) -> tup
 
 
 def int8_weight(model: ir.Model, linear: Linear, limit: int) -> tuple[ir.Value, ir.Value]:
-    """(int8 ``[K, N]``, float32 scales ``[N]``) of a linear layer: per output channel, in ``[-limit, limit]``.
+    """(int8 ``[K, N]``, float32 scales ``[N]``) of a linear layer: per output channel, pairs within ``limit``.
 
     A weight stored transposed stays so (a tied embedding shares it) and is read through a Transpose, which the
     runtime folds when it loads the file.

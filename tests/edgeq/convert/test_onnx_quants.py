@@ -27,10 +27,7 @@ from edgeq.runtimes.onnxruntime import OnnxSession, encoder_feeds
 from edgeq.source import SourceModel
 
 LEAST_COSINE = {"int8-dynamic": (0.993, 0.985), "int8": (0.980, 0.960)}  # mean, minimum
-# At run time a padded batch has one range, which padding and the other sentences widen: 0.9838 was measured for one
-# sentence of 256. Alone, and in batches of equal lengths, every sentence reaches the bar above.
-LEAST_IN_DYNAMIC_BATCH = 0.980
-MOST_KL = {"int8-dynamic": 0.02, "int8": 0.02}  # TinyLM, to float
+MOST_KL = {"int8-dynamic": 0.01, "int8": 0.015}  # TinyLM to float; measured 0.0045 and 0.0096
 LEAST_RANDOM_COSINE = 0.98  # of logits; random weights carry an error on as trained ones do not
 SENTENCES, LONG_SENTENCES, BATCH = 64, 32, 16
 LONG = 128  # tokens of the sentences in the last set
@@ -80,7 +77,7 @@ def test_minilm_stays_close_to_float(
 ) -> None:
     """Calibrated on other sentences or on the built-in text; four sets, alone and in padded batches.
 
-    With the default 7-bit weights: full range saturates where the CPU that runs the test has no VNNI.
+    With the default, limited weights: full range saturates where the CPU that runs the test has no VNNI.
     """
     path = make_onnx(minilm, quant, sentence_text if calibrated else None)
     session = OnnxSession(path, threads=1)
@@ -91,8 +88,6 @@ def test_minilm_stays_close_to_float(
     figures = [(float(values.mean()), float(values.min())) for values in found]
     print(f"{quant} calibrated={calibrated} batch={batch}", figures)
     least_mean, least = LEAST_COSINE[quant]
-    if quant == "int8-dynamic" and batch > 1:
-        least = LEAST_IN_DYNAMIC_BATCH
     assert min(mean for mean, _ in figures) >= least_mean, figures
     assert min(worst for _, worst in figures) >= least, figures
 

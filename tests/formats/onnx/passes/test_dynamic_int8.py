@@ -37,14 +37,14 @@ def test_rule_1_matmul() -> None:
     assert 0 < model.graph.initializers["w_int8"].meta[ERROR] < CAP
 
 
-def test_full_range_is_nearer() -> None:
+def test_full_range_is_a_little_nearer() -> None:
     errors = []
     for limit in (SAFE_RANGE, FULL_RANGE):
         b = Tiny()
         model = b.done(b.op("MatMul", b.x("n", 16), b.const("w", normal(1, 16, 8))), shapes=[["n", 8]])
         dynamic_int8(model, limit)
         errors.append(model.graph.initializers["w_int8"].meta[ERROR])
-    assert errors[1] < 0.7 * errors[0]
+    assert errors[1] < errors[0] < 1.5 * errors[1]  # limiting pairs costs little
 
 
 def test_three_dimensions_and_one() -> None:

@@ -132,7 +132,8 @@ def test_rule_2_codes_beyond_the_heads_limit_are_not_shared() -> None:
     assert transpose is not None
     assert transpose.inputs[0] is not None
     assert transpose.inputs[0].const_value is not None
-    assert np.abs(transpose.inputs[0].const_value.numpy().astype(int)).max() == SAFE_RANGE
+    codes = transpose.inputs[0].const_value.numpy().astype(int)
+    assert np.abs(codes[:, 0::2] + codes[:, 1::2]).max() <= 2 * SAFE_RANGE
 
 
 def test_rule_2_the_other_order_with_one_limit() -> None:

@@ -155,7 +155,7 @@ def test_int8_is_better_for_it() -> None:
             smooth(model, {str(h.name): np.abs(G * OUTLIERS) * 2})
         dynamic_int8(model, SAFE_RANGE)
         errors.append(error(run(model, x=X), before))
-    assert errors[1] < 0.5 * errors[0]
+    assert errors[1] < 0.6 * errors[0]
 
 
 def left_alone() -> dict[str, tuple[ir.Model, ir.Value]]:
