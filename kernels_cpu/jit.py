@@ -71,7 +71,7 @@ def _sources(module: ModuleType, seen: set[str]) -> set[str]:
 
 def _owner(value: Any) -> ModuleType | None:
     """The module of this package that a module's global comes from, or None."""
-    function = getattr(value, "py_func", value)
+    function = getattr(value, "py_func", getattr(value, "__wrapped__", value))  # kernels, intrinsics
     if isinstance(function, ModuleType):
         name = function.__name__
     elif isinstance(function, FunctionType):

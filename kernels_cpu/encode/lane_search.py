@@ -1,0 +1,120 @@
+"""Scale searches with one block per lane: twins of ``edgeq.formats.blocks.search``, same bytes.
+
+No contraction and ggml's order of every sum. What is cheaper than in ggml: codes are rounded and clipped as
+floats (one check per step finds the lanes where ggml's integers would wrap), and the best codes are not
+kept but rounded again from the inverse scale and minimum that gave them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeq.kernels_cpu import simd
+from edgeq.kernels_cpu.encode.tiles import load, store
+from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.scalar import ZERO
+
+_ROUND = np.float32(12582912.0)  # 1.5 · 2^23
+_WRAPS = np.float32(2.0**22)
+_ONE = np.float32(1)
+
+
+@kernel
+def _sums(wide, x, weights, codes, inverse, low, top):
+    """Codes 0..top of x into ``codes``, and Σ w·l, Σ w·l², Σ w·l·x."""
+    sum_l, sum_l2, sum_xl = simd.splat(wide, ZERO), simd.splat(wide, ZERO), simd.splat(wide, ZERO)
+    for i in range(x.shape[0]):
+        value = load(wide, x, i)
+        code = inverse * (value - low) + _ROUND
+        code = simd.minimum(simd.maximum(code, _ROUND), _ROUND + top) - _ROUND
+        store(codes, i, code)
+        weighted = load(wide, weights, i) * code
+        sum_l += weighted
+        sum_l2 += weighted * code
+        sum_xl += weighted * value
+    return sum_l, sum_l2, sum_xl
+
+
+@kernel
+def _wrapping_sums(wide, x, weights, codes, inverse, low, top):
+    """The same where some codes wrap as ggml's integers do."""
+    sum_l, sum_l2, sum_xl = simd.splat(wide, ZERO), simd.splat(wide, ZERO), simd.splat(wide, ZERO)
+    for i in range(x.shape[0]):
+        value = load(wide, x, i)
+        code = simd.nearest(inverse * (value - low))
+        code = simd.minimum(simd.maximum(simd.to_float(code), ZERO), top)
+        store(codes, i, code)
+        weighted = load(wide, weights, i) * code
+        sum_l += weighted
+        sum_l2 += weighted * code
+        sum_xl += weighted * value
+    return sum_l, sum_l2, sum_xl
+
+
+@kernel
+def _error(wide, x, weights, codes, scale, low):
+    error = simd.splat(wide, ZERO)
+    for i in range(x.shape[0]):
+        difference = scale * load(wide, codes, i) + low - load(wide, x, i)
+        error += load(wide, weights, i) * (difference * difference)
+    return error
+
+
+@kernel
+def _range_and_sums(wide, x, weights):
+    """Smallest and largest value, Σ w and Σ w·x."""
+    low = load(wide, x, 0)
+    high = low
+    sum_w = load(wide, weights, 0)
+    sum_x = sum_w * low
+    for i in range(1, x.shape[0]):
+        value, weight = load(wide, x, i), load(wide, weights, i)
+        low = simd.select(value < low, value, low)
+        high = simd.select(value > high, value, high)
+        sum_w += weight
+        sum_x += weight * value
+    return low, high, sum_w, sum_x
+
+
+@kernel
+def search_scale_and_min(wide, x, weights, codes, nmax, first, step, steps, found):
+    """Scale and min ≥ 0 of x ≈ scale · code − min, code 0..nmax, for the tiles x and weights.
+
+    ``found`` gets four vectors: scale, min, and the inverse scale and minimum that round x to the best codes.
+    ``codes`` is scratch like x. Twin of ``search_scale_and_min`` (``make_qkx2_quants``).
+    """
+    top = np.float32(nmax)
+    lowest, high, sum_w, sum_x = _range_and_sums(wide, x, weights)
+    low = simd.select(lowest > ZERO, ZERO, lowest)
+    flat = high == low
+    flat_low = low
+    inverse = top / (high - low)
+    scale = _ONE / inverse
+    _wrapping_sums(wide, x, weights, codes, inverse, low, top)
+    error = _error(wide, x, weights, codes, scale, low)
+    best_inverse, best_low = inverse, low
+    for i in range(steps + 1):
+        inverse = (first + step * np.float32(i) + top) / (high - low)  # low moves: ggml's quirk
+        tame = (abs(inverse * (lowest - low)) < _WRAPS) & (abs(inverse * (high - low)) < _WRAPS)
+        if simd.all_of(tame | flat):
+            sum_l, sum_l2, sum_xl = _sums(wide, x, weights, codes, inverse, low, top)
+        else:
+            sum_l, sum_l2, sum_xl = _wrapping_sums(wide, x, weights, codes, inverse, low, top)
+        determinant = sum_w * sum_l2 - sum_l * sum_l
+        trial_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant
+        trial_low = (sum_l2 * sum_x - sum_l * sum_xl) / determinant
+        clipped = trial_low > ZERO
+        if simd.any_of(clipped):
+            trial_low = simd.select(clipped, ZERO, trial_low)
+            trial_scale = simd.select(clipped, sum_xl / sum_l2, trial_scale)
+        trial_error = _error(wide, x, weights, codes, trial_scale, trial_low)
+        better = (determinant > ZERO) & (trial_error < error)
+        error = simd.select(better, trial_error, error)
+        scale = simd.select(better, trial_scale, scale)
+        best_inverse = simd.select(better, inverse, best_inverse)
+        best_low = simd.select(better, low, best_low)
+        low = simd.select(better, trial_low, low)
+    store(found, 0, simd.select(flat, ZERO, scale))
+    store(found, 1, -simd.select(flat, flat_low, low))
+    store(found, 2, simd.select(flat, ZERO, best_inverse))
+    store(found, 3, best_low)
