@@ -15,39 +15,38 @@ from edgeq.kernels_cpu.jit import kernel
 from edgeq.kernels_cpu.scalar import ZERO
 
 _ROUND = np.float32(12582912.0)  # 1.5 · 2^23
+_ROUND_BITS = np.int32(0x4B400000)  # those of _ROUND; an integer more is a rounded value more
 _WRAPS = np.float32(2.0**22)
 _ONE = np.float32(1)
 
 
 @kernel
-def _sums(wide, x, weights, codes, inverse, low, top):
-    """Codes 0..top of x into ``codes``, and Σ w·l, Σ w·l², Σ w·l·x."""
-    sum_l, sum_l2, sum_xl = simd.splat(wide, ZERO), simd.splat(wide, ZERO), simd.splat(wide, ZERO)
+def _round(wide, x, inverse, low, nmax, codes):
+    """Codes 0..nmax of x, where none wraps; a loop of its own keeps the chains of operations short."""
     for i in range(x.shape[0]):
-        value = load(wide, x, i)
-        code = inverse * (value - low) + _ROUND
-        code = simd.minimum(simd.maximum(code, _ROUND), _ROUND + top) - _ROUND
-        store(codes, i, code)
-        weighted = load(wide, weights, i) * code
-        sum_l += weighted
-        sum_l2 += weighted * code
-        sum_xl += weighted * value
-    return sum_l, sum_l2, sum_xl
+        bits = simd.as_int32(inverse * (load(wide, x, i) - low) + _ROUND)
+        clipped = simd.minimum(simd.maximum(bits, _ROUND_BITS), _ROUND_BITS + nmax)
+        store(wide, codes, i, simd.as_float(clipped) - _ROUND)
 
 
 @kernel
-def _wrapping_sums(wide, x, weights, codes, inverse, low, top):
+def _round_wrapping(wide, x, inverse, low, nmax, codes):
     """The same where some codes wrap as ggml's integers do."""
+    for i in range(x.shape[0]):
+        code = simd.nearest(inverse * (load(wide, x, i) - low))
+        store(wide, codes, i, simd.to_float(simd.minimum(simd.maximum(code, 0), nmax)))
+
+
+@kernel
+def _sums(wide, x, weights, codes):
+    """Σ w·l, Σ w·l² and Σ w·l·x."""
     sum_l, sum_l2, sum_xl = simd.splat(wide, ZERO), simd.splat(wide, ZERO), simd.splat(wide, ZERO)
     for i in range(x.shape[0]):
-        value = load(wide, x, i)
-        code = simd.nearest(inverse * (value - low))
-        code = simd.minimum(simd.maximum(simd.to_float(code), ZERO), top)
-        store(codes, i, code)
+        code = load(wide, codes, i)
         weighted = load(wide, weights, i) * code
         sum_l += weighted
         sum_l2 += weighted * code
-        sum_xl += weighted * value
+        sum_xl += weighted * load(wide, x, i)
     return sum_l, sum_l2, sum_xl
 
 
@@ -77,12 +76,14 @@ def _range_and_sums(wide, x, weights):
 
 
 @kernel
-def search_scale_and_min(wide, x, weights, codes, nmax, first, step, steps, found):
+def search_scale_and_min(wide, x, weights, codes, nmax, search, found):
     """Scale and min ≥ 0 of x ≈ scale · code − min, code 0..nmax, for the tiles x and weights.
 
-    ``found`` gets four vectors: scale, min, and the inverse scale and minimum that round x to the best codes.
-    ``codes`` is scratch like x. Twin of ``search_scale_and_min`` (``make_qkx2_quants``).
+    ``search`` is the first inverse scale, the step and the number of steps. ``found`` gets four vectors:
+    scale, min, and the inverse scale and minimum that round x to the best codes. ``codes`` is scratch like x.
+    Twin of ``search_scale_and_min`` (``make_qkx2_quants``).
     """
+    first, step, steps = search
     top = np.float32(nmax)
     lowest, high, sum_w, sum_x = _range_and_sums(wide, x, weights)
     low = simd.select(lowest > ZERO, ZERO, lowest)
@@ -90,16 +91,17 @@ def search_scale_and_min(wide, x, weights, codes, nmax, first, step, steps, foun
     flat_low = low
     inverse = top / (high - low)
     scale = _ONE / inverse
-    _wrapping_sums(wide, x, weights, codes, inverse, low, top)
+    _round_wrapping(wide, x, inverse, low, nmax, codes)
     error = _error(wide, x, weights, codes, scale, low)
     best_inverse, best_low = inverse, low
     for i in range(steps + 1):
         inverse = (first + step * np.float32(i) + top) / (high - low)  # low moves: ggml's quirk
         tame = (abs(inverse * (lowest - low)) < _WRAPS) & (abs(inverse * (high - low)) < _WRAPS)
         if simd.all_of(tame | flat):
-            sum_l, sum_l2, sum_xl = _sums(wide, x, weights, codes, inverse, low, top)
+            _round(wide, x, inverse, low, nmax, codes)
         else:
-            sum_l, sum_l2, sum_xl = _wrapping_sums(wide, x, weights, codes, inverse, low, top)
+            _round_wrapping(wide, x, inverse, low, nmax, codes)
+        sum_l, sum_l2, sum_xl = _sums(wide, x, weights, codes)
         determinant = sum_w * sum_l2 - sum_l * sum_l
         trial_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant
         trial_low = (sum_l2 * sum_x - sum_l * sum_xl) / determinant
@@ -114,7 +116,7 @@ def search_scale_and_min(wide, x, weights, codes, nmax, first, step, steps, foun
         best_inverse = simd.select(better, inverse, best_inverse)
         best_low = simd.select(better, low, best_low)
         low = simd.select(better, trial_low, low)
-    store(found, 0, simd.select(flat, ZERO, scale))
-    store(found, 1, -simd.select(flat, flat_low, low))
-    store(found, 2, simd.select(flat, ZERO, best_inverse))
-    store(found, 3, best_low)
+    store(wide, found, 0, simd.select(flat, ZERO, scale))
+    store(wide, found, 1, -simd.select(flat, flat_low, low))
+    store(wide, found, 2, simd.select(flat, ZERO, best_inverse))
+    store(wide, found, 3, best_low)

@@ -22,13 +22,13 @@ _SUB_VALUES = np.float32(32)
 @kernel
 def search_super_blocks(isa, wide, values, first, last, nmax, search, tiles, found):
     """Scales and mins of the sub-blocks of super-blocks first..; ``found`` is ``[8, 4, lanes]``."""
-    tile, weights, trial = tiles[0], tiles[1], tiles[2]
+    tile, weights, codes = tiles[0], tiles[1], tiles[2]
     addresses = np.empty(tile.shape[1], np.int64)
     block_addresses(values, first, last, 256, last, addresses)
     for j in range(8):
         load_tile(isa, addresses, 32 * j, tile)
         _rms_weights(wide, tile, weights)
-        search_scale_and_min(wide, tile, weights, trial, nmax, search[0], search[1], search[2], found[j])
+        search_scale_and_min(wide, tile, weights, codes, nmax, search, found[j])
 
 
 @kernel
@@ -39,7 +39,7 @@ def _rms_weights(wide, x, weights):
         total += load(wide, x, i) * load(wide, x, i)
     rms = simd.sqrt(total / _SUB_VALUES)
     for i in range(32):
-        store(weights, i, rms + abs(load(wide, x, i)))
+        store(wide, weights, i, rms + abs(load(wide, x, i)))
 
 
 @kernel
@@ -55,9 +55,9 @@ def round_scales(wide, found, which, codes, halves):
     inverse = simd.select(largest > ZERO, _TOP / largest, ZERO)
     for j in range(8):
         code = simd.nearest(inverse * load(wide, found[j], which)) & 0xFF  # a negative one wraps, as in ggml
-        store(codes, j, simd.minimum(code, 63))
+        store(wide, codes, j, simd.minimum(code, 63))
     half = simd.to_half(wide, largest / _TOP)
-    store(halves, which, half)
+    store(wide, halves, which, half)
     return simd.all_of((half & 0x7C00) != 0x7C00)
 
 

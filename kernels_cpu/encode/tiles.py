@@ -50,16 +50,10 @@ def load_tile(isa, addresses, offset, tile):
 @kernel
 def load(wide, tile, i):
     """Vector i of a tile (float32)."""
-    return simd.load(wide, simd.address(tile) + 4 * tile.shape[1] * i)
+    return simd.load(wide, simd.address(tile) + 4 * simd.lanes_of(wide) * i)
 
 
 @kernel
-def load_int32(wide, tile, i):
-    """Vector i of a tile (int32)."""
-    return simd.load_int32(wide, simd.address(tile) + 4 * tile.shape[1] * i)
-
-
-@kernel
-def store(tile, i, vector):
+def store(wide, tile, i, vector):
     """Set vector i of a tile."""
-    simd.store(simd.address(tile) + 4 * tile.shape[1] * i, vector)
+    simd.store(simd.address(tile) + 4 * simd.lanes_of(wide) * i, vector)
