@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.kernels_cpu import simd
-from edgeq.kernels_cpu.encode.super_block import encode_batch, scratch
+from edgeq.kernels_cpu.encode.super_block import encode_batch, encode_weighted_batch, scratch
 from edgeq.kernels_cpu.encode.tiles import REGISTERS
 from edgeq.kernels_cpu.jit import kernel
 
@@ -25,6 +25,12 @@ def _store_codes(isa, codes, block):
 
 
 @kernel
+def _store_batch(isa, first, last, codes, out):
+    for lane in range(min(len(codes), last - first)):
+        _store_codes(isa, codes[lane], out[first + lane])
+
+
+@kernel
 def encode_blocks(first, last, values, out, isa):
     """Blocks first..last of float32 ``[n, 256]``; False when a scale overflows float16."""
     wide = simd.widened(isa, REGISTERS)
@@ -32,6 +38,19 @@ def encode_blocks(first, last, values, out, isa):
     fine = True
     for b in range(first, last, simd.lanes_of(wide)):
         fine &= encode_batch(isa, wide, values, b, last, _NMAX, _SEARCH, memory, out)
-        for lane in range(min(simd.lanes_of(wide), last - b)):
-            _store_codes(isa, memory[-1][lane], out[b + lane])
+        _store_batch(isa, b, last, memory[-1], out)
+    return fine
+
+
+@kernel
+def encode_rows(first, last, values, importance, out, isa):
+    """Rows first..last of float32 ``[rows, columns]`` under importance ``[columns]``."""
+    wide = simd.widened(isa, REGISTERS)
+    memory = scratch(wide)
+    each = importance.size // 256
+    flat, blocks = values.reshape(-1, 256), out.reshape(-1, out.shape[1] // each)
+    fine = True
+    for b in range(first * each, last * each, simd.lanes_of(wide)):
+        fine &= encode_weighted_batch(isa, wide, flat, importance, b, last * each, _NMAX, memory, blocks)
+        _store_batch(isa, b, last * each, memory[-1], blocks)
     return fine

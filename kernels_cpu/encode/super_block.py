@@ -11,12 +11,15 @@ import numpy as np
 
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.lane_search import search_scale_and_min
+from edgeq.kernels_cpu.encode.sub_scales import fit_scales, round_scales
 from edgeq.kernels_cpu.encode.tiles import block_addresses, load, load_tile, store, vectors
 from edgeq.kernels_cpu.jit import kernel
 from edgeq.kernels_cpu.scalar import ZERO
 
-_TOP = np.float32(63)
 _SUB_VALUES = np.float32(32)
+_SUPER_VALUES = np.float32(256)
+_TWO = np.float32(2)
+_WITH_IMPORTANCE = (np.float32(-0.9), np.float32(0.05), 36)
 
 
 @kernel
@@ -32,6 +35,32 @@ def search_super_blocks(isa, wide, values, first, last, nmax, search, tiles, fou
 
 
 @kernel
+def search_weighted_super_blocks(isa, wide, values, importance, first, last, nmax, tiles, found, totals):
+    """The same under importance; the weights' sums go into totals ``[8, lanes]``."""
+    tile, weights, codes = tiles[0], tiles[1], tiles[2]
+    addresses, importances = np.empty(tile.shape[1], np.int64), np.empty(tile.shape[1], np.int64)
+    block_addresses(values, first, last, 256, last, addresses)
+    block_addresses(importance, first, last, 256, importance.size // 256, importances)
+    total = simd.splat(wide, ZERO)
+    for j in range(8):
+        load_tile(isa, addresses, 32 * j, tile)
+        for i in range(32):
+            total += load(wide, tile, i) * load(wide, tile, i)
+    sigma2 = _TWO * total / _SUPER_VALUES
+    for j in range(8):
+        load_tile(isa, addresses, 32 * j, tile)
+        load_tile(isa, importances, 32 * j, codes)
+        total = simd.splat(wide, ZERO)
+        for i in range(32):
+            x = load(wide, tile, i)
+            weight = load(wide, codes, i) * simd.sqrt(sigma2 + x * x)
+            store(wide, weights, i, weight)
+            total += weight
+        store(wide, totals, j, total)
+        search_scale_and_min(wide, tile, weights, codes, nmax, _WITH_IMPORTANCE, found[j])
+
+
+@kernel
 def _rms_weights(wide, x, weights):
     """weights = √(mean square) + |x|."""
     total = simd.splat(wide, ZERO)
@@ -40,25 +69,6 @@ def _rms_weights(wide, x, weights):
     rms = simd.sqrt(total / _SUB_VALUES)
     for i in range(32):
         store(wide, weights, i, rms + abs(load(wide, x, i)))
-
-
-@kernel
-def round_scales(wide, found, which, codes, halves):
-    """6-bit codes (int32 ``[8, lanes]``) and float16 bits of the scale, by the largest of each lane.
-
-    ``which`` is 0 for scales, 1 for mins. False when a scale overflows float16.
-    """
-    largest = simd.splat(wide, ZERO)
-    for j in range(8):
-        scale = load(wide, found[j], which)
-        largest = simd.select(scale > largest, scale, largest)
-    inverse = simd.select(largest > ZERO, _TOP / largest, ZERO)
-    for j in range(8):
-        code = simd.nearest(inverse * load(wide, found[j], which)) & 0xFF  # a negative one wraps, as in ggml
-        store(wide, codes, j, simd.minimum(code, 63))
-    half = simd.to_half(wide, largest / _TOP)
-    store(wide, halves, which, half)
-    return simd.all_of((half & 0x7C00) != 0x7C00)
 
 
 @kernel
@@ -97,12 +107,12 @@ def round_codes(isa, values, b, lane, nmax, found, scale_codes, halves, codes):
 
 @kernel
 def scratch(wide):
-    """Memory for ``encode_batch``: tiles, what the search found, scale codes, halves, and codes per lane."""
+    """Memory for ``encode_batch``: tiles, search results, their weights, scale codes, halves, codes."""
     lanes = simd.lanes_of(wide)
     tiles = vectors(wide, 96).reshape(3, 32, lanes)
     found = vectors(wide, 32).reshape(8, 4, lanes)
     scale_codes, halves = np.empty((2, 8, lanes), np.int32), np.empty((2, lanes), np.int32)
-    return tiles, found, scale_codes, halves, np.empty((lanes, 256), np.uint8)
+    return tiles, found, vectors(wide, 8), scale_codes, halves, np.empty((lanes, 256), np.uint8)
 
 
 @kernel
@@ -111,11 +121,30 @@ def encode_batch(isa, wide, values, first, last, nmax, search, memory, out):
 
     The codes are left in the last array of ``memory``; False when a scale overflows float16.
     """
-    tiles, found, scale_codes, halves, codes = memory
+    tiles, found, _, scale_codes, halves, codes = memory
     search_super_blocks(isa, wide, values, first, last, nmax, search, tiles, found)
     fine = round_scales(wide, found, 0, scale_codes[0], halves)
     fine &= round_scales(wide, found, 1, scale_codes[1], halves)
+    _store_and_round(isa, values, first, last, nmax, found, scale_codes, halves, codes, out)
+    return fine
+
+
+@kernel
+def encode_weighted_batch(isa, wide, values, importance, first, last, nmax, memory, out):
+    """The same under importance ``[columns]``."""
+    tiles, found, totals, scale_codes, halves, codes = memory
+    search_weighted_super_blocks(
+        isa, wide, values, importance, first, last, nmax, tiles, found, totals
+    )
+    fine = fit_scales(wide, found, 0, totals, scale_codes[0], halves)
+    fine &= fit_scales(wide, found, 1, totals, scale_codes[1], halves)
+    if fine:
+        _store_and_round(isa, values, first, last, nmax, found, scale_codes, halves, codes, out)
+    return fine
+
+
+@kernel
+def _store_and_round(isa, values, first, last, nmax, found, scale_codes, halves, codes, out):
     for lane in range(min(len(codes), last - first)):
         store_header(out[first + lane], lane, scale_codes, halves)
         round_codes(isa, values, first + lane, lane, nmax, found, scale_codes, halves, codes[lane])
-    return fine

@@ -54,6 +54,12 @@ def load(wide, tile, i):
 
 
 @kernel
+def load_int32(wide, tile, i):
+    """Vector i of a tile (int32)."""
+    return simd.load_int32(wide, simd.address(tile) + 4 * simd.lanes_of(wide) * i)
+
+
+@kernel
 def store(wide, tile, i, vector):
     """Set vector i of a tile."""
     simd.store(simd.address(tile) + 4 * simd.lanes_of(wide) * i, vector)
