@@ -18,6 +18,8 @@ _ROUND = np.float32(12582912.0)  # 1.5 · 2^23
 _ROUND_BITS = np.int32(0x4B400000)  # those of _ROUND; an integer more is a rounded value more
 _WRAPS = np.float32(2.0**22)
 _ONE = np.float32(1)
+_TENTH = np.float32(0.1)
+_ZERO_BLOCK = np.float32(1e-15)  # GROUP_MAX_EPS
 
 
 @kernel
@@ -120,3 +122,58 @@ def search_scale_and_min(wide, x, weights, codes, nmax, search, found):
     store(wide, found, 1, -simd.select(flat, flat_low, low))
     store(wide, found, 2, simd.select(flat, ZERO, best_inverse))
     store(wide, found, 3, best_low)
+
+
+@kernel
+def signed_peak(wide, x):
+    """The value of largest magnitude, with its sign; of equal ones the first; never −0."""
+    peak, magnitude = simd.splat(wide, ZERO), simd.splat(wide, ZERO)
+    for i in range(x.shape[0]):
+        value = load(wide, x, i)
+        larger = abs(value) > magnitude
+        peak = simd.select(larger, value, peak)
+        magnitude = simd.select(larger, abs(value), magnitude)
+    return peak
+
+
+@kernel
+def _symmetric_sums(wide, x, weights, weighted_x, inverse, nmax):
+    """Σ w·x·l and Σ w·l² for the codes l of −nmax..nmax − 1; none can wrap."""
+    sum_lx, sum_l2 = simd.splat(wide, ZERO), simd.splat(wide, ZERO)
+    highest = _ROUND_BITS + (nmax - 1)
+    for i in range(x.shape[0]):
+        bits = simd.as_int32(inverse * load(wide, x, i) + _ROUND)
+        code = simd.as_float(simd.minimum(simd.maximum(bits, _ROUND_BITS - nmax), highest)) - _ROUND
+        sum_lx += load(wide, weighted_x, i) * code
+        sum_l2 += load(wide, weights, i) * code * code
+    return sum_lx, sum_l2
+
+
+@kernel
+def search_symmetric_scale(wide, x, weights, weighted_x, nmax, found):
+    """Scale of x ≈ scale · code, code −nmax..nmax − 1, for the tiles x, weights and weights · x.
+
+    ``found`` gets two vectors: the scale, and the inverse scale that rounds x to the best codes; both are 0
+    in lanes of zeros, for which ggml stores the codes −nmax. Twin of ``search_symmetric_scale``
+    (``make_qx_quants``).
+    """
+    levels = np.float32(nmax)
+    peak = signed_peak(wide, x)
+    zero = abs(peak) < _ZERO_BLOCK
+    peak = simd.select(zero, _ONE, peak)
+    best_inverse = -levels / peak
+    sum_lx, sum_l2 = _symmetric_sums(wide, x, weights, weighted_x, best_inverse, nmax)
+    scale = simd.select(sum_l2 != ZERO, sum_lx / sum_l2, ZERO)
+    best = scale * sum_lx
+    for i in range(-9, 10):
+        if i == 0:
+            continue
+        inverse = -(levels + _TENTH * np.float32(i)) / peak
+        sum_lx, sum_l2 = _symmetric_sums(wide, x, weights, weighted_x, inverse, nmax)
+        better = (sum_l2 > ZERO) & (sum_lx * sum_lx > best * sum_l2)
+        if simd.any_of(better):
+            scale = simd.select(better, sum_lx / sum_l2, scale)
+            best = simd.select(better, scale * sum_lx, best)
+            best_inverse = simd.select(better, inverse, best_inverse)
+    store(wide, found, 0, simd.select(zero, ZERO, scale))
+    store(wide, found, 1, simd.select(zero, ZERO, best_inverse))

@@ -6,12 +6,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeq.devices.detect import instruction_set
 from edgeq.formats.blocks import BlockType, all_types
 from edgeq.formats.errors import EdgeqError
 from edgeq.kernels_cpu.decode import decode
 from edgeq.kernels_cpu.encode import encode
+from edgeq.kernels_cpu.isa import PORTABLE, Isa
+from edgeq.kernels_cpu.registry import kernels
+
+# This machine's, and the same vector code wider and narrower, which LLVM splits or fills.
+isas = [instruction_set(), PORTABLE, Isa("wide", 512)]
+
+
+def takes_isa(block_type: type[BlockType]) -> bool:
+    module = kernels("edgeq.kernels_cpu.encode", block_type.name)
+    return hasattr(module, "TAKES_ISA")
+
 
 types = pytest.mark.parametrize("block_type", all_types(), ids=lambda t: t.name)
+
+
+@pytest.mark.parametrize("isa", isas, ids=lambda isa: f"{isa.name}-{isa.vector_bits}")
+@pytest.mark.parametrize("importance", samples.importances())
+@pytest.mark.parametrize("block_type", [t for t in all_types() if takes_isa(t)], ids=lambda t: t.name)
+def test_encoders_are_equal_for_every_width(block_type: type[BlockType], importance: str, isa: Isa):
+    weights = samples.importances()[importance]
+    for name, values in samples.float_rows().items():
+        rows = values[:7]  # not a whole number of lanes
+        plain = block_type.encode(rows, weights)
+        assert not samples.differences(block_type, encode(block_type.name, rows, weights, isa), plain), name
 
 
 @pytest.mark.parametrize("importance", samples.importances())
