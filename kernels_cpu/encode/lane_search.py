@@ -171,9 +171,8 @@ def search_symmetric_scale(wide, x, weights, weighted_x, nmax, found):
         inverse = -(levels + _TENTH * np.float32(i)) / peak
         sum_lx, sum_l2 = _symmetric_sums(wide, x, weights, weighted_x, inverse, nmax)
         better = (sum_l2 > ZERO) & (sum_lx * sum_lx > best * sum_l2)
-        if simd.any_of(better):
-            scale = simd.select(better, sum_lx / sum_l2, scale)
-            best = simd.select(better, scale * sum_lx, best)
-            best_inverse = simd.select(better, inverse, best_inverse)
+        scale = simd.select(better, sum_lx / sum_l2, scale)
+        best = simd.select(better, scale * sum_lx, best)
+        best_inverse = simd.select(better, inverse, best_inverse)
     store(wide, found, 0, simd.select(zero, ZERO, scale))
     store(wide, found, 1, simd.select(zero, ZERO, best_inverse))
