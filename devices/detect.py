@@ -22,7 +22,9 @@ def instruction_set() -> Isa:
     isa = isas.by_name(wanted)
     missing = sorted(isa.features - features)
     if missing:
-        raise EdgeqError(f"EDGEQ_ISA={wanted}: this machine (or NUMBA_CPU_FEATURES) lacks {', '.join(missing)}")
+        raise EdgeqError(
+            f"EDGEQ_ISA={wanted}: this machine (or NUMBA_CPU_FEATURES) lacks {', '.join(missing)}"
+        )
     return isa
 
 

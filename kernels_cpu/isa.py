@@ -1,4 +1,4 @@
-"""What an instruction set offers to the kernels. This floor is handed one; ``devices.detect`` finds the host's.
+"""What an instruction set offers to the kernels. This floor is handed one that ``devices.detect`` found.
 
 No Numba here: an ``Isa`` is a value that travels down from devices to the kernels, which compile once for
 each. Its lanes decide how wide the vectors are; its features, which instructions may be asked for by name.

@@ -13,18 +13,14 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.core.typing import signature
-from numba.extending import intrinsic, overload
+from numba.core.typing.templates import signature
+from numba.extending import intrinsic
 
 from edgeq.kernels_cpu.jit import kernel
-from edgeq.kernels_cpu.vectors import Lanes, Vector, call, filled, splatted, suffix
+from edgeq.kernels_cpu.vectors import Lanes, Vector, call, splatted, suffix
 
 _I32 = ir.IntType(32)
 _ROUND = np.float32(12582912.0)  # 1.5 · 2^23
-_2_112 = np.float32(2.0**112)
-_2_M110 = np.float32(2.0**-110)
-_2_M112 = np.float32(2.0**-112)
-_HALF = np.float32(0.5)
 
 
 # --- shapes -----------------------------------------------------------------------------------------------
@@ -113,6 +109,27 @@ def store(_typing, at, vector):
     return types.none(types.int64, vector), codegen
 
 
+def _storer(bits: int, doc: str) -> Any:
+    def store_integer(_typing, at, value):
+        if not isinstance(at, types.Integer) or not isinstance(value, types.Integer):
+            return None
+        kind = ir.IntType(bits)
+
+        def codegen(context, builder, sig, args):
+            wide = context.cast(builder, args[1], value, types.int64)
+            builder.store(builder.trunc(wide, kind), _pointer(builder, args[0], kind), align=1)
+            return context.get_dummy_value()
+
+        return types.none(types.int64, value), codegen
+
+    store_integer.__doc__ = doc
+    return intrinsic(store_integer)
+
+
+store_int16 = _storer(16, "Write the low 16 bits of an integer to an address.")
+store_int32 = _storer(32, "Write the low 32 bits of an integer to an address.")
+
+
 @intrinsic
 def transpose(_typing, isa, rows, offset, out, stride):
     """As many rows as lanes, each read at ``rows[i] + offset``; column i is written to ``out + i · stride``.
@@ -199,7 +216,9 @@ def _picker(symbol: str, doc: str) -> Any:
     return intrinsic(pick)
 
 
-minimum = _picker("<", "a < b ? a : b in each lane, so b where one is NaN (x86's minps); broadcasts a number.")
+minimum = _picker(
+    "<", "a < b ? a : b in each lane, so b where one is NaN (x86's minps); broadcasts a number."
+)
 maximum = _picker(">", "a > b ? a : b in each lane, so b where one is NaN; broadcasts a number.")
 
 
@@ -254,6 +273,18 @@ def _mask_reduction(name: str, doc: str) -> Any:
 
 any_of = _mask_reduction("or", "Does the mask hold in any lane?")
 all_of = _mask_reduction("and", "Does the mask hold in every lane?")
+
+
+@intrinsic
+def mask_bits(_typing, mask):
+    """Bit i is lane i of the mask; int64."""
+    if not isinstance(mask, Vector) or mask.element is not types.boolean or mask.lanes > 32:
+        return None
+
+    def codegen(context, builder, sig, args):
+        return builder.zext(builder.bitcast(args[0], ir.IntType(mask.lanes)), ir.IntType(64))
+
+    return types.int64(mask), codegen
 
 
 def _halving(combine: Any) -> Any:
@@ -318,7 +349,7 @@ def to_float(_typing, vector):
 
 
 def _converter(element: types.Type, doc: str) -> Any:
-    """Integers to integers: wraps where narrower, extends by the source's sign where wider. Floats truncate."""
+    """Integers wrap where narrower and extend by the source's sign where wider; floats truncate."""
 
     def convert(_typing, vector):
         if not isinstance(vector, Vector):
@@ -365,64 +396,3 @@ as_float = _bit_cast(types.float32, "The bits of int32 as float32.")
 def nearest(x):
     """float32 to int32, ties to even, as ggml's ``nearest_int``: wraps beyond 2^22."""
     return (as_int32(x + _ROUND) & 0x7FFFFF) - 0x400000
-
-
-@intrinsic
-def _truncated_half(_typing, x):
-    halves = ir.VectorType(ir.HalfType(), x.lanes)
-    bits = x.of(types.int16)
-
-    def codegen(context, builder, sig, args):
-        narrow = builder.bitcast(builder.fptrunc(args[0], halves), bits.llvm)
-        return builder.zext(narrow, x.of(types.int32).llvm)
-
-    return x.of(types.int32)(x), codegen
-
-
-@intrinsic
-def _extended_half(_typing, bits):
-    halves = ir.VectorType(ir.HalfType(), bits.lanes)
-
-    def codegen(context, builder, sig, args):
-        narrow = builder.trunc(args[0], bits.of(types.int16).llvm)
-        return builder.fpext(builder.bitcast(narrow, halves), bits.of(types.float32).llvm)
-
-    return bits.of(types.float32)(bits), codegen
-
-
-def to_half(isa, x):
-    """float32 to float16 bits (int32), ties to even."""
-
-
-def from_half(isa, bits):
-    """float16 bits (int32) to float32, exact."""
-
-
-@overload(to_half)
-def _to_half(isa, x):
-    return (lambda isa, x: _truncated_half(x)) if isa.has_halves else (lambda isa, x: _rounded_half(x))
-
-
-@overload(from_half)
-def _from_half(isa, bits):
-    return (lambda isa, bits: _extended_half(bits)) if isa.has_halves else (lambda isa, bits: _widened_half(bits))
-
-
-@kernel
-def _rounded_half(x):
-    """Bit arithmetic where there is no instruction (source: ``ggml_compute_fp32_to_fp16``)."""
-    word = as_int32(x)
-    exponent = maximum(word & 0x7F800000, 0x38800000)
-    base = (abs(x) * _2_112) * _2_M110
-    bits = as_int32(as_float(exponent + 0x07800000) + base)
-    finite = ((bits >> 13) & 0x7C00) + (bits & 0xFFF)
-    return ((word >> 16) & 0x8000) | select((word & 0x7FFFFFFF) > 0x7F800000, 0x7E00, finite)
-
-
-@kernel
-def _widened_half(bits):
-    """The way back (source: ``ggml_compute_fp16_to_fp32``)."""
-    magnitude = bits & 0x7FFF
-    normal = as_float((magnitude << 13) + 0x70000000) * _2_M112
-    subnormal = as_float(magnitude | 0x3F000000) - _HALF
-    return as_float(as_int32(select(magnitude < 1024, subnormal, normal)) | ((bits & 0x8000) << 16))

@@ -14,7 +14,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.typeconv import Conversion
-from numba.core.typing import signature
+from numba.core.typing.templates import signature
 from numba.extending import (
     NativeValue,
     lower_builtin,
@@ -216,7 +216,8 @@ def call(builder: ir.IRBuilder, name: str, result: ir.Type, *args: ir.Value) -> 
 
 def suffix(vector: Vector) -> str:
     """As LLVM's intrinsics spell a vector type: v8f32."""
-    return f"v{vector.lanes}{'f' if vector.is_float else 'i'}{32 if vector.is_float else vector.llvm.element.width}"
+    kind = "f32" if vector.is_float else str(vector.llvm.element)
+    return f"v{vector.lanes}{kind}"
 
 
 def _abs(builder: Any, vector: Vector, a: Any) -> Any:

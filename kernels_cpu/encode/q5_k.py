@@ -24,7 +24,11 @@ def _store_codes(isa, codes, block):
         low, high = simd.load_int32(eight, at), simd.load_int32(eight, at + 32)
         nibbles = (low & 0x0F0F0F0F) | ((high & 0x0F0F0F0F) << 4)
         simd.store(simd.address(block) + 48 + pair * 32, nibbles)
-        fifths = fifths | (((low >> 4) & 0x01010101) << (2 * pair)) | (((high >> 4) & 0x01010101) << (2 * pair + 1))
+        fifths = (
+            fifths
+            | (((low >> 4) & 0x01010101) << (2 * pair))
+            | (((high >> 4) & 0x01010101) << (2 * pair + 1))
+        )
     simd.store(simd.address(block) + 16, fifths)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.lane_search import search_symmetric_scale
 from edgeq.kernels_cpu.encode.tiles import REGISTERS, block_addresses, load, load_tile, store, vectors
+from edgeq.kernels_cpu.half_floats import from_half, to_half
 from edgeq.kernels_cpu.jit import kernel
 from edgeq.kernels_cpu.scalar import ZERO
 
@@ -70,7 +71,7 @@ def _round_scales(wide, found, codes, halves):
     for sub in range(16):
         code = simd.nearest(inverse * load(wide, found[sub], 0))
         store(wide, codes, sub, simd.minimum(code, 127))
-    half = simd.to_half(wide, simd.select(zero, ZERO, _ONE / inverse))
+    half = to_half(wide, simd.select(zero, ZERO, _ONE / inverse))
     store(wide, halves, 0, half)
     return simd.all_of(finite & ((half & 0x7C00) != 0x7C00))
 
@@ -79,7 +80,7 @@ def _round_scales(wide, found, codes, halves):
 def _round_codes(isa, values, b, lane, found, scale_codes, half, codes):
     """Codes 0..63 (uint8 ``[256]``) of super-block b with the scales as stored, or else the search's."""
     eight = simd.resized(isa, 8)
-    d = simd.from_half(eight, simd.splat(eight, half))
+    d = from_half(eight, simd.splat(eight, half))
     x, out = simd.address(values) + 1024 * b, simd.address(codes)
     for sub in range(16):
         # The stored byte counts: a code below −128 would wrap in it.
@@ -131,17 +132,23 @@ def _finish(isa, wide, values, first, last, found, scale_codes, halves, codes, o
 @kernel
 def _is_zero(found, lane):
     """No scale of this lane's reaches GROUP_MAX_EPS: ggml writes a block of zero bytes."""
+    largest = ZERO
     for sub in range(16):
-        if abs(found[sub, 0, lane]) >= _ZERO_BLOCK:
-            return False
-    return True
+        largest = max(largest, abs(found[sub, 0, lane]))
+    return largest < _ZERO_BLOCK
 
 
 @kernel
 def _scratch(wide):
     lanes = simd.lanes_of(wide)
     tiles, found = vectors(wide, 48).reshape(3, 16, lanes), vectors(wide, 32).reshape(16, 2, lanes)
-    return tiles, found, np.empty((16, lanes), np.int32), np.empty((1, lanes), np.int32), np.empty(256, np.uint8)
+    return (
+        tiles,
+        found,
+        np.empty((16, lanes), np.int32),
+        np.empty((1, lanes), np.int32),
+        np.empty(256, np.uint8),
+    )
 
 
 @kernel

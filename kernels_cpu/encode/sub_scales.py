@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.tiles import load, load_int32, store
+from edgeq.kernels_cpu.half_floats import to_half
 from edgeq.kernels_cpu.jit import kernel
 from edgeq.kernels_cpu.scalar import ZERO
 
@@ -33,7 +34,7 @@ def _largest(wide, found, which):
 
 @kernel
 def _store_half(wide, scale, which, halves):
-    half = simd.to_half(wide, scale)
+    half = to_half(wide, scale)
     store(wide, halves, which, half)
     return simd.all_of((half & 0x7C00) != 0x7C00)
 

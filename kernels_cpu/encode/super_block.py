@@ -13,6 +13,7 @@ from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.lane_search import search_scale_and_min
 from edgeq.kernels_cpu.encode.sub_scales import fit_scales, round_scales
 from edgeq.kernels_cpu.encode.tiles import block_addresses, load, load_tile, store, vectors
+from edgeq.kernels_cpu.half_floats import from_half
 from edgeq.kernels_cpu.jit import kernel
 from edgeq.kernels_cpu.scalar import ZERO
 
@@ -89,8 +90,8 @@ def store_header(block, lane, scale_codes, halves):
 def round_codes(isa, values, b, lane, nmax, found, scale_codes, halves, codes):
     """Codes (uint8 ``[256]``) of super-block b with the scales as stored; where one is zero, the search's."""
     eight = simd.resized(isa, 8)
-    d = simd.from_half(eight, simd.splat(eight, halves[0, lane]))
-    dmin = simd.from_half(eight, simd.splat(eight, halves[1, lane]))
+    d = from_half(eight, simd.splat(eight, halves[0, lane]))
+    dmin = from_half(eight, simd.splat(eight, halves[1, lane]))
     x, out = simd.address(values) + 1024 * b, simd.address(codes)
     for j in range(8):
         scale = d * np.float32(scale_codes[0, j, lane])
@@ -133,9 +134,7 @@ def encode_batch(isa, wide, values, first, last, nmax, search, memory, out):
 def encode_weighted_batch(isa, wide, values, importance, first, last, nmax, memory, out):
     """The same under importance ``[columns]``."""
     tiles, found, totals, scale_codes, halves, codes = memory
-    search_weighted_super_blocks(
-        isa, wide, values, importance, first, last, nmax, tiles, found, totals
-    )
+    search_weighted_super_blocks(isa, wide, values, importance, first, last, nmax, tiles, found, totals)
     fine = fit_scales(wide, found, 0, totals, scale_codes[0], halves)
     fine &= fit_scales(wide, found, 1, totals, scale_codes[1], halves)
     if fine:
