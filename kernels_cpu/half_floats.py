@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, overload
 
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.simd import as_float, as_int32, maximum, select
 
 _2_112 = np.float32(2.0**112)
@@ -65,7 +65,7 @@ def _from_half(isa, bits):
     )
 
 
-@kernel
+@helper
 def _rounded_half(x):
     """Bit arithmetic where there is no instruction (source: ``ggml_compute_fp32_to_fp16``)."""
     word = as_int32(x)
@@ -76,7 +76,7 @@ def _rounded_half(x):
     return ((word >> 16) & 0x8000) | select((word & 0x7FFFFFFF) > 0x7F800000, 0x7E00, finite)
 
 
-@kernel
+@helper
 def _widened_half(bits):
     """The way back (source: ``ggml_compute_fp16_to_fp32``)."""
     magnitude = bits & 0x7FFF

@@ -23,14 +23,19 @@ def kernel(function: F) -> F:
     return _compile(function, fastmath=False)
 
 
+def helper(function: F) -> F:
+    """As ``kernel``, for what only kernels call: without the wrappers for Python and C it compiles faster."""
+    return _compile(function, fastmath=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
 def fast_kernel(function: F) -> F:
     """Compile with sums that may be reordered: for products, never for codecs."""
     return _compile(function, fastmath=set(FAST_SUMS))
 
 
-def _compile(function: F, fastmath: bool | set[str]) -> F:
+def _compile(function: F, fastmath: bool | set[str], **options: bool) -> F:
     # error_model="numpy": division by zero gives inf or NaN, as in C, instead of a check and an exception.
-    dispatcher: Any = njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
+    dispatcher: Any = njit(nogil=True, error_model="numpy", fastmath=fastmath, **options)(function)
     try:
         dispatcher.enable_caching()
     except RuntimeError:  # neither the package's folder nor a user cache can be written: compile each time

@@ -16,7 +16,7 @@ from numba.core import types
 from numba.core.typing.templates import signature
 from numba.extending import intrinsic
 
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.vectors import Lanes, Vector, call, splatted, suffix
 
 _I32 = ir.IntType(32)
@@ -392,7 +392,7 @@ as_int32 = _bit_cast(types.int32, "The bits of float32.")
 as_float = _bit_cast(types.float32, "The bits of int32 as float32.")
 
 
-@kernel
+@helper
 def nearest(x):
     """float32 to int32, ties to even, as ggml's ``nearest_int``: wraps beyond 2^22."""
     return (as_int32(x + _ROUND) & 0x7FFFFF) - 0x400000

@@ -79,12 +79,22 @@ def plan(source: SourceModel, quant: str) -> GGUFPlan:
 
 
 def write(
-    source: SourceModel, planned: GGUFPlan, path: Path, *, force: bool = False, progress: Progress | None = None
+    source: SourceModel,
+    planned: GGUFPlan,
+    path: Path,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
 ) -> list[TensorResult]:
     """Write the file, a few rows at a time; returns what became of each tensor."""
     results = []
     writer = GGUFWriter(
-        path, source.family.architecture, metadata(source, planned), planned.tensors, force=force, progress=progress
+        path,
+        source.family.architecture,
+        metadata(source, planned),
+        planned.tensors,
+        force=force,
+        progress=progress,
     )
     with writer:
         for tensor in planned.tensors:
@@ -94,20 +104,24 @@ def write(
                 results.append(TensorResult(tensor.name, "F32", tensor.shape, planned.nbytes(tensor), 0.0))
                 continue
             error = _write_tensor(source, tensor, writer)
-            results.append(TensorResult(tensor.name, tensor.type_name, tensor.shape, planned.nbytes(tensor), error))
+            results.append(
+                TensorResult(tensor.name, tensor.type_name, tensor.shape, planned.nbytes(tensor), error)
+            )
     return results
 
 
 def _write_tensor(source: SourceModel, tensor: TensorPlan, writer: GGUFWriter) -> float:
+    from edgeq.devices.detect import instruction_set
     from edgeq.kernels_cpu.decode import decode
     from edgeq.kernels_cpu.encode import encode
 
+    isa = instruction_set()
     squared_error = squared_size = 0.0
     for values in _stored_rows(source, tensor.name):
         if not np.isfinite(values).all():
             file = source.checkpoint.path_of(source.checkpoint_name(tensor.name))
             raise InputError(f"{file}: tensor {source.checkpoint_name(tensor.name)} holds NaN or infinity")
-        coded = encode(tensor.type_name, values)
+        coded = encode(tensor.type_name, values, isa=isa)
         writer.write_rows(tensor.name, coded)
         if tensor.type_name != "F32":
             difference = (decode(tensor.type_name, coded, values.shape[1]) - values).reshape(-1)

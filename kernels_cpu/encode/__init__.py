@@ -49,4 +49,3 @@ def encode(
     if not all(fine):
         raise block_type.overflow_error()
     return encoded
-

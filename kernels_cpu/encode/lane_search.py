@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.tiles import load, store
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.scalar import ZERO
 
 _ROUND = np.float32(12582912.0)  # 1.5 · 2^23
@@ -22,7 +22,7 @@ _TENTH = np.float32(0.1)
 _ZERO_BLOCK = np.float32(1e-15)  # GROUP_MAX_EPS
 
 
-@kernel
+@helper
 def _round(wide, x, inverse, low, nmax, codes):
     """Codes 0..nmax of x, where none wraps; a loop of its own keeps the chains of operations short."""
     for i in range(x.shape[0]):
@@ -31,7 +31,7 @@ def _round(wide, x, inverse, low, nmax, codes):
         store(wide, codes, i, simd.as_float(clipped) - _ROUND)
 
 
-@kernel
+@helper
 def _round_wrapping(wide, x, inverse, low, nmax, codes):
     """The same where some codes wrap as ggml's integers do."""
     for i in range(x.shape[0]):
@@ -39,7 +39,7 @@ def _round_wrapping(wide, x, inverse, low, nmax, codes):
         store(wide, codes, i, simd.to_float(simd.minimum(simd.maximum(code, 0), nmax)))
 
 
-@kernel
+@helper
 def _sums(wide, x, weights, codes):
     """Σ w·l, Σ w·l² and Σ w·l·x."""
     sum_l, sum_l2, sum_xl = simd.splat(wide, ZERO), simd.splat(wide, ZERO), simd.splat(wide, ZERO)
@@ -52,7 +52,7 @@ def _sums(wide, x, weights, codes):
     return sum_l, sum_l2, sum_xl
 
 
-@kernel
+@helper
 def _error(wide, x, weights, codes, scale, low):
     error = simd.splat(wide, ZERO)
     for i in range(x.shape[0]):
@@ -61,7 +61,7 @@ def _error(wide, x, weights, codes, scale, low):
     return error
 
 
-@kernel
+@helper
 def _range_and_sums(wide, x, weights):
     """Smallest and largest value, Σ w and Σ w·x."""
     low = load(wide, x, 0)
@@ -77,7 +77,7 @@ def _range_and_sums(wide, x, weights):
     return low, high, sum_w, sum_x
 
 
-@kernel
+@helper
 def search_scale_and_min(wide, x, weights, codes, nmax, search, found):
     """Scale and min ≥ 0 of x ≈ scale · code − min, code 0..nmax, for the tiles x and weights.
 
@@ -124,7 +124,7 @@ def search_scale_and_min(wide, x, weights, codes, nmax, search, found):
     store(wide, found, 3, best_low)
 
 
-@kernel
+@helper
 def signed_peak(wide, x):
     """The value of largest magnitude, with its sign; of equal ones the first; never −0."""
     peak, magnitude = simd.splat(wide, ZERO), simd.splat(wide, ZERO)
@@ -136,7 +136,7 @@ def signed_peak(wide, x):
     return peak
 
 
-@kernel
+@helper
 def _symmetric_sums(wide, x, weights, weighted_x, inverse, nmax):
     """Σ w·x·l and Σ w·l² for the codes l of −nmax..nmax − 1; none can wrap."""
     sum_lx, sum_l2 = simd.splat(wide, ZERO), simd.splat(wide, ZERO)
@@ -149,7 +149,7 @@ def _symmetric_sums(wide, x, weights, weighted_x, inverse, nmax):
     return sum_lx, sum_l2
 
 
-@kernel
+@helper
 def search_symmetric_scale(wide, x, weights, weighted_x, nmax, found):
     """Scale of x ≈ scale · code, code −nmax..nmax − 1, for the tiles x, weights and weights · x.
 

@@ -12,14 +12,14 @@ from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.lane_search import search_symmetric_scale
 from edgeq.kernels_cpu.encode.tiles import block_addresses, load, load_tile, store, vectors
 from edgeq.kernels_cpu.half_floats import to_half
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.scalar import ZERO
 
 _ONE = np.float32(1)
 _HALF = np.float32(0.5)
 
 
-@kernel
+@helper
 def round_by_peak(sixteen, at, zero):
     """Scale peak / −zero of the 32 floats at an address, and the codes of its halves (int32 vectors).
 
@@ -44,7 +44,7 @@ def round_by_peak(sixteen, at, zero):
     return d, simd.minimum(low_codes, 2 * zero - 1), simd.minimum(high_codes, 2 * zero - 1)
 
 
-@kernel
+@helper
 def store_half(isa, at, x):
     """Round x to float16 at an address; False when it is not finite there."""
     four = simd.resized(isa, 4)
@@ -54,7 +54,7 @@ def store_half(isa, at, x):
     return (bits & 0x7C00) != 0x7C00
 
 
-@kernel
+@helper
 def row_mean_squares(isa, wide, values, first, last, tile, result):
     """Mean square of rows first..last, each in its own order: a lane per row."""
     columns = values.shape[1]
@@ -71,7 +71,7 @@ def row_mean_squares(isa, wide, values, first, last, tile, result):
             result[row - first + lane] = simd.lane(total, lane)
 
 
-@kernel
+@helper
 def search_blocks(isa, wide, values, importance, squares, first, b, last, zero, tiles, found):
     """Scales of blocks b.. under importance ``[columns]``; ``squares`` is of rows first.. of the blocks."""
     tile, weights, weighted = tiles[0], tiles[1], tiles[2]
@@ -92,7 +92,7 @@ def search_blocks(isa, wide, values, importance, squares, first, b, last, zero, 
     search_symmetric_scale(wide, tile, weights, weighted, zero, found)
 
 
-@kernel
+@helper
 def searched_codes(sixteen, at, inverse, zero):
     """Codes 0.. of the halves of the block at an address, by the inverse scale that the search found."""
     low, high = simd.load(sixteen, at), simd.load(sixteen, at + 64)
@@ -104,7 +104,7 @@ def searched_codes(sixteen, at, inverse, zero):
     return low_codes, high_codes
 
 
-@kernel
+@helper
 def scratch(wide, rows):
     """Tiles for the search, its result, and mean squares of the rows."""
     lanes = simd.lanes_of(wide)

@@ -7,14 +7,14 @@ import numpy as np
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.super_block import encode_batch, encode_weighted_batch, scratch
 from edgeq.kernels_cpu.encode.tiles import REGISTERS
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper, kernel
 
 TAKES_ISA = True
 _NMAX = 15
 _SEARCH = (np.float32(-1.0), np.float32(0.1), 20)
 
 
-@kernel
+@helper
 def _store_codes(isa, codes, block):
     """uint8 codes ``[256]`` into the block's nibbles."""
     eight = simd.resized(isa, 8)
@@ -24,7 +24,7 @@ def _store_codes(isa, codes, block):
         simd.store(simd.address(block) + 16 + pair * 32, low | (high << 4))
 
 
-@kernel
+@helper
 def _store_batch(isa, first, last, codes, out):
     for lane in range(min(len(codes), last - first)):
         _store_codes(isa, codes[lane], out[first + lane])

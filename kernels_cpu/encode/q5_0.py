@@ -12,13 +12,13 @@ from edgeq.kernels_cpu.encode.peak_block import (
     store_half,
 )
 from edgeq.kernels_cpu.encode.tiles import REGISTERS
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper, kernel
 
 TAKES_ISA = True
 _ZERO_CODE = 16
 
 
-@kernel
+@helper
 def _store(sixteen, at, d, low, high):
     """The block at an address; low and high are the codes of its halves."""
     simd.store_int32(at + 2, simd.mask_bits(low > 15) | (simd.mask_bits(high > 15) << 16))

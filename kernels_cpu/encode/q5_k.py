@@ -7,14 +7,14 @@ import numpy as np
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.super_block import encode_batch, encode_weighted_batch, scratch
 from edgeq.kernels_cpu.encode.tiles import REGISTERS
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper, kernel
 
 TAKES_ISA = True
 _NMAX = 31
 _SEARCH = (np.float32(-0.5), np.float32(0.1), 15)
 
 
-@kernel
+@helper
 def _store_codes(isa, codes, block):
     """uint8 codes ``[256]`` into low nibbles by pairs and fifth bits by sub-block."""
     eight = simd.resized(isa, 8)
@@ -32,7 +32,7 @@ def _store_codes(isa, codes, block):
     simd.store(simd.address(block) + 16, fifths)
 
 
-@kernel
+@helper
 def _store_batch(isa, first, last, codes, out):
     for lane in range(min(len(codes), last - first)):
         _store_codes(isa, codes[lane], out[first + lane])

@@ -11,7 +11,7 @@ from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.lane_search import search_symmetric_scale
 from edgeq.kernels_cpu.encode.tiles import REGISTERS, block_addresses, load, load_tile, store, vectors
 from edgeq.kernels_cpu.half_floats import from_half, to_half
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper, kernel
 from edgeq.kernels_cpu.scalar import ZERO
 
 TAKES_ISA = True
@@ -22,7 +22,7 @@ _ZERO_BLOCK = np.float32(1e-15)  # GROUP_MAX_EPS
 _INFINITY = np.float32(np.inf)
 
 
-@kernel
+@helper
 def _search(isa, wide, values, first, last, tiles, found):
     """Scales of the 16 sub-blocks, weighted by x²; ``found`` is ``[16, 2, lanes]``."""
     tile, weights, weighted = tiles[0], tiles[1], tiles[2]
@@ -37,7 +37,7 @@ def _search(isa, wide, values, first, last, tiles, found):
         search_symmetric_scale(wide, tile, weights, weighted, _NMAX, found[sub])
 
 
-@kernel
+@helper
 def _search_weighted(isa, wide, values, importance, first, last, tiles, found):
     """The same, weighted by importance ``[columns]``."""
     tile, weights, weighted = tiles[0], tiles[1], tiles[2]
@@ -52,7 +52,7 @@ def _search_weighted(isa, wide, values, importance, first, last, tiles, found):
         search_symmetric_scale(wide, tile, weights, weighted, _NMAX, found[sub])
 
 
-@kernel
+@helper
 def _round_scales(wide, found, codes, halves):
     """8-bit codes (int32 ``[16, lanes]``) and float16 bits of the scale, 0 in lanes of zeros.
 
@@ -76,7 +76,7 @@ def _round_scales(wide, found, codes, halves):
     return simd.all_of(finite & ((half & 0x7C00) != 0x7C00))
 
 
-@kernel
+@helper
 def _round_codes(isa, values, b, lane, found, scale_codes, half, codes):
     """Codes 0..63 (uint8 ``[256]``) of super-block b with the scales as stored, or else the search's."""
     eight = simd.resized(isa, 8)
@@ -97,7 +97,7 @@ def _round_codes(isa, values, b, lane, found, scale_codes, half, codes):
             simd.store(out + i, simd.to_uint8(code))
 
 
-@kernel
+@helper
 def _store(isa, lane, scale_codes, half, codes, block):
     """ql, qh, scales and d; codes are uint8 ``[256]``."""
     eight = simd.resized(isa, 8)
@@ -116,7 +116,7 @@ def _store(isa, lane, scale_codes, half, codes, block):
     block[209] = np.uint8(half >> 8)
 
 
-@kernel
+@helper
 def _finish(isa, wide, values, first, last, found, scale_codes, halves, codes, out):
     fine = _round_scales(wide, found, scale_codes, halves)
     for lane in range(min(scale_codes.shape[1], last - first)):
@@ -129,7 +129,7 @@ def _finish(isa, wide, values, first, last, found, scale_codes, halves, codes, o
     return fine
 
 
-@kernel
+@helper
 def _is_zero(found, lane):
     """No scale of this lane's reaches GROUP_MAX_EPS: ggml writes a block of zero bytes."""
     largest = ZERO
@@ -138,7 +138,7 @@ def _is_zero(found, lane):
     return largest < _ZERO_BLOCK
 
 
-@kernel
+@helper
 def _scratch(wide):
     lanes = simd.lanes_of(wide)
     tiles, found = vectors(wide, 48).reshape(3, 16, lanes), vectors(wide, 32).reshape(16, 2, lanes)

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.half_floats import to_half
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper, kernel
 from edgeq.kernels_cpu.scalar import ZERO
 
 TAKES_ISA = True
@@ -18,7 +18,7 @@ _HALF = np.float32(0.5)
 _LEVELS = np.float32(127)
 
 
-@kernel
+@helper
 def _round_half_away(x):
     """C's ``roundf`` as int32."""
     magnitude = abs(x)

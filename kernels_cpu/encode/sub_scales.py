@@ -12,7 +12,7 @@ import numpy as np
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.tiles import load, load_int32, store
 from edgeq.kernels_cpu.half_floats import to_half
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.scalar import ZERO
 
 _NMAX = 63
@@ -23,7 +23,7 @@ _ZERO_BLOCK = np.float32(1e-15)  # GROUP_MAX_EPS
 _INFINITY = np.float32(np.inf)
 
 
-@kernel
+@helper
 def _largest(wide, found, which):
     largest = simd.splat(wide, ZERO)
     for j in range(8):
@@ -32,14 +32,14 @@ def _largest(wide, found, which):
     return largest
 
 
-@kernel
+@helper
 def _store_half(wide, scale, which, halves):
     half = to_half(wide, scale)
     store(wide, halves, which, half)
     return simd.all_of((half & 0x7C00) != 0x7C00)
 
 
-@kernel
+@helper
 def round_scales(wide, found, which, codes, halves):
     """Without importance: by the largest of each lane."""
     largest = _largest(wide, found, which)
@@ -50,7 +50,7 @@ def round_scales(wide, found, which, codes, halves):
     return _store_half(wide, largest / _TOP, which, halves)
 
 
-@kernel
+@helper
 def fit_scales(wide, found, which, totals, codes, halves):
     """Under importance: least squares weighted by totals ``[8, lanes]`` (``make_qp_quants``)."""
     finite = simd.splat(wide, ZERO) == ZERO
@@ -79,7 +79,7 @@ def fit_scales(wide, found, which, totals, codes, halves):
     return _store_half(wide, simd.select(zero, ZERO, scale), which, halves)
 
 
-@kernel
+@helper
 def _best_inverse(wide, found, which, totals, high):
     inverse = _TOP / high
     scale = _ONE / inverse
@@ -104,7 +104,7 @@ def _best_inverse(wide, found, which, totals, high):
     return inverse
 
 
-@kernel
+@helper
 def _move_code(wide, x, weight, codes, j, sum_lx, sum_l2):
     """Move code j to its optimum, given the others, in the lanes where that helps; the new sums."""
     code = load_int32(wide, codes, j)

@@ -14,7 +14,7 @@ from edgeq.kernels_cpu.encode.lane_search import search_scale_and_min
 from edgeq.kernels_cpu.encode.sub_scales import fit_scales, round_scales
 from edgeq.kernels_cpu.encode.tiles import block_addresses, load, load_tile, store, vectors
 from edgeq.kernels_cpu.half_floats import from_half
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.scalar import ZERO
 
 _SUB_VALUES = np.float32(32)
@@ -23,7 +23,7 @@ _TWO = np.float32(2)
 _WITH_IMPORTANCE = (np.float32(-0.9), np.float32(0.05), 36)
 
 
-@kernel
+@helper
 def search_super_blocks(isa, wide, values, first, last, nmax, search, tiles, found):
     """Scales and mins of the sub-blocks of super-blocks first..; ``found`` is ``[8, 4, lanes]``."""
     tile, weights, codes = tiles[0], tiles[1], tiles[2]
@@ -35,7 +35,7 @@ def search_super_blocks(isa, wide, values, first, last, nmax, search, tiles, fou
         search_scale_and_min(wide, tile, weights, codes, nmax, search, found[j])
 
 
-@kernel
+@helper
 def search_weighted_super_blocks(isa, wide, values, importance, first, last, nmax, tiles, found, totals):
     """The same under importance; the weights' sums go into totals ``[8, lanes]``."""
     tile, weights, codes = tiles[0], tiles[1], tiles[2]
@@ -61,7 +61,7 @@ def search_weighted_super_blocks(isa, wide, values, importance, first, last, nma
         search_scale_and_min(wide, tile, weights, codes, nmax, _WITH_IMPORTANCE, found[j])
 
 
-@kernel
+@helper
 def _rms_weights(wide, x, weights):
     """weights = √(mean square) + |x|."""
     total = simd.splat(wide, ZERO)
@@ -72,7 +72,7 @@ def _rms_weights(wide, x, weights):
         store(wide, weights, i, rms + abs(load(wide, x, i)))
 
 
-@kernel
+@helper
 def store_header(block, lane, scale_codes, halves):
     """d, dmin and the packed scales of one lane's super-block."""
     for which in range(2):
@@ -86,7 +86,7 @@ def store_header(block, lane, scale_codes, halves):
         block[12 + j] = np.uint8((high_scale & 15) | ((high_min & 15) << 4))
 
 
-@kernel
+@helper
 def round_codes(isa, values, b, lane, nmax, found, scale_codes, halves, codes):
     """Codes (uint8 ``[256]``) of super-block b with the scales as stored; where one is zero, the search's."""
     eight = simd.resized(isa, 8)
@@ -106,7 +106,7 @@ def round_codes(isa, values, b, lane, nmax, found, scale_codes, halves, codes):
             simd.store(out + i, simd.to_uint8(simd.minimum(simd.maximum(code, 0), nmax)))
 
 
-@kernel
+@helper
 def scratch(wide):
     """Memory for ``encode_batch``: tiles, search results, their weights, scale codes, halves, codes."""
     lanes = simd.lanes_of(wide)
@@ -116,7 +116,7 @@ def scratch(wide):
     return tiles, found, vectors(wide, 8), scale_codes, halves, np.empty((lanes, 256), np.uint8)
 
 
-@kernel
+@helper
 def encode_batch(isa, wide, values, first, last, nmax, search, memory, out):
     """Up to as many super-blocks from ``first`` on as lanes: all but the codes into ``out``.
 
@@ -130,7 +130,7 @@ def encode_batch(isa, wide, values, first, last, nmax, search, memory, out):
     return fine
 
 
-@kernel
+@helper
 def encode_weighted_batch(isa, wide, values, importance, first, last, nmax, memory, out):
     """The same under importance ``[columns]``."""
     tiles, found, totals, scale_codes, halves, codes = memory
@@ -142,7 +142,7 @@ def encode_weighted_batch(isa, wide, values, importance, first, last, nmax, memo
     return fine
 
 
-@kernel
+@helper
 def _store_and_round(isa, values, first, last, nmax, found, scale_codes, halves, codes, out):
     for lane in range(min(len(codes), last - first)):
         store_header(out[first + lane], lane, scale_codes, halves)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.kernels_cpu import simd
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper
 
 # Registers per vector in the searches: two chains of sums hide each other's latency.
 REGISTERS = 2
 
 
-@kernel
+@helper
 def vectors(wide, n):
     """Uninitialised float32 scratch ``[n, lanes]``, aligned to a cache line."""
     lanes = simd.lanes_of(wide)
@@ -24,7 +24,7 @@ def vectors(wide, n):
     return memory[skip : skip + n * lanes].reshape(n, lanes)
 
 
-@kernel
+@helper
 def block_addresses(values, first, last, stride, wrap, addresses):
     """Address of float32 block first + lane for each lane; lanes beyond ``last`` repeat the last block.
 
@@ -35,7 +35,7 @@ def block_addresses(values, first, last, stride, wrap, addresses):
         addresses[i] = base + 4 * stride * (min(first + i, last - 1) % wrap)
 
 
-@kernel
+@helper
 def load_tile(isa, addresses, offset, tile):
     """tile[i, lane] = value offset + i of the block at addresses[lane]."""
     n = simd.lanes_of(isa)
@@ -47,19 +47,19 @@ def load_tile(isa, addresses, offset, tile):
             simd.transpose(isa, pointers + 8 * lane, 4 * (offset + i), at, 4 * lanes)
 
 
-@kernel
+@helper
 def load(wide, tile, i):
     """Vector i of a tile (float32)."""
     return simd.load(wide, simd.address(tile) + 4 * simd.lanes_of(wide) * i)
 
 
-@kernel
+@helper
 def load_int32(wide, tile, i):
     """Vector i of a tile (int32)."""
     return simd.load_int32(wide, simd.address(tile) + 4 * simd.lanes_of(wide) * i)
 
 
-@kernel
+@helper
 def store(wide, tile, i, vector):
     """Set vector i of a tile."""
     simd.store(simd.address(tile) + 4 * simd.lanes_of(wide) * i, vector)
