@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from edgeq.formats.errors import EdgeqError
 from edgeq.kernels_cpu import isa as isas
@@ -41,14 +42,14 @@ def target_features() -> frozenset[str]:
     import llvmlite.binding as llvm
     from numba.core import config
 
-    if config.CPU_FEATURES is not None:
-        return enabled(config.CPU_FEATURES)
+    numba: Any = config  # its attributes are set at run time
+    if numba.CPU_FEATURES is not None:
+        return enabled(numba.CPU_FEATURES)
     try:
         host = llvm.get_host_cpu_features()
     except RuntimeError:  # LLVM does not know this CPU
         return frozenset()
-    avx_allowed = config.ENABLE_AVX
-    return frozenset(name for name, on in host.items() if on and (avx_allowed or not name.startswith("avx")))
+    return frozenset(name for name, on in host.items() if on and (numba.ENABLE_AVX or name[:3] != "avx"))
 
 
 def enabled(features: str) -> frozenset[str]:

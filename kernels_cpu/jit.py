@@ -35,7 +35,8 @@ def fast_kernel(function: F) -> F:
 
 def _compile(function: F, fastmath: bool | set[str], **options: bool) -> F:
     # error_model="numpy": division by zero gives inf or NaN, as in C, instead of a check and an exception.
-    dispatcher: Any = njit(nogil=True, error_model="numpy", fastmath=fastmath, **options)(function)
+    compile_options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath, **options}
+    dispatcher: Any = njit(**compile_options)(function)
     try:
         dispatcher.enable_caching()
     except RuntimeError:  # neither the package's folder nor a user cache can be written: compile each time

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.core.typeconv import Conversion
+from numba.core.typeconv.castgraph import Conversion
 from numba.core.typing.templates import signature
 from numba.extending import (
     NativeValue,
@@ -29,7 +29,7 @@ from numba.extending import (
 from edgeq.kernels_cpu.isa import Isa
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """``lanes`` values of ``element`` (float32, integers, boolean for masks)."""
 
     def __init__(self, element: types.Type, lanes: int) -> None:
@@ -53,7 +53,7 @@ class Vector(types.Type):  # type: ignore[misc]
         return ir.VectorType(llvm_element(self.element), self.lanes)
 
 
-class Lanes(types.Type):  # type: ignore[misc]
+class Lanes(types.Type):
     """The type of an ``Isa`` in a kernel: how many float32 lanes its vectors have, and if F16C is there."""
 
     def __init__(self, isa_name: str, lanes: int, has_halves: bool) -> None:
@@ -74,11 +74,11 @@ def llvm_element(element: types.Type) -> ir.Type:
         return ir.FloatType()
     if element is types.boolean:
         return ir.IntType(1)
-    return ir.IntType(element.bitwidth)
+    return ir.IntType(cast(Any, element).bitwidth)
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
         super().__init__(manager, vector, vector.llvm)
 
@@ -136,7 +136,8 @@ def _binary(function: Callable[..., Any], floats: str | None, integers: str | No
 
     @lower_builtin(function, Vector, Vector)
     def lower_operator(_context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return getattr(builder, floats if sig.return_type.is_float else integers)(*args)
+        name = floats if sig.return_type.is_float else integers
+        return getattr(builder, str(name))(*args)
 
 
 def _comparison(function: Callable[..., Any], symbol: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeq.formats.blocks import BlockType, by_name
+from edgeq.formats.blocks import by_name
 from edgeq.formats.blocks.base import Bytes, Floats
 from edgeq.kernels_cpu import threads
 from edgeq.kernels_cpu.encode.finite import rows_are_finite
@@ -23,8 +23,8 @@ def encode(
 ) -> Bytes:
     """Encode float32 ``[rows, columns]`` to uint8 ``[rows, row_bytes]``; raises as the plain codec does.
 
-    ``importance`` is float32 ``[columns]``; ``isa`` is the CPU's (``devices.detect.instruction_set``). Types without a module in this folder are encoded by the plain
-    codec, which is as fast as memory for them.
+    ``importance`` is float32 ``[columns]``; ``isa`` is the CPU's (``devices.detect.instruction_set``).
+    Types without a module in this folder are encoded by the plain codec, as fast as memory for them.
     """
     block_type = by_name(block_type_name)
     module = kernels(__name__, block_type_name)

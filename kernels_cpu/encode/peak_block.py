@@ -33,7 +33,6 @@ def round_by_peak(sixteen, at, zero):
     down = simd.mask_bits(low == -peak) | (simd.mask_bits(high == -peak) << 16)
     first = (up | down) & -(up | down)
     d = peak * (np.float32(1 - 2 * np.int64((up & first) != 0)) / np.float32(zero))  # exact: powers of two
-    d += ZERO  # never −0
     inverse = _ONE / d if d != ZERO else ZERO
     if not np.isfinite(inverse):  # d is subnormal: all codes 0, as x86's conversion has it in ggml
         none = simd.splat(sixteen, 0)
