@@ -79,22 +79,12 @@ def plan(source: SourceModel, quant: str) -> GGUFPlan:
 
 
 def write(
-    source: SourceModel,
-    planned: GGUFPlan,
-    path: Path,
-    *,
-    force: bool = False,
-    progress: Progress | None = None,
+    source: SourceModel, planned: GGUFPlan, path: Path, *, force: bool = False, progress: Progress | None = None
 ) -> list[TensorResult]:
     """Write the file, a few rows at a time; returns what became of each tensor."""
     results = []
     writer = GGUFWriter(
-        path,
-        source.family.architecture,
-        metadata(source, planned),
-        planned.tensors,
-        force=force,
-        progress=progress,
+        path, source.family.architecture, metadata(source, planned), planned.tensors, force=force, progress=progress
     )
     with writer:
         for tensor in planned.tensors:
@@ -104,9 +94,7 @@ def write(
                 results.append(TensorResult(tensor.name, "F32", tensor.shape, planned.nbytes(tensor), 0.0))
                 continue
             error = _write_tensor(source, tensor, writer)
-            results.append(
-                TensorResult(tensor.name, tensor.type_name, tensor.shape, planned.nbytes(tensor), error)
-            )
+            results.append(TensorResult(tensor.name, tensor.type_name, tensor.shape, planned.nbytes(tensor), error))
     return results
 
 
@@ -124,7 +112,7 @@ def _write_tensor(source: SourceModel, tensor: TensorPlan, writer: GGUFWriter) -
         coded = encode(tensor.type_name, values, isa=isa)
         writer.write_rows(tensor.name, coded)
         if tensor.type_name != "F32":
-            difference = (decode(tensor.type_name, coded, values.shape[1]) - values).reshape(-1)
+            difference = (decode(tensor.type_name, coded, values.shape[1], isa) - values).reshape(-1)
             squared_error += float(np.dot(difference, difference))
             squared_size += float(np.dot(values.reshape(-1), values.reshape(-1)))
     source.release(tensor.name)
