@@ -17,9 +17,8 @@ from edgeq.formats.gguf.mixes import file_type
 from edgeq.formats.gguf.overrides import Override, parse_override
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.formats.gguf.split_writer import parse_size
+from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
 from edgeq.source import SourceModel
-
-_UNQUANTIZED = {"F32", "F16", "BF16", "F64"}
 
 
 @dataclass
@@ -56,10 +55,8 @@ def run(request: Request) -> dict[str, Any]:
         record = _record(request, source, planned)
         if request.dry_run:
             return record
-        if path.exists() and not request.force:
-            raise OutputExistsError(path)
-        if path.exists() and request.source.exists() and path.samefile(request.source):
-            raise InputError(f"{path}: is the file being read; choose another output")
+        for output in gguf_file.output_paths(planned, path, split_bytes):
+            _check_output(output, source, request.force)
         options = gguf_file.WriteOptions(
             force=request.force,
             progress=lambda name, done, total: request.progress("encoding", done, total),
@@ -108,7 +105,17 @@ def _opened(path: Path) -> Iterator[RowSource]:
 def _requantized(source: RowSource) -> set[str]:
     """Block types of the source that have been rounded already."""
     stored = {source.stored_type(name) for name, _ in source.tensors}
-    return {kind for kind in stored if kind is not None and kind not in _UNQUANTIZED}
+    return {kind for kind in stored if kind is not None and TENSOR_TYPES_BY_NAME[kind].block_values > 1}
+
+
+def _check_output(path: Path, source: RowSource, force: bool) -> None:
+    """Raises EdgeqError for a file that is being read, or that is there and shall not be replaced."""
+    if not path.exists():
+        return
+    if any(path.samefile(file) for file in source.files):
+        raise InputError(f"{path}: is the file being read; choose another output")
+    if not force:
+        raise OutputExistsError(path)
 
 
 def _target(request: Request, quant: str) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 
 from edgeq.convert.gguf_sources import RowSource
 from edgeq.convert.overlap import overlapped
+from edgeq.devices.detect import instruction_set
 from edgeq.errors import EdgeqError, InputError
-from edgeq.formats.gguf.mixes import Choice, choose_types, file_type
+from edgeq.formats.gguf.mixes import Choice, choose_types, file_type, is_quantizable
 from edgeq.formats.gguf.overrides import Override, apply_overrides
-from edgeq.formats.gguf.split_writer import SplitGGUFWriter
+from edgeq.formats.gguf.split_writer import SplitGGUFWriter, shard_paths
 from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
 from edgeq.formats.gguf.writer import GGUFWriter, TensorPlan
+from edgeq.kernels_cpu.isa import Isa
 
 _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
+_CHECKED = {"F32", "F16", "BF16"}  # never copied unseen: NaN may hide in them, and encoding them is exact
 Progress = Callable[[str, int, int], None]
 Floats = NDArray[np.float32]
 
@@ -103,7 +106,14 @@ def plan(
     source: RowSource, quant: str, overrides: Sequence[Override] = (), has_imatrix: bool = False
 ) -> GGUFPlan:
     """The types of all tensors under llama.cpp's mix ``quant``; raises EdgeqError for an unknown name."""
-    choices = choose_types(quant, source.shape, source.tensors, has_imatrix=has_imatrix)
+    choices = [
+        _kept(source, choice, dims)
+        for choice, (_, dims) in zip(
+            choose_types(quant, source.shape, source.tensors, has_imatrix=has_imatrix),
+            source.tensors,
+            strict=True,
+        )
+    ]
     if overrides:
         choices = apply_overrides(choices, source.tensors, overrides)
     tensors = [
@@ -111,6 +121,19 @@ def plan(
         for (name, dims), choice in zip(source.tensors, choices, strict=True)
     ]
     return GGUFPlan(file_type(quant).name, choices, tensors)
+
+
+def _kept(source: RowSource, choice: Choice, shape: tuple[int, ...]) -> Choice:
+    """What llama.cpp never quantizes keeps the type it is stored in."""
+    stored = source.stored_type(choice.name)
+    if stored is None or is_quantizable(choice.name, shape):
+        return choice
+    return replace(choice, type_name=stored, wanted_type=stored, reason="never quantized: kept as it is")
+
+
+def output_paths(planned: GGUFPlan, path: Path, split_bytes: int | None) -> list[Path]:
+    """The files that ``write`` is going to make."""
+    return [path] if split_bytes is None else shard_paths(path, planned.tensors, split_bytes)
 
 
 def write(
@@ -132,7 +155,8 @@ def write(
             path, architecture, metadata, planned.tensors, options.split_bytes, force, progress
         )
         paths = writer.paths
-    encoders = [_TensorEncoder(source, tensor, options) for tensor in planned.tensors]
+    isa = instruction_set()
+    encoders = [_TensorEncoder(source, tensor, options, isa) for tensor in planned.tensors]
     with writer:
         pieces = chain.from_iterable(((encoder, piece) for piece in encoder.pieces()) for encoder in encoders)
         overlapped(
@@ -146,10 +170,12 @@ def write(
 class _TensorEncoder:
     """One tensor on its way into the file."""
 
-    def __init__(self, source: RowSource, tensor: TensorPlan, options: WriteOptions) -> None:
-        self.tensor = tensor
+    def __init__(self, source: RowSource, tensor: TensorPlan, options: WriteOptions, isa: Isa) -> None:
+        self.tensor, self._isa = tensor, isa
         self._source, self._options = source, options
-        self._copied = source.stored_type(tensor.name) == tensor.type_name
+        self._copied = (
+            source.stored_type(tensor.name) == tensor.type_name and tensor.type_name not in _CHECKED
+        )
         self._row = 0
         self._squared_error = self._squared_size = 0.0
 
@@ -166,10 +192,10 @@ class _TensorEncoder:
 
         importance = (self._options.importance or {}).get(self.tensor.name)
         try:
-            coded = encode(self.tensor.type_name, piece, importance)
+            coded = encode(self.tensor.type_name, piece, importance, self._isa)
         except EdgeqError as error:
             piece = self._repaired(piece, error)
-            coded = encode(self.tensor.type_name, piece, importance)
+            coded = encode(self.tensor.type_name, piece, importance, self._isa)
         self._row += len(piece)
         if self._options.measure_error and self.tensor.type_name != "F32":
             self._measure(piece, coded)
@@ -191,7 +217,7 @@ class _TensorEncoder:
     def _measure(self, values: Floats, coded: NDArray[np.uint8]) -> None:
         from edgeq.kernels_cpu.decode import decode
 
-        difference = (decode(self.tensor.type_name, coded, values.shape[1]) - values).reshape(-1)
+        difference = (decode(self.tensor.type_name, coded, values.shape[1], self._isa) - values).reshape(-1)
         self._squared_error += float(np.dot(difference, difference))
         self._squared_size += float(np.dot(values.reshape(-1), values.reshape(-1)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from edgeq.errors import FormatError
 from edgeq.families.rope import interleaved_order
 from edgeq.formats.gguf.mixes import ModelShape
 from edgeq.formats.gguf.reader import GGUFFile
-from edgeq.formats.gguf.split import SPLIT_KEYS
+from edgeq.formats.gguf.split import SPLIT_KEYS, SplitGGUFFile
 from edgeq.formats.gguf.types import Typed, ValueType
 from edgeq.formats.gguf.vocab import tokenizer_metadata
 from edgeq.source import SourceModel
@@ -29,6 +30,7 @@ class RowSource(Protocol):
     """A model whose tensors can be read a few rows at a time, in GGUF's names and row order."""
 
     where: str  # the file or folder, for messages
+    files: list[Path]  # GGUF files that are being read
     shape: ModelShape
     tensors: list[tuple[str, Shape]]  # in file order, NumPy shapes
 
@@ -51,6 +53,7 @@ class CheckpointRows:
     def __init__(self, source: SourceModel) -> None:
         self.source = source
         self.where = str(source.path)
+        self.files: list[Path] = []
         hp = source.hp
         self.shape = ModelShape(source.family.architecture, hp.n_layers, hp.n_heads, hp.n_kv_heads)
         self.tensors: list[tuple[str, Shape]] = [(spec.name, spec.shape) for spec in source.specs.values()]
@@ -106,6 +109,7 @@ class GGUFRows:
     def __init__(self, file: GGUFFile) -> None:
         self.file = file
         self.where = str(file.path)
+        self.files = [s.path for s in file.shards] if isinstance(file, SplitGGUFFile) else [file.path]
         self.tensors: list[tuple[str, Shape]] = [(info.name, info.shape) for info in file.tensors.values()]
         architecture = file.metadata.get("general.architecture")
         if not isinstance(architecture, str):
@@ -144,11 +148,12 @@ class GGUFRows:
             self.file.release(name)
 
     def rows(self, name: str) -> Iterator[Floats]:
+        from edgeq.devices.detect import instruction_set
         from edgeq.kernels_cpu.decode import decode
 
-        info = self.file.info(name)
+        info, isa = self.file.info(name), instruction_set()
         for rows in self.stored(name):
-            yield decode(info.type_name, rows, info.columns)
+            yield decode(info.type_name, rows, info.columns, isa)
 
 
 def size_label(parameters: int) -> str:

@@ -48,6 +48,11 @@ def plan_shards(tensors: Sequence[TensorPlan], max_bytes: int) -> list[list[Tens
     return shards
 
 
+def shard_paths(path: Path, tensors: Sequence[TensorPlan], max_bytes: int) -> list[Path]:
+    """The files that SplitGGUFWriter writes; raises as plan_shards."""
+    return _paths(path, len(plan_shards(tensors, max_bytes)))
+
+
 class SplitGGUFWriter:
     """A GGUF model in the making, in shards beside ``path``; a context manager like GGUFWriter.
 
