@@ -17,8 +17,20 @@ def overlapped(pieces: Iterator[T], compute: Callable[[T], U], write: Callable[[
     """``for piece in pieces: write(compute(piece))``, reading and writing in threads of their own.
 
     Computing stays on the caller's thread. Holds at most one piece read ahead and two results. An exception of any
-    of the three ends it and is raised.
+    of the three ends it and is raised; nothing is written after a write that failed.
     """
+    failed = False
+
+    def write_unless_failed(value: U) -> None:
+        nonlocal failed
+        if failed:
+            return
+        try:
+            write(value)
+        except BaseException:
+            failed = True
+            raise
+
     with (
         ThreadPoolExecutor(1, thread_name_prefix="edgeq-read") as reader,
         ThreadPoolExecutor(1, thread_name_prefix="edgeq-write") as writer,
@@ -29,6 +41,6 @@ def overlapped(pieces: Iterator[T], compute: Callable[[T], U], write: Callable[[
             ahead = reader.submit(next, pieces, None)
             while len(writing) >= _WAITING:
                 writing.popleft().result()
-            writing.append(writer.submit(write, compute(piece)))
+            writing.append(writer.submit(write_unless_failed, compute(piece)))
         while writing:
             writing.popleft().result()

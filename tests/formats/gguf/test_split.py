@@ -116,11 +116,13 @@ def test_llama_cpp_reads_our_shards(tmp_path: Path):
 def test_llama_cpp_runs_our_shards(tmp_path: Path):
     pytest.importorskip("llama_cpp")
     from edgeq.convert import gguf_file
+    from edgeq.convert.gguf_sources import CheckpointRows
     from edgeq.runtimes.llama_cpp import LlamaCpp
     from edgeq.source import SourceModel
 
-    source = SourceModel.open(Path(__file__).parents[2] / "assets" / "tinylm")
-    gguf_file.write(source, gguf_file.plan(source, "Q4_0"), tmp_path / "tiny.gguf")
+    source = CheckpointRows(SourceModel.open(Path(__file__).parents[2] / "assets" / "tinylm"))
+    planned = gguf_file.plan(source, "Q4_0")
+    gguf_file.write(source, planned, tmp_path / "tiny.gguf", gguf_file.WriteOptions())
     with open_gguf(tmp_path / "tiny.gguf") as whole:
         paths = split_gguf(whole, tmp_path / "part.gguf", 500_000)
     assert len(paths) > 2
