@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import platform
@@ -10,8 +9,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +23,7 @@ from edgeq.devices.cpu import saturates_int8, usable_cores
 from edgeq.errors import EdgeqError, OutputExistsError, UsageError
 from edgeq.formats.atomic import atomic_file
 from edgeq.formats.gguf.mixes import file_type
+from edgeq.outputs import output_folder
 from edgeq.source import SourceModel
 
 Progress = Callable[[str, int, int], None]
@@ -88,7 +87,7 @@ def run(request: Request) -> Result:
     quant = _canonical_quant(request)
     source = SourceModel.open(request.model)
     text = read_text(request.calibration)
-    with _output_folder(request.out):
+    with output_folder(request.out):
         return _run(request, quant, source, text)
 
 
@@ -192,25 +191,6 @@ def _companions(request: Request) -> dict[Path, bytes]:
             _check_output(target, request.force)
             found[target] = content
     return found
-
-
-@contextmanager
-def _output_folder(path: Path) -> Iterator[None]:
-    """Make the folder and its parents; what was made goes again if nothing comes of it. Raises EdgeqError."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EdgeqError(
-            f"{path}: the folder cannot be made ({error.strerror}); choose another with -o"
-        ) from None
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):  # not empty: a finished file stays
-            for folder in missing:
-                folder.rmdir()
-        raise
 
 
 def _check_output(path: Path, force: bool) -> None:

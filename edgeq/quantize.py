@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from edgeq.formats.gguf.overrides import Override, parse_override
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.formats.gguf.split_writer import parse_size
 from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
+from edgeq.outputs import output_folder
 from edgeq.source import SourceModel
 
 
@@ -51,7 +52,7 @@ def run(request: Request) -> dict[str, Any]:
         planned = gguf_file.plan(source, quant, overrides)
         for line in planned.fallback_summary():
             request.warn(line)
-        path = _target(request, planned.quant)
+        path = _target(request.out, planned.quant)
         record = _record(request, source, planned)
         if request.dry_run:
             return record
@@ -64,7 +65,8 @@ def run(request: Request) -> dict[str, Any]:
             split_bytes=split_bytes,
         )
         started = time.perf_counter()
-        paths, _ = gguf_file.write(source, planned, path, options)
+        with output_folder(path.parent) if path != request.out else nullcontext():
+            paths, _ = gguf_file.write(source, planned, path, options)
         seconds = time.perf_counter() - started
     return record | {
         "files": [str(path) for path in paths],
@@ -118,16 +120,9 @@ def _check_output(path: Path, source: RowSource, force: bool) -> None:
         raise OutputExistsError(path)
 
 
-def _target(request: Request, quant: str) -> Path:
+def _target(out: Path, quant: str) -> Path:
     """The file to write: ``-o`` itself where it ends in .gguf, else model-QUANT.gguf in that folder."""
-    if request.out.suffix.lower() == ".gguf":
-        return request.out
-    if not request.dry_run:
-        try:
-            request.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise EdgeqError(f"{request.out}: the folder cannot be made ({error.strerror})") from None
-    return request.out / f"model-{quant}.gguf"
+    return out if out.suffix.lower() == ".gguf" else out / f"model-{quant}.gguf"
 
 
 def _record(request: Request, source: RowSource, planned: GGUFPlan) -> dict[str, Any]:

@@ -179,8 +179,9 @@ def damaged(f16: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("quant", ["Q4_K_M", "F16"])
-def test_nan_is_an_error(edgeq, damaged: Path, tmp_path: Path, quant: str):
-    message = refused(edgeq, 1, damaged, "-o", tmp_path / "m.gguf", "-q", quant)
+@pytest.mark.parametrize("out", ["m.gguf", "new/folder"])
+def test_nan_is_an_error(edgeq, damaged: Path, tmp_path: Path, quant: str, out: str):
+    message = refused(edgeq, 1, damaged, "-o", tmp_path / out, "-q", quant)
     rows = {"output_norm.weight": 0, NAN_TENSOR: NAN_ROW}
     assert any(f"tensor {name}, row {row}: holds NaN or infinity" in message for name, row in rows.items())
     assert "--nan zero" in message
