@@ -7,7 +7,7 @@ import platform
 
 import psutil
 
-from edgeq.devices.detect import target_features
+from edgeq.devices.detect import host_features
 
 
 def usable_cores() -> int:
@@ -21,4 +21,4 @@ def saturates_int8() -> bool:
     """Whether u8 × s8 products are summed in a saturating int16 here: x86 without VNNI."""
     if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
         return False
-    return not {"avx512vnni", "avxvnni"} & target_features()
+    return not {"avx512vnni", "avxvnni"} & host_features()

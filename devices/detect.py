@@ -39,17 +39,22 @@ def target_features() -> frozenset[str]:
 
     With ``NUMBA_CPU_NAME`` alone Numba still compiles for the host's features, and so it is here.
     """
-    import llvmlite.binding as llvm
     from numba.core import config
 
     numba: Any = config  # its attributes are set at run time
     if numba.CPU_FEATURES is not None:
         return enabled(numba.CPU_FEATURES)
+    return frozenset(name for name in host_features() if numba.ENABLE_AVX or name[:3] != "avx")
+
+
+def host_features() -> frozenset[str]:
+    """LLVM features of this CPU, whatever Numba compiles for; none where LLVM does not know the CPU."""
+    import llvmlite.binding as llvm
+
     try:
-        host = llvm.get_host_cpu_features()
-    except RuntimeError:  # LLVM does not know this CPU
+        return frozenset(name for name, on in llvm.get_host_cpu_features().items() if on)
+    except RuntimeError:
         return frozenset()
-    return frozenset(name for name, on in host.items() if on and (numba.ENABLE_AVX or name[:3] != "avx"))
 
 
 def enabled(features: str) -> frozenset[str]:
