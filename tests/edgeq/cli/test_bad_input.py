@@ -427,8 +427,12 @@ def test_malformed_edgeq_json(refused, tinylm, tmp_path, text):
 def test_full_disk_at_the_record(edgeq, tinylm, tmp_path, monkeypatch, which):
     """The model was written whole and stays; edgeq.json of before stays as it was."""
 
-    def full(*arguments: object, **options: object) -> None:
-        raise OSError(28, "No space left on device")
+    fsync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name.startswith(".edgeq."):
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
 
     monkeypatch.setattr(atomic.os, "fsync", full)
     options = ("--to", which, "-q", dict(EXPORTS)[which], "-o", tmp_path / "out", "--no-proof")

@@ -148,7 +148,7 @@ def test_minilm_embeddings(minilm: Path, make_gguf: MakeGGUF, quant: str) -> Non
     tokenizer, path = tokenization.from_directory(minilm), make_gguf(minilm, quant)
     ids = [encoding.ids for encoding in tokenizer.encode_batch(sentences)]
     expected = np.stack([engine.open_model(minilm).embed(row) for row in ids])
-    with LlamaCpp(path, 512, THREADS, embedding=True) as llama:
+    with LlamaCpp(path, 512, 1, embedding=True) as llama:
         in_llama_cpp = cosines(llama.embed(sentences)[0], expected)
     with GGUFFile.open(path) as file:
         model = engine.from_gguf(file)
