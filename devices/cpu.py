@@ -7,6 +7,8 @@ import platform
 
 import psutil
 
+from edgeq.devices.detect import host_features
+
 
 def usable_cores() -> int:
     """Cores to run on where the user named none: physical ones, no more than this process may use."""
@@ -19,7 +21,4 @@ def saturates_int8() -> bool:
     """Whether u8 × s8 products are summed in a saturating int16 here: x86 without VNNI."""
     if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
         return False
-    from llvmlite import binding
-
-    features = binding.get_host_cpu_features()
-    return not any(features.get(name) for name in ("avx512vnni", "avxvnni"))
+    return not {"avx512vnni", "avxvnni"} & host_features()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import platform
@@ -10,8 +9,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +18,12 @@ from edgeq import __version__
 from edgeq.calibration.text import Text, read_text
 from edgeq.convert import gguf_file
 from edgeq.convert.gguf_file import TensorResult
+from edgeq.convert.gguf_sources import CheckpointRows
 from edgeq.devices.cpu import saturates_int8, usable_cores
 from edgeq.errors import EdgeqError, OutputExistsError, UsageError
 from edgeq.formats.atomic import atomic_file
 from edgeq.formats.gguf.mixes import file_type
+from edgeq.outputs import output_folder
 from edgeq.source import SourceModel
 
 Progress = Callable[[str, int, int], None]
@@ -87,7 +87,7 @@ def run(request: Request) -> Result:
     quant = _canonical_quant(request)
     source = SourceModel.open(request.model)
     text = read_text(request.calibration)
-    with _output_folder(request.out):
+    with output_folder(request.out):
         return _run(request, quant, source, text)
 
 
@@ -141,39 +141,20 @@ Converted = tuple[Path, list[Path], list[TensorResult], list[str]]
 def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> Converted:
     path = request.out / f"model-{quant}.gguf"
     _check_output(path, request.force)
-    planned = gguf_file.plan(source, quant)
-    notes = []
-    for choice, extra in planned.fallbacks():
-        columns = source.shape(choice.name)[-1]
-        notes.append(
-            f"{choice.name}: rows of {columns} do not divide for {choice.wanted_type}, "
-            f"stored as {choice.type_name} ({extra:+,} bytes)"
-        )
-    for line in summarize_fallbacks(planned):
+    rows = CheckpointRows(source)
+    planned = gguf_file.plan(rows, quant)
+    notes = planned.fallback_notes()
+    for line in planned.fallback_summary():
         request.warn(line)
     if source.unused:
         notes.append(f"not part of the model, left out: {', '.join(source.unused)}")
-    tensors = gguf_file.write(
-        source,
-        planned,
-        path,
+    options = gguf_file.WriteOptions(
         force=request.force,
         progress=lambda name, done, total: request.progress("encoding", done, total),
+        measure_error=True,
     )
-    return path, [path], tensors, notes
-
-
-def summarize_fallbacks(planned: gguf_file.GGUFPlan) -> list[str]:
-    """One line per kind of fallback: how many tensors, from what to what, and what it costs."""
-    groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
-    for choice, extra in planned.fallbacks():
-        groups.setdefault((choice.wanted_type, choice.type_name), []).append((choice.name, extra))
-    total = planned.total()
-    return [
-        f"{len(items)} tensors fall back from {wanted} to {got}, their rows do not divide by the block "
-        f"({items[0][0]}{', …' if len(items) > 1 else ''}): {sum(extra for _, extra in items) / total:+.1%} file size"
-        for (wanted, got), items in groups.items()
-    ]
+    paths, tensors = gguf_file.write(rows, planned, path, options)
+    return path, paths, tensors, notes
 
 
 def _to_onnx(request: Request, quant: str, source: SourceModel, text: Text) -> Converted:
@@ -210,25 +191,6 @@ def _companions(request: Request) -> dict[Path, bytes]:
             _check_output(target, request.force)
             found[target] = content
     return found
-
-
-@contextmanager
-def _output_folder(path: Path) -> Iterator[None]:
-    """Make the folder and its parents; what was made goes again if nothing comes of it. Raises EdgeqError."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EdgeqError(
-            f"{path}: the folder cannot be made ({error.strerror}); choose another with -o"
-        ) from None
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(OSError):  # not empty: a finished file stays
-            for folder in missing:
-                folder.rmdir()
-        raise
 
 
 def _check_output(path: Path, force: bool) -> None:

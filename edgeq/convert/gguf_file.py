@@ -1,33 +1,38 @@
-"""The GGUF converter: a checkpoint becomes a quantized file in one streaming pass, no 16-bit file in between."""
+"""The GGUF converter: a checkpoint or a GGUF file becomes a quantized file in one streaming pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.families.rope import interleaved_order
-from edgeq.formats.gguf.mixes import Choice, ModelShape, choose_types, file_type
+from edgeq.convert.gguf_sources import RowSource
+from edgeq.convert.overlap import overlapped
+from edgeq.devices.detect import instruction_set
+from edgeq.errors import EdgeqError, InputError
+from edgeq.formats.gguf.mixes import Choice, choose_types, file_type, is_quantizable
+from edgeq.formats.gguf.overrides import Override, apply_overrides
+from edgeq.formats.gguf.split_writer import SplitGGUFWriter, shard_paths
 from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
-from edgeq.formats.gguf.vocab import tokenizer_metadata
-from edgeq.formats.gguf.writer import GGUFWriter, TensorPlan, Typed, ValueType
-from edgeq.source import SourceModel
+from edgeq.formats.gguf.writer import GGUFWriter, TensorPlan
+from edgeq.kernels_cpu.isa import Isa
 
-ROPE_FACTORS = "rope_freqs.weight"
-_CHUNK_VALUES = 4 << 20  # rows are read, encoded and written this many values at a time (16 MB of float32)
 _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
+_CHECKED = {"F32", "F16", "BF16"}  # never copied unseen: NaN may hide in them, and encoding them is exact
 Progress = Callable[[str, int, int], None]
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class TensorResult:
     """What became of a tensor: its type, its bytes, and the rounding error relative to its own size.
 
-    ``error`` is sqrt(sum((w - q)²) / sum(w²)), 0 where the type holds the values exactly.
+    ``error`` is sqrt(sum((w - q)²) / sum(w²)), 0 where the type holds the values exactly or nobody asked.
     """
 
     name: str
@@ -62,106 +67,162 @@ class GGUFPlan:
             if choice.is_fallback
         ]
 
+    def fallback_notes(self) -> list[str]:
+        """One line per tensor that falls back."""
+        columns = {tensor.name: tensor.shape[-1] for tensor in self.tensors}
+        return [
+            f"{choice.name}: rows of {columns[choice.name]} do not divide for {choice.wanted_type}, "
+            f"stored as {choice.type_name} ({extra:+,} bytes)"
+            for choice, extra in self.fallbacks()
+        ]
 
-def plan(source: SourceModel, quant: str) -> GGUFPlan:
+    def fallback_summary(self) -> list[str]:
+        """One line per kind of fallback: how many tensors, from what to what, and what it costs."""
+        groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
+        for choice, extra in self.fallbacks():
+            groups.setdefault((choice.wanted_type, choice.type_name), []).append((choice.name, extra))
+        total = self.total()
+        return [
+            f"{len(items)} tensors fall back from {wanted} to {got}, their rows do not divide by the block "
+            f"({items[0][0]}{', …' if len(items) > 1 else ''}): "
+            f"{sum(extra for _, extra in items) / total:+.1%} file size"
+            for (wanted, got), items in groups.items()
+        ]
+
+
+@dataclass
+class WriteOptions:
+    """How a file is written. ``importance`` holds column weights by tensor name; ``nan`` what NaN weights do."""
+
+    force: bool = False
+    progress: Progress | None = None
+    importance: Mapping[str, Floats] | None = None
+    nan: Literal["error", "zero"] = "error"
+    split_bytes: int | None = None
+    measure_error: bool = False
+
+
+def plan(
+    source: RowSource, quant: str, overrides: Sequence[Override] = (), has_imatrix: bool = False
+) -> GGUFPlan:
     """The types of all tensors under llama.cpp's mix ``quant``; raises EdgeqError for an unknown name."""
-    hp = source.hp
-    shape = ModelShape(source.family.architecture, hp.n_layers, hp.n_heads, hp.n_kv_heads)
-    named = [(spec.name, spec.shape) for spec in source.specs.values()]
-    choices = choose_types(quant, shape, named)
-    tensors = [
-        TensorPlan(name, choice.type_name, dims) for (name, dims), choice in zip(named, choices, strict=True)
+    choices = [
+        _kept(source, choice, dims)
+        for choice, (_, dims) in zip(
+            choose_types(quant, source.shape, source.tensors, has_imatrix=has_imatrix),
+            source.tensors,
+            strict=True,
+        )
     ]
-    if hp.rope is not None and hp.rope.factors is not None:
-        tensors.append(TensorPlan(ROPE_FACTORS, "F32", (len(hp.rope.factors),)))
+    if overrides:
+        choices = apply_overrides(choices, source.tensors, overrides)
+    tensors = [
+        TensorPlan(name, choice.type_name, dims)
+        for (name, dims), choice in zip(source.tensors, choices, strict=True)
+    ]
     return GGUFPlan(file_type(quant).name, choices, tensors)
 
 
+def _kept(source: RowSource, choice: Choice, shape: tuple[int, ...]) -> Choice:
+    """What llama.cpp never quantizes keeps the type it is stored in."""
+    stored = source.stored_type(choice.name)
+    if stored is None or is_quantizable(choice.name, shape):
+        return choice
+    return replace(choice, type_name=stored, wanted_type=stored, reason="never quantized: kept as it is")
+
+
+def output_paths(planned: GGUFPlan, path: Path, split_bytes: int | None) -> list[Path]:
+    """The files that ``write`` is going to make."""
+    return [path] if split_bytes is None else shard_paths(path, planned.tensors, split_bytes)
+
+
 def write(
-    source: SourceModel,
-    planned: GGUFPlan,
-    path: Path,
-    *,
-    force: bool = False,
-    progress: Progress | None = None,
-) -> list[TensorResult]:
-    """Write the file, a few rows at a time; returns what became of each tensor."""
-    results = []
-    writer = GGUFWriter(
-        path,
-        source.family.architecture,
-        metadata(source, planned),
-        planned.tensors,
-        force=force,
-        progress=progress,
-    )
-    with writer:
-        for tensor in planned.tensors:
-            if tensor.name == ROPE_FACTORS:
-                assert source.hp.rope is not None
-                writer.write_rows(tensor.name, np.asarray(source.hp.rope.factors, np.float32).view(np.uint8))
-                results.append(TensorResult(tensor.name, "F32", tensor.shape, planned.nbytes(tensor), 0.0))
-                continue
-            error = _write_tensor(source, tensor, writer)
-            results.append(
-                TensorResult(tensor.name, tensor.type_name, tensor.shape, planned.nbytes(tensor), error)
-            )
-    return results
-
-
-def _write_tensor(source: SourceModel, tensor: TensorPlan, writer: GGUFWriter) -> float:
-    from edgeq.kernels_cpu.decode import decode
-    from edgeq.kernels_cpu.encode import encode
-
-    squared_error = squared_size = 0.0
-    for values in _stored_rows(source, tensor.name):
-        coded = encode(tensor.type_name, values)
-        writer.write_rows(tensor.name, coded)
-        if tensor.type_name != "F32":
-            difference = (decode(tensor.type_name, coded, values.shape[1]) - values).reshape(-1)
-            squared_error += float(np.dot(difference, difference))
-            squared_size += float(np.dot(values.reshape(-1), values.reshape(-1)))
-    return float(np.sqrt(squared_error / squared_size)) if squared_size else 0.0
-
-
-def _stored_rows(source: SourceModel, name: str) -> Iterator[NDArray[np.float32]]:
-    """A tensor's rows in GGUF order, some at a time; a vector is one row."""
-    spec = source.specs[name]
-    if len(spec.shape) == 1:
-        vector = source.array(name)
-        yield (vector[interleaved_order(len(vector), spec.rope_heads)] if spec.rope_heads else vector)[None]
-        return
-    n_rows, columns = spec.shape
-    unit = n_rows // spec.rope_heads if spec.rope_heads else 1  # a head's rows change places among themselves
-    step = max(1, _CHUNK_VALUES // (columns * unit)) * unit
-    for start in range(0, n_rows, step):
-        rows = source.rows(name, start, min(n_rows, start + step))
-        source.release(name)  # pages that were read count as resident until they are let go
-        yield rows[interleaved_order(len(rows), len(rows) // unit)] if spec.rope_heads else rows
-
-
-def metadata(source: SourceModel, planned: GGUFPlan) -> dict[str, Any]:
-    """The file's metadata after general.architecture: general keys, the family's, the tokenizer's."""
-    family, hp = source.family, source.hp
-    keys: dict[str, Any] = {
-        "general.type": "model",
-        "general.name": source.name,
-        "general.size_label": size_label(source.parameters()),
+    source: RowSource, planned: GGUFPlan, path: Path, options: WriteOptions
+) -> tuple[list[Path], list[TensorResult]]:
+    """Write the file (or its shards), reading, encoding and writing overlapped; what became of each tensor."""
+    metadata: dict[str, Any] = source.metadata() | {
         "general.file_type": file_type(planned.quant).number,
         "general.quantization_version": _QUANTIZATION_VERSION,
     }
-    keys |= {f"{family.architecture}.{key}": value for key, value in family.metadata(hp).items()}
-    keys |= tokenizer_metadata(source.path, hp.vocab)
-    if hp.n_token_types:
-        keys["tokenizer.ggml.token_type_count"] = hp.n_token_types
-    if "tokenizer.ggml.token_type" in keys:
-        keys["tokenizer.ggml.token_type"] = Typed(keys["tokenizer.ggml.token_type"], ValueType.INT32)
-    return keys
+    architecture, force, progress = source.shape.architecture, options.force, options.progress
+    if options.split_bytes is None:
+        writer: GGUFWriter | SplitGGUFWriter = GGUFWriter(
+            path, architecture, metadata, planned.tensors, force, progress
+        )
+        paths = [path]
+    else:
+        writer = SplitGGUFWriter(
+            path, architecture, metadata, planned.tensors, options.split_bytes, force, progress
+        )
+        paths = writer.paths
+    isa = instruction_set()
+    encoders = [_TensorEncoder(source, tensor, options, isa) for tensor in planned.tensors]
+    with writer:
+        pieces = chain.from_iterable(((encoder, piece) for piece in encoder.pieces()) for encoder in encoders)
+        overlapped(
+            pieces,
+            lambda item: (item[0].tensor.name, item[0].encode(item[1])),
+            lambda coded: writer.write_rows(*coded),
+        )
+    return paths, [encoder.result(planned) for encoder in encoders]
 
 
-def size_label(parameters: int) -> str:
-    """Parameters in the field's short form: 5.8M, 1.1B."""
-    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if parameters >= unit:
-            return f"{parameters / unit:.3g}{name}"
-    return str(parameters)
+class _TensorEncoder:
+    """One tensor on its way into the file."""
+
+    def __init__(self, source: RowSource, tensor: TensorPlan, options: WriteOptions, isa: Isa) -> None:
+        self.tensor, self._isa = tensor, isa
+        self._source, self._options = source, options
+        self._copied = (
+            source.stored_type(tensor.name) == tensor.type_name and tensor.type_name not in _CHECKED
+        )
+        self._row = 0
+        self._squared_error = self._squared_size = 0.0
+
+    def pieces(self) -> Iterator[NDArray[Any]]:
+        """Rows as bytes where they are copied as they are, as float32 otherwise."""
+        name = self.tensor.name
+        return self._source.stored(name) if self._copied else self._source.rows(name)
+
+    def encode(self, piece: NDArray[Any]) -> NDArray[np.uint8]:
+        """The bytes of a piece."""
+        if self._copied:
+            return piece
+        from edgeq.kernels_cpu.encode import encode
+
+        importance = (self._options.importance or {}).get(self.tensor.name)
+        try:
+            coded = encode(self.tensor.type_name, piece, importance, self._isa)
+        except EdgeqError as error:
+            piece = self._repaired(piece, error)
+            coded = encode(self.tensor.type_name, piece, importance, self._isa)
+        self._row += len(piece)
+        if self._options.measure_error and self.tensor.type_name != "F32":
+            self._measure(piece, coded)
+        return coded
+
+    def _repaired(self, piece: Floats, error: EdgeqError) -> Floats:
+        """The piece with zeros for NaN and infinity, where the user wants that; raises InputError otherwise."""
+        finite = np.isfinite(piece)
+        where = f"{self._source.where}: tensor {self.tensor.name}"
+        if finite.all():
+            raise InputError(f"{where}: {error}") from None
+        if self._options.nan == "error":
+            row = self._row + int((~finite).any(axis=1).argmax())
+            raise InputError(
+                f"{where}, row {row}: holds NaN or infinity; `edgeq quantize --nan zero` writes zeros there"
+            ) from None
+        return np.where(finite, piece, np.float32(0))
+
+    def _measure(self, values: Floats, coded: NDArray[np.uint8]) -> None:
+        from edgeq.kernels_cpu.decode import decode
+
+        difference = (decode(self.tensor.type_name, coded, values.shape[1], self._isa) - values).reshape(-1)
+        self._squared_error += float(np.dot(difference, difference))
+        self._squared_size += float(np.dot(values.reshape(-1), values.reshape(-1)))
+
+    def result(self, planned: GGUFPlan) -> TensorResult:
+        """What became of the tensor, once it is written."""
+        error = float(np.sqrt(self._squared_error / self._squared_size)) if self._squared_size else 0.0
+        tensor = self.tensor
+        return TensorResult(tensor.name, tensor.type_name, tensor.shape, planned.nbytes(tensor), error)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgeq import tokenization
 from edgeq.engine import model as engine
 from edgeq.errors import FormatError, InputError, UsageError
-from edgeq.formats.gguf.reader import GGUFFile
+from edgeq.formats.gguf.split import open_gguf
 from edgeq.runtimes import llama_cpp
 
 if TYPE_CHECKING:
@@ -127,13 +127,14 @@ def _decoder(model: engine.Model, path: Path) -> engine.Model:
 
 
 def _open_gguf(path: Path, chosen: str, threads: int, room: int, stack: ExitStack) -> Opened:
-    file = stack.enter_context(GGUFFile.open(path))
+    file = stack.enter_context(open_gguf(path))
     model = _decoder(engine.from_gguf(file), path)
     decoder: Decoder = _Embedded(model)
     if chosen == "llama.cpp":
-        decoder = _LlamaCpp(
-            stack.enter_context(llama_cpp.LlamaCpp(path, min(room, model.hp.context), threads))
-        )
+        llama = llama_cpp.LlamaCpp(
+            file.path, min(room, model.hp.context), threads
+        )  # takes a first shard only
+        decoder = _LlamaCpp(stack.enter_context(llama))
     tokenizer = tokenization.from_gguf(path, file.metadata)
     stop = tokenization.end_tokens(path, file.metadata)
     return Opened(_Checked(decoder, path), tokenizer, stop, model.hp.context, chosen)

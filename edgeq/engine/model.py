@@ -15,6 +15,7 @@ from edgeq.engine.weights import CheckpointWeights, GGUFWeights, Weights
 from edgeq.errors import FormatError, InputError
 from edgeq.families import Family, HyperParameters, MetadataReader, TensorSpec
 from edgeq.formats.gguf.reader import GGUFFile
+from edgeq.formats.gguf.split import open_gguf
 from edgeq.source import SourceModel
 
 Floats = NDArray[np.float32]
@@ -143,4 +144,4 @@ def _present(
 def open_model(path: str | Path) -> Model:
     """Open a GGUF file or a checkpoint directory in the engine; raises EdgeqError."""
     path = Path(path)
-    return from_source(SourceModel.open(path)) if path.is_dir() else from_gguf(GGUFFile.open(path))
+    return from_source(SourceModel.open(path)) if path.is_dir() else from_gguf(open_gguf(path))

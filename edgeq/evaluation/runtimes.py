@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgeq import __version__
 from edgeq.engine import model as engine
 from edgeq.formats.gguf.reader import GGUFFile
+from edgeq.formats.gguf.split import open_gguf
 from edgeq.runtimes import llama_cpp
 
 Floats = NDArray[np.float32]
@@ -105,5 +106,5 @@ def gguf_runtime(
         with llama_cpp.LlamaCpp(path, context, threads, embedding=encoder) as llama:
             yield LlamaCppRuntime(llama)
     else:
-        with GGUFFile.open(path) as file:
+        with open_gguf(path) as file:
             yield EmbeddedRuntime(file)

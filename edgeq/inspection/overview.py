@@ -60,16 +60,17 @@ def _reader_of(path: Path) -> Callable[[Path], dict[str, Any]]:
 
 
 def _inspect_gguf(path: Path) -> dict[str, Any]:
-    from edgeq.formats.gguf.reader import GGUFFile
+    from edgeq.formats.gguf.split import SplitGGUFFile, open_gguf
 
-    with GGUFFile.open(path) as file:
+    with open_gguf(path) as file:
+        shards = file.shards if isinstance(file, SplitGGUFFile) else [file]
         tensors = [
             {"name": info.name, "type_name": info.type_name, "shape": list(info.shape), "nbytes": info.nbytes}
             for info in file.tensors.values()
         ]
         return {
             "format": "gguf",
-            "bytes": path.stat().st_size,
+            "bytes": sum(shard.path.stat().st_size for shard in shards),
             "metadata": dict(file.metadata),
             "tensors": tensors,
         }

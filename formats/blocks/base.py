@@ -31,6 +31,7 @@ class BlockType(ABC):
     ggml_id: ClassVar[int]  # enum ggml_type
     block_values: ClassVar[int]
     block_bytes: ClassVar[int]
+    encodes: ClassVar[bool] = True  # False for a DecodeOnly type
 
     @classmethod
     @abstractmethod
@@ -56,8 +57,9 @@ class BlockType(ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        _BY_NAME[cls.name] = cls
-        _BY_ID[cls.ggml_id] = cls
+        if "name" in vars(cls):  # not a base of several types
+            _BY_NAME[cls.name] = cls
+            _BY_ID[cls.ggml_id] = cls
 
     @classmethod
     def bits_per_value(cls) -> float:
@@ -94,8 +96,10 @@ class BlockType(ABC):
 
         ``importance`` is float32 ``[columns]``, one weight per column (an importance matrix's row),
         shared by all rows. Raises EdgeqError for shapes that do not fit, for NaN or infinite values, and
-        when a scale overflows float16. The bytes are ``ggml_quantize_chunk``'s (``ggml/src/ggml.c``).
+        when a scale overflows float16, and for a DecodeOnly type. The bytes are ``ggml_quantize_chunk``'s
+        (``ggml/src/ggml.c``).
         """
+        cls.check_encodes()
         importance = cls.check_shapes(values, importance)
         n_rows, columns = values.shape
         encoded = np.empty((n_rows, cls.row_bytes(columns)), np.uint8)
@@ -116,6 +120,13 @@ class BlockType(ABC):
         for part in _chunks(len(blocks), cls.block_values):
             encoded[part] = cls.encode_blocks(blocks[part], None if weights is None else weights[part])
         return encoded.reshape(len(rows), -1)
+
+    @classmethod
+    def check_encodes(cls) -> None:
+        """Raise EdgeqError for a type that edgeq only decodes."""
+        if not cls.encodes:
+            usable = ", ".join(t.name for t in all_types() if t.encodes)
+            raise EdgeqError(f"{cls.name}: edgeq decodes this type but cannot encode it; it encodes {usable}")
 
     @classmethod
     def check_rows(cls, rows: Bytes, columns: int) -> None:
@@ -170,6 +181,17 @@ class BlockType(ABC):
         if not np.isfinite(halves).all():
             raise cls.overflow_error()
         return halves
+
+
+class DecodeOnly(BlockType):
+    """A type whose files edgeq reads and does not write; ``encode`` raises EdgeqError."""
+
+    encodes = False
+
+    @classmethod
+    def encode_blocks(cls, values: Floats, weights: Floats | None = None) -> Bytes:
+        cls.check_encodes()
+        raise AssertionError(f"{cls.name} is DecodeOnly and says that it encodes")
 
 
 def _chunks(n: int, values_each: int) -> Iterator[slice]:

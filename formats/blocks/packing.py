@@ -1,4 +1,4 @@
-"""Bit layouts that several block types share: nibbles, fifth bits, and the 6-bit scales of Q4_K and Q5_K."""
+"""Bit layouts that several block types share: nibbles, fifth bits, two bits, Q4_K's and Q5_K's scales."""
 
 from __future__ import annotations
 
@@ -26,6 +26,21 @@ def pack_fifth_bits(codes: Bytes) -> Bytes:
 def unpack_fifth_bits(qh: Bytes) -> Bytes:
     """``[n, 4]`` to 0 or 16 for each of the 32 codes."""
     return np.unpackbits(qh, axis=-1, bitorder="little") << np.uint8(4)
+
+
+_TWO_BITS = np.array([0, 2, 4, 6], np.uint8)[:, None]
+
+
+def pack_two_bits(codes: Bytes) -> Bytes:
+    """Codes below 4 ``[n, 128·k]`` to bytes ``[n, 32·k]``: byte i of 32 holds codes i, i+32, i+64, i+96."""
+    parts = codes.reshape(len(codes), -1, 4, 32) << _TWO_BITS
+    packed: Bytes = np.bitwise_or.reduce(parts, axis=2)
+    return packed.reshape(len(codes), -1)
+
+
+def unpack_two_bits(qs: Bytes) -> Bytes:
+    """The inverse of ``pack_two_bits``."""
+    return ((qs.reshape(len(qs), -1, 1, 32) >> _TWO_BITS) & np.uint8(3)).reshape(len(qs), -1)
 
 
 def pack_scales_and_mins(scales: Bytes, mins: Bytes) -> Bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
+from edgeq.formats.blocks.rounding import round_half_away
 
 _FIELDS = np.dtype([("d", "<f2"), ("qs", "i1", 32)])
 
@@ -38,17 +39,8 @@ class Q8_0(BlockType):
         inverse = np.where(d != 0, 1 / d, np.float32(0))
         block = np.empty(len(values), _FIELDS)
         block["d"] = cls.to_half(d)
-        block["qs"] = _round_half_away(np.nan_to_num(values * inverse[:, None], posinf=0, neginf=0))
+        block["qs"] = round_half_away(values * inverse[:, None])
         return block.view(np.uint8).reshape(len(values), -1)
-
-
-def _round_half_away(x: Floats) -> Floats:
-    """C's ``roundf``; np.rint would round ties to even."""
-    magnitude = np.abs(x)
-    whole = np.floor(magnitude)
-    up = (magnitude - whole >= np.float32(0.5)).astype(np.float32)
-    rounded: Floats = np.copysign(whole + up, x)
-    return rounded
 
 
 assert _FIELDS.itemsize == Q8_0.block_bytes

@@ -1,4 +1,4 @@
-"""The encoders without a search: Q4_0 and Q5_0 round by the peak, Q4_1 and Q5_1 by the range."""
+"""What encoders without a search do: Q4_0 and Q5_0 round by the peak, Q4_1 and Q5_1 by the range."""
 
 from __future__ import annotations
 
@@ -35,3 +35,20 @@ def _truncate(x: Floats, highest: int) -> Bytes:
     """Towards zero. What a subnormal d made infinite or NaN becomes 0, as x86's conversion has it in ggml."""
     finite = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
     return np.minimum(finite, np.float32(highest)).astype(np.uint8)
+
+
+def round_half_away(x: Floats) -> Floats:
+    """C's ``roundf``; np.rint would round ties to even. What is not finite becomes 0, as on x86 in ggml."""
+    finite = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
+    magnitude = np.abs(finite)
+    whole = np.floor(magnitude)
+    up = (magnitude - whole >= _HALF).astype(np.float32)
+    rounded: Floats = np.copysign(whole + up, finite)
+    return rounded
+
+
+def round_to_trits(values: Floats) -> tuple[Floats, Bytes]:
+    """d = largest magnitude ``[n]`` and codes 0..2 (float32 ``[n, 256]`` in), ties away from zero."""
+    d = np.abs(values).max(axis=1)
+    inverse = np.where(d != 0, 1 / d, np.float32(0))
+    return d, (round_half_away(values * inverse[:, None]) + 1).astype(np.uint8)

@@ -65,12 +65,13 @@ def row_rms_weights(values: Floats, importance: Floats) -> Floats:
 
 
 def search_scale_and_min(
-    x: Floats, weights: Floats, nmax: int, first: float, step: float, steps: int
+    x: Floats, weights: Floats, nmax: int, first: float, step: float, steps: int, absolute: bool = False
 ) -> tuple[Floats, Floats, Bytes]:
     """Find scale and min ≥ 0 of x ≈ scale · code − min with codes 0..nmax and least weighted squared error.
 
-    Tries ``steps + 1`` inverse scales (nmax + first + step · i) / (max − min), and solves least squares
-    for each one's codes. Returns scale ``[n]``, min ``[n]`` and codes uint8 (x's shape). Sources:
+    ``absolute`` compares the trials by absolute instead of squared errors (``use_mad``). Tries ``steps + 1``
+    inverse scales (nmax + first + step · i) / (max − min), and solves least squares for each one's codes.
+    Returns scale ``[n]``, min ``[n]`` and codes uint8 (x's shape). Sources:
     ``make_qkx2_quants`` and ``make_qkx3_quants``, which do the same when weights are given.
     """
     levels = np.float32(nmax)
@@ -82,12 +83,13 @@ def search_scale_and_min(
     inverse = levels / (high - low)
     scale = _ONE / inverse
     codes = _codes(inverse, x - low, 0, nmax)
-    error = ordered_sum(weights * np.square(scale * codes + low - x))
+    size = np.abs if absolute else np.square
+    error = ordered_sum(weights * size(scale * codes + low - x))
     for i in range(steps + 1):
         inverse = (np.float32(first) + np.float32(step) * np.float32(i) + levels) / (high - low)
         trial = _codes(inverse, x - low, 0, nmax)  # low moves with the best so far: ggml's quirk
         trial_scale, trial_low, solvable = _least_squares(x, weights, trial, sum_w, sum_x)
-        trial_error = ordered_sum(weights * np.square(trial_scale * trial + trial_low - x))
+        trial_error = ordered_sum(weights * size(trial_scale * trial + trial_low - x))
         better = solvable & (trial_error < error)
         np.copyto(codes, trial, where=better)
         error = np.where(better, trial_error, error)
@@ -138,6 +140,37 @@ def search_symmetric_scale(x: Floats, nmax: int, weights: Floats | None = None) 
     zero = np.abs(peak) < _ZERO_BLOCK
     codes = codes + np.float32(nmax)
     codes[:, zero] = 0
+    return np.where(zero, np.float32(0), scale), codes.astype(np.uint8)
+
+
+def search_by_moves(x: Floats, nmax: int) -> tuple[Floats, Bytes]:
+    """Find the scale of x ≈ scale · (code − nmax) with codes 0..2·nmax − 1; a value's weight is its square.
+
+    Starts from −nmax / peak, then moves one code at a time, five rounds. Returns scale ``[n]`` and codes
+    uint8 (x's shape); a block of zeros gets scale 0 and codes 0. Source: ``make_q3_quants``.
+    """
+    peak = signed_peak(x)
+    weights = x * x
+    weighted_x = weights * x
+    codes, sum_lx, sum_l2 = _symmetric_trial(x, weights, weighted_x, np.float32(-nmax) / peak, nmax)
+    for _ in range(5):
+        before = codes.copy()
+        for i in range(len(x)):
+            other_lx = sum_lx - weighted_x[i] * codes[i]
+            other_l2 = sum_l2 - weights[i] * codes[i] * codes[i]
+            optimum: Floats = np.divide(x[i] * other_l2, other_lx)
+            new = np.clip(nearest_int(optimum), -nmax, nmax - 1).astype(np.float32)
+            new_lx, new_l2 = other_lx + weighted_x[i] * new, other_l2 + weights[i] * new * new
+            better = (other_lx > 0) & (new != codes[i]) & (new_l2 > 0)
+            better &= new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2
+            np.copyto(codes[i], new, where=better)
+            sum_lx, sum_l2 = np.where(better, new_lx, sum_lx), np.where(better, new_l2, sum_l2)
+        if (codes == before).all():
+            break
+    zero = np.abs(peak) < _ZERO_BLOCK
+    codes += np.float32(nmax)
+    codes[:, zero] = 0
+    scale = np.where(sum_l2 > 0, sum_lx / sum_l2, np.float32(0))
     return np.where(zero, np.float32(0), scale), codes.astype(np.uint8)
 
 

@@ -31,14 +31,24 @@ FILE_TYPES: dict[str, FileType] = {
         ("Q4_1", 3, "Q4_1"),
         ("Q5_0", 8, "Q5_0"),
         ("Q5_1", 9, "Q5_1"),
+        ("Q2_K", 10, "Q2_K"),
+        ("Q2_K_S", 21, "Q2_K"),
+        ("Q3_K_S", 11, "Q3_K"),
+        ("Q3_K_M", 12, "Q3_K"),
+        ("Q3_K_L", 13, "Q3_K"),
         ("Q4_K_S", 14, "Q4_K"),
         ("Q4_K_M", 15, "Q4_K"),
         ("Q5_K_S", 16, "Q5_K"),
         ("Q5_K_M", 17, "Q5_K"),
         ("Q6_K", 18, "Q6_K"),
+        ("IQ4_NL", 25, "IQ4_NL"),
+        ("IQ4_XS", 30, "IQ4_XS"),
+        ("TQ1_0", 36, "TQ1_0"),
+        ("TQ2_0", 37, "TQ2_0"),
+        ("MXFP4_MOE", 38, "MXFP4"),
     )
 }
-ALIASES = {"Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}  # as llama-quantize has them
+ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}  # as llama-quantize has them
 UNQUANTIZED = frozenset({"F32", "F16", "BF16"})
 
 # The role of a tensor is that of the first row whose text its name equals or contains.
@@ -128,7 +138,16 @@ F32_PARTS = (
 
 # What takes the place of a type whose blocks do not divide the row. What is not here, or still does not
 # divide, becomes F16.
-FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+FALLBACKS = {
+    "IQ4_XS": "IQ4_NL",
+    "Q2_K": "Q4_0",
+    "Q3_K": "Q4_0",
+    "TQ1_0": "Q4_0",
+    "TQ2_0": "Q4_0",
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+}
 LAST_RESORT = "F16"
 
 # The models that llama.cpp calls 70B: their layer count. Source: load_arch_hparams in src/models/*.cpp.
@@ -145,15 +164,19 @@ class Facts:
     i: int
     n: int
     row_fits: bool  # the columns divide into whole blocks of the file's base type
+    is_stack: bool  # several matrices, such as all experts of a layer
     n_experts: int
+    heads_per_kv: int  # query heads that share a head of keys and values, rounded down; 0 without attention
     is_70b: bool
     has_imatrix: bool
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One row: in files ``files`` (all when empty), tensors of ``roles`` that would be ``of`` (anything when
-    empty) become ``type_name``, if ``when`` says so."""
+    """One row: in files ``files``, tensors of ``roles`` that would be ``of`` become ``type_name``.
+
+    An empty tuple stands for all; ``when`` may want more.
+    """
 
     roles: tuple[str, ...]
     files: tuple[str, ...]
@@ -172,6 +195,10 @@ def _first_eighth(f: Facts) -> bool:
     return f.i < f.n // 8
 
 
+def _first_sixteenth(f: Facts) -> bool:
+    return f.i < f.n // 16
+
+
 def _falcon(f: Facts) -> bool:
     return f.architecture == "falcon"
 
@@ -180,18 +207,50 @@ def _eight_experts(f: Facts) -> bool:
     return f.n_experts == 8
 
 
+def _plain_model(f: Facts) -> bool:
+    return not _falcon(f) and not _eight_experts(f)
+
+
+def _four_heads_share(f: Facts) -> bool:
+    return f.heads_per_kv >= 4
+
+
+def _expert(f: Facts) -> bool:
+    """The attention of bailingmoe3 has stacks of matrices too."""
+    return f.is_stack and (f.architecture != "bailingmoe3" or f.role in (FFN_UP, FFN_GATE, FFN_DOWN))
+
+
 _K_M = ("Q4_K_M", "Q5_K_M")
+_IQ4 = ("IQ4_NL", "IQ4_XS")
 
 # The first row that fits gives the type; where none does it is the base type of the file.
 CHOICES: tuple[Rule, ...] = (
     Rule((OUTPUT,), (), "Q8_0", "output of falcon or of a row its blocks do not divide",
          lambda f: _falcon(f) or not f.row_fits),
-    Rule((OUTPUT,), ("Q8_0",), "Q8_0", "output"),
+    Rule((OUTPUT,), ("Q8_0", "MXFP4_MOE"), "Q8_0", "output"),
     Rule((OUTPUT,), (), "Q6_K", "output"),
+    Rule((), ("MXFP4_MOE",), "MXFP4", "experts", _expert),
+    Rule((), ("MXFP4_MOE",), "Q8_0", "not experts"),
+    Rule((TOKEN_EMBD,), ("TQ1_0", "TQ2_0"), "Q4_K", "token_embd of a ternary model"),
+    Rule((ATTN_V,), ("Q2_K", "Q2_K_S"), "Q4_K", "attn_v: four or more heads share it", _four_heads_share),
+    Rule((ATTN_V,), ("Q2_K",), "Q3_K", "attn_v"),
+    Rule((ATTN_V,), ("Q3_K_M",), "Q5_K", "attn_v: the first two", lambda f: f.i < 2),
+    Rule((ATTN_V,), ("Q3_K_M",), "Q4_K", "attn_v"),
+    Rule((ATTN_V,), ("Q3_K_L",), "Q5_K", "attn_v"),
+    Rule((ATTN_V,), _IQ4, "Q5_K", "attn_v: four or more heads share it", _four_heads_share),
     Rule((ATTN_V,), _K_M, "Q6_K", "attn_v: more bits for first, last and every third layer", _more_bits),
     Rule((ATTN_V,), ("Q4_K_S",), "Q5_K", "attn_v: the first four", lambda f: f.i < 4),
+    Rule((FFN_DOWN,), ("Q2_K",), "Q3_K", "ffn_down"),
+    Rule((FFN_DOWN,), ("Q2_K_S",), "Q4_K", "ffn_down: the first eighth", _first_eighth),
+    Rule((FFN_DOWN,), ("Q3_K_M",), "Q5_K", "ffn_down: the first sixteenth", _first_sixteenth),
+    Rule((FFN_DOWN,), ("Q3_K_M",), "Q4_K", "ffn_down (of falcon: more bits for some layers)",
+         lambda f: not _falcon(f) or _more_bits(f)),
+    Rule((FFN_DOWN,), ("Q3_K_L",), "Q4_K", "ffn_down of falcon", _falcon),
+    Rule((FFN_DOWN,), ("Q3_K_L",), "Q5_K", "ffn_down"),
+    Rule((FFN_DOWN,), _IQ4, "Q5_K", "ffn_down: the first eighth, without an importance matrix",
+         lambda f: not f.has_imatrix and _first_eighth(f)),
     Rule((FFN_DOWN,), ("Q4_K_M",), "Q6_K", "ffn_down of falcon: the first sixteenth",
-         lambda f: _falcon(f) and f.i < f.n // 16),
+         lambda f: _falcon(f) and _first_sixteenth(f)),
     Rule((FFN_DOWN,), ("Q4_K_M",), "Q5_K", "ffn_down of falcon: more bits for some layers",
          lambda f: _falcon(f) and _more_bits(f)),
     Rule((FFN_DOWN,), ("Q4_K_M",), "Q6_K", "ffn_down: more bits for first, last and every third layer",
@@ -204,8 +263,12 @@ CHOICES: tuple[Rule, ...] = (
          lambda f: f.has_imatrix and _first_eighth(f)),
     Rule((FFN_DOWN,), ("Q5_0",), "Q5_1", "ffn_down: the first eighth, with an importance matrix",
          lambda f: f.has_imatrix and _first_eighth(f)),
-    Rule((ATTN_OUTPUT,), ("Q4_K_S", "Q4_K_M"), "Q5_K", "attn_output of 8 experts",
-         lambda f: _eight_experts(f) and not _falcon(f)),
+    Rule((ATTN_OUTPUT,), ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", *_IQ4), "Q5_K",
+         "attn_output of 8 experts", lambda f: _eight_experts(f) and not _falcon(f)),
+    Rule((ATTN_OUTPUT,), ("Q2_K",), "Q3_K", "attn_output", _plain_model),
+    Rule((ATTN_OUTPUT,), ("Q3_K_M",), "Q4_K", "attn_output", _plain_model),
+    Rule((ATTN_OUTPUT,), ("Q3_K_L",), "Q5_K", "attn_output", _plain_model),
+    Rule((ATTN_OUTPUT,), ("Q3_K_L",), "Q4_K", "attn_output of falcon", _falcon),
 )  # fmt: skip
 
 # Then the first of these that fits changes what was chosen.

@@ -81,7 +81,9 @@ def choose_types(
             i=i,
             n=n,
             row_fits=_fits(kind.base, shape),
+            is_stack=len(shape) > 2 and shape[-3] > 1,
             n_experts=model.n_experts,
+            heads_per_kv=model.n_heads // model.n_kv_heads if model.n_kv_heads else 0,
             is_70b=_is_70b(model),
             has_imatrix=has_imatrix,
         )
@@ -133,7 +135,7 @@ def _choose(name: str, shape: Shape, base: str, facts: Facts) -> Choice:
 
 def _applies(rule: Rule, facts: Facts, wanted: str) -> bool:
     return (
-        facts.role in rule.roles
+        (not rule.roles or facts.role in rule.roles)
         and (not rule.files or facts.file_type in rule.files)
         and (not rule.of or wanted in rule.of)
         and rule.when(facts)

@@ -77,7 +77,7 @@ class GGUFWriter:
         self._force, self._progress = force, progress
         pairs = _metadata(architecture, metadata)
         self._alignment = _alignment(pairs)
-        self._tensors = _lay_out(tensors, self._alignment)
+        self._tensors = lay_out(tensors, self._alignment)
         header = header_bytes(pairs, self._tensors)
         self._header = header.ljust(padded(len(header), self._alignment), b"\0")
         self._total = sum(t.nbytes for t in self._tensors)
@@ -114,13 +114,14 @@ class GGUFWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file = None
-        problem = error if error is not None else self._incomplete()
+        problem = error if error is not None else self.incomplete()
         # The stack sees an incomplete file as a failure, and removes it like any other.
         self._stack.__exit__(None if problem is None else type(problem), problem, trace)
         if problem is not None and problem is not error:
             raise problem
 
-    def _incomplete(self) -> EdgeqError | None:
+    def incomplete(self) -> EdgeqError | None:
+        """What leaving the block would raise now, or None when every tensor is complete."""
         if self._index == len(self._tensors):
             return None
         t = self._tensors[self._index]
@@ -187,7 +188,7 @@ def _alignment(pairs: Mapping[str, Value | Typed]) -> int:
     return value
 
 
-def _lay_out(plans: Sequence[TensorPlan], alignment: int) -> list[TensorInfo]:
+def lay_out(plans: Sequence[TensorPlan], alignment: int) -> list[TensorInfo]:
     """Give every tensor its place, counted from the start of the data; raises EdgeqError."""
     tensors: list[TensorInfo] = []
     seen: set[str] = set()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgeq.kernels_cpu import simd
+from edgeq.kernels_cpu.half_floats import from_half
 from edgeq.kernels_cpu.jit import kernel
 from edgeq.kernels_cpu.scalar import load_half
+
+TAKES_ISA = True
 
 
 @kernel
@@ -25,7 +29,21 @@ def decode_block(block, out):
 
 
 @kernel
-def decode_blocks(first, last, blocks, out):
+def decode_blocks(first, last, blocks, out, isa):
     """Blocks first..last of uint8 ``[n, block_bytes]`` to float32 ``[n, block_values]``."""
+    sixteen, four = simd.resized(isa, 16), simd.resized(isa, 4)
     for b in range(first, last):
-        decode_block(blocks[b], out[b])
+        block, target = simd.address(blocks) + 210 * b, simd.address(out) + 1024 * b
+        half = np.int64(blocks[b, 208]) | (np.int64(blocks[b, 209]) << 8)
+        d = simd.lane(from_half(four, simd.splat(four, half)), 0)
+        for part in range(4):  # sixteen columns of one half: four sub-blocks share their bytes
+            columns = (part >> 1) * 64 + (part & 1) * 16
+            first_low = simd.to_int32(simd.load_uint8(sixteen, block + columns))
+            second_low = simd.to_int32(simd.load_uint8(sixteen, block + columns + 32))
+            high = simd.to_int32(simd.load_uint8(sixteen, block + 128 + (columns >> 1) + (part & 1) * 8))
+            sub = (part >> 1) * 8 + (part & 1)
+            for quarter in range(4):
+                low = second_low if quarter & 1 else first_low
+                code = ((low >> (quarter >> 1 << 2)) & 15) | (((high >> (2 * quarter)) & 3) << 4)
+                scale = d * np.float32(np.int8(blocks[b, 192 + sub + 2 * quarter]))
+                simd.store(target + 64 * (sub + 2 * quarter), simd.to_float(code - 32) * scale)

@@ -2,27 +2,29 @@
 
 A module here has ``encode_blocks(first, last, values, out)`` for ``[n, block_values]``, and, where ggml
 uses importance, ``encode_rows(first, last, values, importance, out)`` for ``[rows, columns]``. Both return
-False when a scale overflows float16.
+False when a scale overflows float16. A module with ``TAKES_ISA`` gets the instruction set as a last argument.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from edgeq.formats.blocks import BlockType, by_name
+from edgeq.formats.blocks import by_name
 from edgeq.formats.blocks.base import Bytes, Floats
 from edgeq.kernels_cpu import threads
+from edgeq.kernels_cpu.encode.finite import rows_are_finite
+from edgeq.kernels_cpu.isa import PORTABLE, Isa
 from edgeq.kernels_cpu.registry import kernels
 from edgeq.kernels_cpu.views import read_only
 
-_CHECK_VALUES = 1 << 18  # finite values are checked in chunks that stay in cache
 
-
-def encode(block_type_name: str, values: Floats, importance: Floats | None = None) -> Bytes:
+def encode(
+    block_type_name: str, values: Floats, importance: Floats | None = None, isa: Isa = PORTABLE
+) -> Bytes:
     """Encode float32 ``[rows, columns]`` to uint8 ``[rows, row_bytes]``; raises as the plain codec does.
 
-    ``importance`` is float32 ``[columns]``. Types without a module in this folder are encoded by the plain
-    codec, which is as fast as memory for them.
+    ``importance`` is float32 ``[columns]``; ``isa`` is the CPU's (``devices.detect.instruction_set``).
+    Types without a module in this folder are encoded by the plain codec, as fast as memory for them.
     """
     block_type = by_name(block_type_name)
     module = kernels(__name__, block_type_name)
@@ -35,19 +37,15 @@ def encode(block_type_name: str, values: Floats, importance: Floats | None = Non
         return encoded
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, and is refused as such
         rows = read_only(np.asarray(values, np.float32))
-    _check_finite(block_type, rows)
+    if not all(threads.run(rows_are_finite, n_rows, columns, rows, isa)):
+        block_type.check_finite(rows)
+    last = (isa,) if hasattr(module, "TAKES_ISA") else ()
     if importance is None or not hasattr(module, "encode_rows"):
         blocks = rows.reshape(-1, block_type.block_values)
         out = encoded.reshape(len(blocks), block_type.block_bytes)
-        fine = threads.run(module.encode_blocks, len(blocks), block_type.block_values, blocks, out)
+        fine = threads.run(module.encode_blocks, len(blocks), block_type.block_values, blocks, out, *last)
     else:
-        fine = threads.run(module.encode_rows, n_rows, columns, rows, read_only(importance), encoded)
+        fine = threads.run(module.encode_rows, n_rows, columns, rows, read_only(importance), encoded, *last)
     if not all(fine):
         raise block_type.overflow_error()
     return encoded
-
-
-def _check_finite(block_type: type[BlockType], rows: Floats) -> None:
-    step = max(1, _CHECK_VALUES // rows.shape[1])
-    for first in range(0, len(rows), step):
-        block_type.check_finite(rows[first : first + step], first)

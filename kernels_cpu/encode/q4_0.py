@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
-import numpy as np
+from edgeq.kernels_cpu import simd
+from edgeq.kernels_cpu.encode.peak_block import (
+    round_by_peak,
+    row_mean_squares,
+    scratch,
+    search_blocks,
+    searched_codes,
+    store_half,
+)
+from edgeq.kernels_cpu.encode.tiles import REGISTERS
+from edgeq.kernels_cpu.jit import helper, kernel
 
-from edgeq.kernels_cpu.encode.rounding import round_by_peak, shift_codes, store_nibbles
-from edgeq.kernels_cpu.encode.search import importance_weights, row_mean_square, search_symmetric_scale
-from edgeq.kernels_cpu.jit import kernel
-from edgeq.kernels_cpu.scalar import store_half
+TAKES_ISA = True
+_ZERO_CODE = 8
+
+
+@helper
+def _store(sixteen, at, d, low, high):
+    """The block at an address; low and high are the codes of its halves."""
+    simd.store(at + 2, simd.to_uint8(low | (high << 4)))
+    return store_half(sixteen, at, d)
 
 
 @kernel
-def _store(d, codes, block):
-    store_nibbles(codes, block, 2)
-    return store_half(block, 0, d)
-
-
-@kernel
-def encode_blocks(first, last, values, out):
+def encode_blocks(first, last, values, out, isa):
     """Blocks first..last of float32 ``[n, 32]``; False when a scale overflows float16."""
-    codes = np.empty(32, np.uint8)
+    sixteen = simd.resized(isa, 16)
+    source, target = simd.address(values), simd.address(out)
     fine = True
     for b in range(first, last):
-        d = round_by_peak(values[b], 8, codes)
-        fine &= _store(d, codes, out[b])
+        d, low, high = round_by_peak(sixteen, source + 128 * b, _ZERO_CODE)
+        fine &= _store(sixteen, target + out.shape[1] * b, d, low, high)
     return fine
 
 
 @kernel
-def encode_rows(first, last, values, importance, out):
+def encode_rows(first, last, values, importance, out, isa):
     """Rows first..last of float32 ``[rows, columns]`` under importance ``[columns]``."""
-    weights, found, trial = np.empty(32, np.float32), np.empty(32, np.float32), np.empty(32, np.float32)
-    codes = np.empty(32, np.uint8)
-    size = out.shape[1] // (importance.size // 32)
+    wide, sixteen = simd.widened(isa, REGISTERS), simd.resized(isa, 16)
+    tiles, found, squares = scratch(wide, last - first)
+    row_mean_squares(isa, wide, values, first, last, tiles[0], squares)
+    each = importance.size // 32
+    size = out.shape[1] // each
     fine = True
-    for row in range(first, last):
-        mean_square = row_mean_square(values[row])
-        for b in range(importance.size // 32):
-            x = values[row, b * 32 : b * 32 + 32]
-            importance_weights(x, importance[b * 32 : b * 32 + 32], mean_square, weights)
-            d = search_symmetric_scale(x, weights, 8, found, trial)
-            shift_codes(found, 8, codes)
-            fine &= _store(d, codes, out[row, b * size : b * size + size])
+    for b in range(first * each, last * each, simd.lanes_of(wide)):
+        search_blocks(isa, wide, values, importance, squares, first, b, last * each, _ZERO_CODE, tiles, found)
+        for lane in range(min(simd.lanes_of(wide), last * each - b)):
+            at = simd.address(values) + 128 * (b + lane)
+            low, high = searched_codes(sixteen, at, found[1, lane], _ZERO_CODE)
+            fine &= _store(sixteen, simd.address(out) + size * (b + lane), found[0, lane], low, high)
     return fine

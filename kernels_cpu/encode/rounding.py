@@ -45,6 +45,40 @@ def round_by_range(x, nmax, codes):
 
 
 @kernel
+def round_half_away(x):
+    """C's ``roundf`` as an integer."""
+    magnitude = abs(x)
+    whole = np.int32(magnitude)
+    rounded = whole + np.int32(magnitude - np.float32(whole) >= _HALF)
+    return np.int32(-rounded if x < ZERO else rounded)
+
+
+@kernel
+def round_to_trits(x, codes):
+    """Scale = largest magnitude; codes (uint8) 0..2, ties away from zero."""
+    d = ZERO
+    for value in x:
+        d = max(d, abs(value))
+    inverse = _ONE / d if d != ZERO else ZERO
+    if not np.isfinite(inverse):  # a subnormal d has no inverse; ggml's codes are those of 0 then
+        inverse = ZERO
+    for i in range(x.size):
+        codes[i] = np.uint8(round_half_away(x[i] * inverse) + np.int32(1))
+    return d
+
+
+@kernel
+def store_two_bits(codes, block, at):
+    """256 codes below 4 to 64 bytes (see ``pack_two_bits`` in formats)."""
+    for half in range(2):
+        for i in range(32):
+            j = half * 128 + i
+            low = np.int64(codes[j]) | (np.int64(codes[j + 32]) << 2)
+            high = np.int64(codes[j + 64]) | (np.int64(codes[j + 96]) << 2)
+            block[at + half * 32 + i] = np.uint8(low | (high << 4))
+
+
+@kernel
 def shift_codes(floats, zero, codes):
     """Float codes −zero.. or 0.. (zero = 0) of the searches to uint8."""
     for i in range(floats.size):

@@ -51,11 +51,11 @@ def _round_codes(x, inverse, low, nmax, codes):
 
 
 @kernel
-def _weighted_error(x, weights, codes, scale, low):
+def _weighted_error(x, weights, codes, scale, low, absolute):
     error = ZERO
     for i in range(x.size):
         difference = scale * codes[i] + low - x[i]
-        error += weights[i] * (difference * difference)
+        error += weights[i] * (abs(difference) if absolute else difference * difference)
     return error
 
 
@@ -77,10 +77,11 @@ def _least_squares(x, weights, codes, sum_w, sum_x):
 
 
 @kernel
-def search_scale_and_min(x, weights, nmax, first, step, steps, codes, trial):
+def search_scale_and_min(x, weights, nmax, first, step, steps, codes, trial, absolute=False):
     """Scale and min ≥ 0 of x ≈ scale · code − min; float32 codes are left in ``codes``.
 
-    ``trial`` is scratch of the same size. Twin of ``search_scale_and_min`` in formats (``make_qkx2_quants``).
+    ``absolute`` compares absolute instead of squared errors (Q2_K); ``trial`` is scratch of the same size.
+    Twin of ``search_scale_and_min`` in formats (``make_qkx2_quants``).
     """
     low, high, sum_w, sum_x = x[0], x[0], ZERO, ZERO
     for i in range(x.size):
@@ -97,13 +98,13 @@ def search_scale_and_min(x, weights, nmax, first, step, steps, codes, trial):
     inverse = levels / (high - low)
     scale = _ONE / inverse
     _round_codes(x, inverse, low, nmax, codes)
-    error = _weighted_error(x, weights, codes, scale, low)
+    error = _weighted_error(x, weights, codes, scale, low, absolute)
     for i in range(steps + 1):
         inverse = (first + step * np.float32(i) + levels) / (high - low)  # low moves: ggml's quirk
         _round_codes(x, inverse, low, nmax, trial)
         trial_scale, trial_low, determinant = _least_squares(x, weights, trial, sum_w, sum_x)
         if determinant > ZERO:
-            trial_error = _weighted_error(x, weights, trial, trial_scale, trial_low)
+            trial_error = _weighted_error(x, weights, trial, trial_scale, trial_low, absolute)
             if trial_error < error:
                 codes[:] = trial
                 error, scale, low = trial_error, trial_scale, trial_low
@@ -148,6 +149,45 @@ def search_symmetric_scale(x, weights, nmax, codes, trial):
             scale = sum_lx / sum_l2
             best = scale * sum_lx
     return scale
+
+
+@kernel
+def search_by_moves(x, nmax, codes):
+    """Scale of x ≈ scale · code, x²-weighted; float32 codes −nmax..nmax − 1 are left in ``codes``.
+
+    A block of zeros gets scale 0 and codes −nmax. Twin of ``search_by_moves`` in formats
+    (``make_q3_quants``).
+    """
+    peak = signed_peak(x)
+    levels = np.float32(nmax)
+    if abs(peak) < _ZERO_BLOCK:
+        codes[:] = -levels
+        return ZERO
+    lowest, highest = np.int32(-nmax), np.int32(nmax - 1)
+    inverse = -levels / peak
+    for i in range(x.size):
+        codes[i] = np.float32(min(max(nearest_int(inverse * x[i]), lowest), highest))
+    sum_lx, sum_l2 = ZERO, ZERO
+    for i in range(x.size):
+        weight = x[i] * x[i]
+        sum_lx += weight * x[i] * codes[i]
+        sum_l2 += weight * codes[i] * codes[i]
+    for _ in range(5):
+        moved = False
+        for i in range(x.size):
+            weight = x[i] * x[i]
+            other_lx = sum_lx - weight * x[i] * codes[i]
+            if not other_lx > ZERO:
+                continue
+            other_l2 = sum_l2 - weight * codes[i] * codes[i]
+            code = np.float32(min(max(nearest_int(x[i] * other_l2 / other_lx), lowest), highest))
+            new_lx, new_l2 = other_lx + weight * x[i] * code, other_l2 + weight * code * code
+            if code != codes[i] and new_l2 > ZERO and new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2:
+                codes[i], sum_lx, sum_l2 = code, new_lx, new_l2
+                moved = True
+        if not moved:
+            break
+    return sum_lx / sum_l2 if sum_l2 > ZERO else ZERO
 
 
 @kernel

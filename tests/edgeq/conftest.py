@@ -206,14 +206,15 @@ MakeGGUF = Callable[[Path, str], Path]
 def make_gguf(tmp_path_factory: pytest.TempPathFactory) -> MakeGGUF:
     """(folder, quant) → the file's path, made once."""
     from edgeq.convert import gguf_file
+    from edgeq.convert.gguf_sources import CheckpointRows
 
     made: dict[tuple[Path, str], Path] = {}
 
     def make(folder: Path, quant: str) -> Path:
         if (folder, quant) not in made:
-            source = SourceModel.open(folder)
+            rows = CheckpointRows(SourceModel.open(folder))
             path = tmp_path_factory.mktemp(quant) / f"model-{quant}.gguf"
-            gguf_file.write(source, gguf_file.plan(source, quant), path)
+            gguf_file.write(rows, gguf_file.plan(rows, quant), path, gguf_file.WriteOptions())
             made[folder, quant] = path
         return made[folder, quant]
 

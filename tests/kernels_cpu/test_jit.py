@@ -42,7 +42,8 @@ def test_the_hash_of_a_kernel_covers_its_helpers():
     from edgeq.kernels_cpu.encode import q4_k
 
     names = {Path(path).name for path in jit._sources(q4_k, set())}
-    assert names >= {"q4_k.py", "super_block.py", "search.py", "scalar.py", "jit.py"}
+    assert names >= {"q4_k.py", "super_block.py", "sub_scales.py", "lane_search.py", "tiles.py", "jit.py"}
+    assert names >= {"simd.py", "vectors.py"}  # intrinsics and operators, too
 
 
 def test_formats_does_not_need_numba():

@@ -8,13 +8,30 @@ from block_samples import random_blocks, same_bits
 from edgeq.formats.blocks import BlockType, all_types, by_id, by_name
 from edgeq.formats.errors import EdgeqError
 
-EXPECTED = {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"}
+ENCODED = {
+    "F32",
+    "F16",
+    "BF16",
+    "Q4_0",
+    "Q4_1",
+    "Q5_0",
+    "Q5_1",
+    "Q8_0",
+    "Q2_K",
+    "Q3_K",
+    "Q4_K",
+    "Q5_K",
+    "Q6_K",
+}
+ENCODED |= {"IQ4_NL", "IQ4_XS", "TQ1_0", "TQ2_0", "MXFP4"}
+DECODED = {"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "NVFP4"}
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # random halves meet inf on the way
 types = pytest.mark.parametrize("block_type", all_types(), ids=lambda t: t.name)
 
 
 def test_registry_has_the_types_of_the_usual_files():
-    assert {t.name for t in all_types()} >= EXPECTED
+    assert {t.name for t in all_types() if t.encodes} >= ENCODED
+    assert {t.name for t in all_types()} >= ENCODED | DECODED
 
 
 @types
@@ -58,3 +75,14 @@ def test_no_rows_and_strided_rows(block_type: type[BlockType]):
     assert block_type.decode(np.zeros((3, 0), np.uint8), 0).shape == (3, 0)
     rows = random_blocks(block_type, 8 * 256 // block_type.block_values).reshape(8, -1)
     assert same_bits(block_type.decode(rows[::2], 256), block_type.decode(rows, 256)[::2])
+
+
+@types
+def test_scales_at_the_edges_decode_as_in_gguf(block_type: type[BlockType]):
+    """Zero, subnormal, largest, infinite and NaN bytes in every place, and so in every scale."""
+    edges = np.array([0, 1, 2, 0x7B, 0x7C, 0x7E, 0x7F, 0x80, 0x83, 0xFB, 0xFC, 0xFF], np.uint8)
+    shape = (4096, block_type.block_bytes)
+    blocks = edges[np.random.default_rng(6).integers(0, len(edges), shape)]
+    theirs = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType(block_type.ggml_id))
+    ours = block_type.decode(blocks, block_type.block_values)
+    assert same_bits(ours, np.ascontiguousarray(theirs, np.float32).reshape(ours.shape))

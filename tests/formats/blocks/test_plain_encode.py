@@ -10,11 +10,19 @@ from hypothesis import strategies as st
 from edgeq.formats.blocks import BlockType, all_types
 from edgeq.formats.errors import EdgeqError
 
-types = pytest.mark.parametrize("block_type", all_types(), ids=lambda t: t.name)
+types = pytest.mark.parametrize("block_type", [t for t in all_types() if t.encodes], ids=lambda t: t.name)
+decode_only = pytest.mark.parametrize(
+    "block_type", [t for t in all_types() if not t.encodes], ids=lambda t: t.name
+)
+# Types for which ggml ignores importance, types with float32's range.
+UNWEIGHTED = {"F32", "F16", "BF16", "Q8_0", "TQ1_0", "TQ2_0", "MXFP4"}
+WIDE = {"F32", "BF16", "MXFP4"}
 
 # Root mean square error of Gaussian rows, relative to the rows' own: a little above what ggml reaches.
 ERROR_CAPS = {"F32": 0, "F16": 3e-4, "BF16": 2e-3, "Q8_0": 0.006, "Q6_K": 0.02, "Q5_K": 0.038, "Q5_1": 0.042}
 ERROR_CAPS |= {"Q5_0": 0.044, "Q4_K": 0.078, "Q4_1": 0.084, "Q4_0": 0.095}
+ERROR_CAPS |= {"IQ4_NL": 0.08, "IQ4_XS": 0.08, "MXFP4": 0.12, "Q3_K": 0.16, "Q2_K": 0.31}
+ERROR_CAPS |= {"TQ1_0": 0.82, "TQ2_0": 0.82}  # made for ternary models
 
 
 @pytest.mark.parametrize("importance", samples.importances())
@@ -22,6 +30,8 @@ ERROR_CAPS |= {"Q5_0": 0.044, "Q4_K": 0.078, "Q4_1": 0.084, "Q4_0": 0.095}
 def test_bytes_are_ggmls(block_type: type[BlockType], importance: str):
     weights = samples.importances()[importance]
     for name, values in samples.float_rows().items():
+        if block_type.name == "MXFP4" and np.abs(values).max() < 2.0**-125:
+            continue  # ggml's exponent wraps there: test_tiny_values_of_mxfp4
         theirs = ggml.quantize(block_type.name, values, weights)
         assert not samples.differences(block_type, block_type.encode(values, weights), theirs), name
 
@@ -52,7 +62,7 @@ def test_round_trip_error(block_type: type[BlockType]):
 
 @types
 def test_importance_lowers_the_weighted_error(block_type: type[BlockType]):
-    if block_type.name in {"F32", "F16", "BF16", "Q8_0"}:
+    if block_type.name in UNWEIGHTED:
         pytest.skip("ggml ignores importance for this type")
     values, weights = samples.float_rows()["gauss"], samples.importances()["exponential"]
 
@@ -105,7 +115,7 @@ def test_values_that_are_not_finite_are_refused(block_type: type[BlockType], bad
 @pytest.mark.parametrize("size", [1e11, 1e20, 1e38])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_scales_that_overflow_are_refused(block_type: type[BlockType], size: float, weighted: bool):
-    if block_type.name in {"F32", "BF16"}:
+    if block_type.name in WIDE:
         pytest.skip("has float32's range")
     values = samples.float_rows()["gauss"] * np.float32(size)
     weights = samples.importances()["exponential"] if weighted else None
@@ -129,3 +139,42 @@ def test_shapes_that_do_not_fit_are_refused(block_type: type[BlockType]):
     if block_type.block_values > 1:
         with pytest.raises(EdgeqError, match="not a whole number"):
             block_type.encode(np.zeros((2, 257), np.float32))
+
+
+def test_tiny_values_of_mxfp4():
+    """ggml's exponent wraps below 2^-125, and all values become 0; ours keeps what 2^-128 can hold."""
+    mxfp4 = next(t for t in all_types() if t.name == "MXFP4")
+    values = samples.float_rows()["gauss"] * np.float32(2.0**-122)
+    assert np.abs(values).max() < 2.0**-125
+    encoded = mxfp4.encode(values)
+    assert (encoded.reshape(-1, 17)[:, 0] == 0).all()
+    error = np.abs(mxfp4.decode(encoded, values.shape[1]) - values)
+    assert error.max() <= 2.0**-128
+    assert ggml.quantize("MXFP4", values).reshape(-1, 17)[:, 0].min() > 200
+
+
+@pytest.mark.parametrize("power", range(-120, 128, 8))
+def test_powers_of_two_in_mxfp4(power: int):
+    """Magnitudes next to a power of two, where float32's logarithm decides."""
+    peak = np.float32(2.0**power)
+    steps = np.arange(-12, 4, dtype=np.int32)
+    values = np.zeros((16, 32), np.float32)
+    values[:, 3] = (peak.view(np.int32) + steps).view(np.float32)
+    values[:, 9] = -values[:, 3] * np.float32(0.4)
+    mxfp4 = next(t for t in all_types() if t.name == "MXFP4")
+    assert not samples.differences(mxfp4, mxfp4.encode(values), ggml.quantize("MXFP4", values))
+
+
+@decode_only
+def test_types_that_are_only_decoded(block_type: type[BlockType]):
+    for function in (block_type.encode, block_type.encode_blocks):
+        with pytest.raises(
+            EdgeqError, match=f"{block_type.name}: edgeq decodes .* it encodes F32, F16, .*MXFP4"
+        ):
+            function(np.zeros((1, 256), np.float32))
+
+
+def test_largest_floats_in_mxfp4():
+    values = (np.finfo(np.float32).max * np.linspace(0.5, 1, 32)).astype(np.float32)[None]
+    mxfp4 = next(t for t in all_types() if t.name == "MXFP4")
+    assert not samples.differences(mxfp4, mxfp4.encode(values), ggml.quantize("MXFP4", values))

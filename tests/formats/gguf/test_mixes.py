@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,8 @@ MODELS = {
     "70B": ("llama", 256, 80, False, 0, 8, 1),
     "qwen2 72B": ("qwen2", 256, 80, False, 0, 8, 1),
     "falcon": ("falcon", 256, 34, False, 0, 4, 1),
+    "falcon, 8 experts": ("falcon", 256, 18, True, 8, 4, 4),
+    "8 experts, tied": ("llama", 256, 18, True, 8, 8, 2),
 }
 EXTRA: Tensors = [("position_embd.weight", (8, 64)), ("blk.0.attn_rel_b.weight", (4, 8))]
 
@@ -135,17 +138,17 @@ def silent(level: int, message: bytes, data: int) -> None:
     pass
 
 
-def quantize(
-    llama_cpp: Any, source: Path, target: Path, quant: str, imatrix: list[str] | None = None
-) -> None:
+def quantize(llama_cpp: Any, source: Path, target: Path, quant: str, weighted: Tensors | None = None) -> None:
+    """By llama.cpp, with an importance matrix of ones for the tensors ``weighted``."""
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = FILE_TYPES[quant].number
     parameters.nthread = 2
-    if imatrix is not None:
-        ones = (ctypes.c_float * 256)(*[1.0] * 256)
+    if weighted is not None:
+        sizes = {name: shape[-1] * math.prod(shape[:-2]) for name, shape in weighted}
+        ones = (ctypes.c_float * max(sizes.values()))(*[1.0] * max(sizes.values()))
         entry = llama_cpp.llama_model_imatrix_data
-        parameters.imatrix = (entry * (len(imatrix) + 1))(
-            *(entry(name.encode(), ones, 256) for name in imatrix), entry(None, None, 0)
+        parameters.imatrix = (entry * (len(sizes) + 1))(
+            *(entry(name.encode(), ones, size) for name, size in sizes.items()), entry(None, None, 0)
         )
     assert llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), parameters) == 0
 
@@ -156,28 +159,31 @@ def test_llama_cpp_chooses_the_same(tmp_path: Path, name: str) -> None:
     llama_cpp = pytest.importorskip("llama_cpp")
     llama_cpp.llama_log_set(silent, None)
     model, tensors = write_model(tmp_path / "f16.gguf", name)
+    matrices = [(n, shape) for n, shape in tensors if is_quantizable(n, shape)]
     for quant, kind in FILE_TYPES.items():
         target = tmp_path / f"{quant}.gguf"
-        quantize(llama_cpp, tmp_path / "f16.gguf", target, quant)
+        needs_imatrix = quant == "Q2_K_S"  # llama-quantize makes no such file without one
+        quantize(llama_cpp, tmp_path / "f16.gguf", target, quant, matrices if needs_imatrix else None)
         # llama.cpp leaves what it does not quantize as it is in the F16 file; F32 and BF16 files from
         # convert_hf_to_gguf have those in their own type.
         with GGUFFile.open(target) as file:
             theirs = {t.name: t.type_name for t in file.tensors.values() if is_quantizable(t.name, t.shape)}
             kept = {t.name: t.type_name for t in file.tensors.values() if t.name not in theirs}
             assert file.metadata["general.file_type"] == kind.number
-        choices = {c.name: c.type_name for c in choose_types(quant, model, tensors)}
+        chosen = choose_types(quant, model, tensors, has_imatrix=needs_imatrix)
+        choices = {c.name: c.type_name for c in chosen}
         assert {n: t for n, t in choices.items() if n in theirs} == theirs, quant
         if quant not in ("F32", "BF16"):
             assert {n: t for n, t in choices.items() if n not in theirs} == kept, quant
 
 
-@pytest.mark.parametrize("quant", ["Q4_0", "Q5_0", "Q4_K_M"])
+@pytest.mark.parametrize("quant", ["Q4_0", "Q5_0", "Q4_K_M", "Q2_K", "Q2_K_S", "Q3_K_M", "IQ4_NL", "IQ4_XS"])
 def test_importance_matrix(tmp_path: Path, quant: str) -> None:
     llama_cpp = pytest.importorskip("llama_cpp")
     llama_cpp.llama_log_set(silent, None)
     model, tensors = write_model(tmp_path / "f16.gguf", "dense")
-    quantizable = [n for n, shape in tensors if is_quantizable(n, shape)]
-    quantize(llama_cpp, tmp_path / "f16.gguf", tmp_path / "q.gguf", quant, imatrix=quantizable)
+    quantizable = [(n, shape) for n, shape in tensors if is_quantizable(n, shape)]
+    quantize(llama_cpp, tmp_path / "f16.gguf", tmp_path / "q.gguf", quant, quantizable)
     with GGUFFile.open(tmp_path / "q.gguf") as file:
         theirs = {t.name: t.type_name for t in file.tensors.values()}
     choices = choose_types(quant, model, tensors, has_imatrix=True)

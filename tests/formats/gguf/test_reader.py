@@ -249,12 +249,12 @@ def test_dimensions_of_zero_and_none(tmp_path: Path) -> None:
 
 
 def test_type_without_codec_is_listed_but_not_decoded(tmp_path: Path) -> None:
-    path = tmp_path / "iq.gguf"
-    path.write_bytes(build([], [tensor("x", [256, 2], 16)], bytes(132)))
+    path = tmp_path / "one_bit.gguf"
+    path.write_bytes(build([], [tensor("x", [256, 2], 41)], bytes(72)))
     with GGUFFile.open(path) as file:
-        assert (file.info("x").type_name, file.info("x").nbytes) == ("IQ2_XXS", 132)
-        assert file.rows("x").shape == (2, 66)
-        with pytest.raises(EdgeqError, match=r"iq.gguf: tensor 'x' is IQ2_XXS, which edgeq cannot decode"):
+        assert (file.info("x").type_name, file.info("x").nbytes) == ("Q1_0", 72)
+        assert file.rows("x").shape == (2, 36)
+        with pytest.raises(EdgeqError, match=r"one_bit.gguf: tensor 'x' is Q1_0, which edgeq cannot decode"):
             file.decode("x")
 
 

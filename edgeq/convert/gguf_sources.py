@@ -1,0 +1,164 @@
+"""Where the rows of a GGUF file come from: a checkpoint directory, or another GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.errors import FormatError
+from edgeq.families.rope import interleaved_order
+from edgeq.formats.gguf.mixes import ModelShape
+from edgeq.formats.gguf.reader import GGUFFile
+from edgeq.formats.gguf.split import SPLIT_KEYS, SplitGGUFFile
+from edgeq.formats.gguf.types import Typed, ValueType
+from edgeq.formats.gguf.vocab import tokenizer_metadata
+from edgeq.source import SourceModel
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+Shape = tuple[int, ...]
+
+ROPE_FACTORS = "rope_freqs.weight"
+CHUNK_VALUES = 4 << 20  # rows are read, encoded and written this many values at a time (16 MB of float32)
+
+
+class RowSource(Protocol):
+    """A model whose tensors can be read a few rows at a time, in GGUF's names and row order."""
+
+    where: str  # the file or folder, for messages
+    files: list[Path]  # GGUF files that are being read
+    shape: ModelShape
+    tensors: list[tuple[str, Shape]]  # in file order, NumPy shapes
+
+    def metadata(self) -> dict[str, Any]:
+        """Everything but general.architecture, general.file_type and general.quantization_version."""
+
+    def stored_type(self, name: str) -> str | None:
+        """The block type in which the tensor is stored, where its bytes could be copied; None otherwise."""
+
+    def stored(self, name: str) -> Iterator[Bytes]:
+        """The tensor's rows as they are stored, some at a time."""
+
+    def rows(self, name: str) -> Iterator[Floats]:
+        """The tensor's rows as float32, some at a time; a vector is one row."""
+
+
+class CheckpointRows:
+    """A Hugging Face directory."""
+
+    def __init__(self, source: SourceModel) -> None:
+        self.source = source
+        self.where = str(source.path)
+        self.files: list[Path] = []
+        hp = source.hp
+        self.shape = ModelShape(source.family.architecture, hp.n_layers, hp.n_heads, hp.n_kv_heads)
+        self.tensors: list[tuple[str, Shape]] = [(spec.name, spec.shape) for spec in source.specs.values()]
+        if hp.rope is not None and hp.rope.factors is not None:
+            self.tensors.append((ROPE_FACTORS, (len(hp.rope.factors),)))
+
+    def metadata(self) -> dict[str, Any]:
+        source, hp = self.source, self.source.hp
+        prefix = source.family.architecture
+        keys: dict[str, Any] = {
+            "general.type": "model",
+            "general.name": source.name,
+            "general.size_label": size_label(source.parameters()),
+        }
+        keys |= {f"{prefix}.{key}": value for key, value in source.family.metadata(hp).items()}
+        keys |= tokenizer_metadata(source.path, hp.vocab)
+        if hp.n_token_types:
+            keys["tokenizer.ggml.token_type_count"] = hp.n_token_types
+        if "tokenizer.ggml.token_type" in keys:
+            keys["tokenizer.ggml.token_type"] = Typed(keys["tokenizer.ggml.token_type"], ValueType.INT32)
+        return keys
+
+    def stored_type(self, name: str) -> str | None:
+        return None
+
+    def stored(self, name: str) -> Iterator[Bytes]:
+        raise AssertionError("a checkpoint has no block types")
+
+    def rows(self, name: str) -> Iterator[Floats]:
+        source = self.source
+        if name == ROPE_FACTORS:
+            assert source.hp.rope is not None
+            yield np.asarray(source.hp.rope.factors, np.float32)[None]
+            return
+        spec = source.specs[name]
+        if len(spec.shape) == 1:
+            vector = source.array(name)
+            order = interleaved_order(len(vector), spec.rope_heads) if spec.rope_heads else slice(None)
+            yield vector[order][None]
+            return
+        n_rows, columns = spec.shape
+        unit = n_rows // spec.rope_heads if spec.rope_heads else 1  # a head's rows change places inside it
+        step = max(1, CHUNK_VALUES // (columns * unit)) * unit
+        for start in range(0, n_rows, step):
+            rows = source.rows(name, start, min(n_rows, start + step))
+            source.release(name)  # pages that were read count as resident until they are let go
+            yield rows[interleaved_order(len(rows), len(rows) // unit)] if spec.rope_heads else rows
+
+
+class GGUFRows:
+    """A GGUF file of any architecture."""
+
+    def __init__(self, file: GGUFFile) -> None:
+        self.file = file
+        self.where = str(file.path)
+        self.files = [s.path for s in file.shards] if isinstance(file, SplitGGUFFile) else [file.path]
+        self.tensors: list[tuple[str, Shape]] = [(info.name, info.shape) for info in file.tensors.values()]
+        architecture = file.metadata.get("general.architecture")
+        if not isinstance(architecture, str):
+            raise FormatError(file.path, "general.architecture is missing", "it holds no model")
+        heads = self._count(f"{architecture}.attention.head_count", 0)
+        self.shape = ModelShape(
+            architecture,
+            n_layers=self._count(f"{architecture}.block_count", 0),
+            n_heads=heads,
+            n_kv_heads=self._count(f"{architecture}.attention.head_count_kv", heads),
+            n_experts=self._count(f"{architecture}.expert_count", 0),
+        )
+
+    def _count(self, key: str, default: int) -> int:
+        value = self.file.metadata.get(key, default)
+        if isinstance(value, list):  # some architectures give one per layer
+            value = max(value, default=default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise FormatError(self.file.path, f"metadata {key}: must be a count, not {value!r}")
+        return value
+
+    def metadata(self) -> dict[str, Any]:
+        """The file's own keys with their types, without those that describe its shards."""
+        left_out = {*SPLIT_KEYS, "general.architecture", "general.file_type", "general.quantization_version"}
+        return {key: value for key, value in self.file.typed_metadata().items() if key not in left_out}
+
+    def stored_type(self, name: str) -> str | None:
+        return self.file.info(name).type_name
+
+    def stored(self, name: str) -> Iterator[Bytes]:
+        info = self.file.info(name)
+        rows = self.file.rows(name)
+        step = max(1, CHUNK_VALUES // max(1, info.columns))
+        for start in range(0, len(rows), step):
+            yield np.array(rows[start : start + step])
+            self.file.release(name)
+
+    def rows(self, name: str) -> Iterator[Floats]:
+        from edgeq.devices.detect import instruction_set
+        from edgeq.kernels_cpu.decode import decode
+
+        info, isa = self.file.info(name), instruction_set()
+        for rows in self.stored(name):
+            yield decode(info.type_name, rows, info.columns, isa)
+
+
+def size_label(parameters: int) -> str:
+    """Parameters in the field's short form: 5.8M, 1.1B."""
+    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if parameters >= unit:
+            return f"{parameters / unit:.3g}{name}"
+    return str(parameters)
