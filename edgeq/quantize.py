@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeq.convert import gguf_file
 from edgeq.convert.gguf_file import GGUFPlan
 from edgeq.convert.gguf_sources import CheckpointRows, GGUFRows, RowSource
 from edgeq.errors import EdgeqError, InputError, OutputExistsError, UsageError
-from edgeq.formats.gguf.mixes import file_type
+from edgeq.formats.gguf.imatrix import ImportanceMatrix
+from edgeq.formats.gguf.mixes import file_type, is_quantizable
 from edgeq.formats.gguf.overrides import Override, parse_override
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.formats.gguf.split_writer import parse_size
@@ -30,6 +34,7 @@ class Request:
     out: Path
     quant: str
     tensor_types: Sequence[str] = ()
+    imatrix: Path | None = None
     split_max_size: str | None = None
     nan: Literal["error", "zero"] = "error"
     allow_requantize: bool = False
@@ -49,7 +54,8 @@ def run(request: Request) -> dict[str, Any]:
                 f"{request.source}: is quantized already ({', '.join(sorted(requantized))}); rounding twice costs "
                 "quality: start from F16, BF16 or F32, or pass --allow-requantize"
             )
-        planned = gguf_file.plan(source, quant, overrides)
+        importance, imatrix_keys = _importance(request, source)
+        planned = gguf_file.plan(source, quant, overrides, has_imatrix=importance is not None)
         for line in planned.fallback_summary():
             request.warn(line)
         path = _target(request.out, planned.quant)
@@ -63,6 +69,8 @@ def run(request: Request) -> dict[str, Any]:
             progress=lambda name, done, total: request.progress("encoding", done, total),
             nan=request.nan,
             split_bytes=split_bytes,
+            importance=importance,
+            metadata=imatrix_keys,
         )
         started = time.perf_counter()
         with output_folder(path.parent) if path != request.out else nullcontext():
@@ -91,6 +99,36 @@ def _checked(request: Request) -> tuple[str, list[Override], int | None]:
     except EdgeqError as error:
         raise UsageError(f"--split-max-size {error}") from None
     return quant, overrides, split_bytes
+
+
+def _importance(
+    request: Request, source: RowSource
+) -> tuple[dict[str, NDArray[np.float32]] | None, dict[str, Any]]:
+    """Column weights by tensor name, and the keys that record them as llama-quantize does; None without a file."""
+    if request.imatrix is None:
+        return None, {}
+    matrix = ImportanceMatrix.read(request.imatrix)
+    found = {}
+    for name, shape in source.tensors:
+        weights = matrix.importance_of(name, shape) if is_quantizable(name, shape) else None
+        if weights is None:
+            continue
+        if len(weights) > 1:
+            raise InputError(
+                f"{request.imatrix}: {name} has weights for {len(weights)} experts; only dense models take them"
+            )
+        found[name] = weights[0]
+    if not found:
+        raise InputError(f"{request.imatrix}: has no tensor of {request.source}; it belongs to another model")
+    quantized = [name for name, shape in source.tensors if is_quantizable(name, shape)]
+    if missing := [name for name in quantized if name not in found]:
+        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        request.warn(f"{request.imatrix}: says nothing of {missing[0]}{rest}, quantized without weights")
+    keys: dict[str, Any] = {"quantize.imatrix.file": request.imatrix.name}
+    if matrix.datasets:
+        keys["quantize.imatrix.dataset"] = ", ".join(matrix.datasets)
+    counts = {"entries_count": len(matrix.entries), "chunks_count": matrix.chunk_count}
+    return found, keys | {f"quantize.imatrix.{key}": count for key, count in counts.items()}
 
 
 @contextmanager

@@ -44,6 +44,10 @@ def quantize(
             "A pattern that matches nothing is an error.",
         ),
     ] = None,
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(help="An importance matrix (`edgeq calibrate`, or llama.cpp's own, GGUF or .dat)."),
+    ] = None,
     split_max_size: Annotated[
         str | None, typer.Option(help="Write shards of at most this size, such as 2G or 500M.")
     ] = None,
@@ -84,6 +88,7 @@ def quantize(
                 out=out,
                 quant=quant,
                 tensor_types=tensor_type or (),
+                imatrix=imatrix,
                 split_max_size=split_max_size,
                 nan=nan.value,
                 allow_requantize=allow_requantize,

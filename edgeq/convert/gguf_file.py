@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -100,6 +100,7 @@ class WriteOptions:
     nan: Literal["error", "zero"] = "error"
     split_bytes: int | None = None
     measure_error: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # keys beside the source's own
 
 
 def plan(
@@ -143,6 +144,7 @@ def write(
     metadata: dict[str, Any] = source.metadata() | {
         "general.file_type": file_type(planned.quant).number,
         "general.quantization_version": _QUANTIZATION_VERSION,
+        **options.metadata,
     }
     architecture, force, progress = source.shape.architecture, options.force, options.progress
     if options.split_bytes is None:

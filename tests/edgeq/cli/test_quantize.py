@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import heldout
 import numpy as np
 import pytest
 
 from edgeq.engine.model import open_model
+from edgeq.formats.gguf.imatrix import ImportanceMatrix
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.formats.gguf.writer import GGUFWriter, TensorPlan, Typed, ValueType
@@ -53,12 +55,20 @@ def silent(level: int, message: bytes, data: int) -> None:
     pass
 
 
-def llama_quantize(source: Path, out: Path, quant: str) -> Path:
+def llama_quantize(source: Path, out: Path, quant: str, matrix: ImportanceMatrix | None = None) -> Path:
     llama_cpp = pytest.importorskip("llama_cpp")
     llama_cpp.llama_log_set(silent, None)
     parameters = llama_cpp.llama_model_quantize_default_params()
     name = quant if quant == "ALL_F32" else f"MOSTLY_{quant}"
     parameters.ftype, parameters.nthread = gguf.LlamaFileType[name].value, 1
+    if matrix is not None:
+        entry = llama_cpp.llama_model_imatrix_data
+        weights = {name: matrix.importance(name) for name in matrix.entries}
+        entries = [
+            entry(name.encode(), values.ctypes.data_as(ctypes.POINTER(ctypes.c_float)), values.size)
+            for name, values in weights.items()
+        ]
+        parameters.imatrix = (entry * (len(entries) + 1))(*entries, entry(None, None, 0))
     assert llama_cpp.llama_model_quantize(str(source).encode(), str(out).encode(), parameters) == 0
     return out
 
@@ -87,6 +97,37 @@ def test_fallbacks_are_llama_cpps(edgeq, minilm: Path, make_gguf: MakeGGUF, tmp_
     assert "fall back from" in done.err
     assert json.loads(done.out)["fallbacks"]
     assert_same_tensors(tmp_path / "ours.gguf", llama_quantize(source, tmp_path / "theirs.gguf", quant))
+
+
+@pytest.fixture(scope="session")
+def imatrix(edgeq, tinylm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("imatrix")
+    (folder / "code.txt").write_text(heldout.code()[:20_000], encoding="utf-8")
+    done = edgeq(
+        "calibrate", tinylm, "--data", folder / "code.txt", "-o", folder / "i.gguf", "--max-tokens", 512
+    )
+    assert done.code == 0, done.err
+    return folder / "i.gguf"
+
+
+@pytest.mark.parametrize("quant", ["Q4_K_M", "Q2_K", "IQ4_XS", "Q5_0"])
+def test_bytes_with_an_importance_matrix_are_llama_cpps(
+    edgeq, f16: Path, imatrix: Path, tmp_path: Path, quant: str
+):
+    matrix = ImportanceMatrix.read(imatrix)
+    theirs = llama_quantize(f16, tmp_path / "theirs.gguf", quant, matrix)
+    quantized(edgeq, f16, tmp_path / "ours.gguf", quant, "--imatrix", imatrix)
+    assert_same_tensors(tmp_path / "ours.gguf", theirs)
+    with GGUFFile.open(tmp_path / "ours.gguf") as ours:
+        assert ours.metadata["quantize.imatrix.entries_count"] == len(matrix.entries)
+        assert ours.metadata["quantize.imatrix.file"] == imatrix.name
+
+
+def test_an_importance_matrix_of_another_model_is_refused(edgeq, imatrix: Path, minilm: Path, tmp_path: Path):
+    error = refused(edgeq, 1, minilm, "-o", tmp_path / "o.gguf", "-q", "Q4_K_M", "--imatrix", imatrix)
+    assert imatrix.name in error
+    assert "another model" in error
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_directory_gives_the_bytes_of_export(edgeq, tinylm: Path, make_gguf: MakeGGUF, tmp_path: Path):
