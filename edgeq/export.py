@@ -20,8 +20,8 @@ from edgeq.convert import gguf_file
 from edgeq.convert.gguf_file import TensorResult
 from edgeq.convert.gguf_sources import CheckpointRows
 from edgeq.devices.cpu import saturates_int8, usable_cores
-from edgeq.errors import EdgeqError, OutputExistsError, UsageError
-from edgeq.formats.atomic import atomic_file
+from edgeq.errors import EdgeqError, UsageError
+from edgeq.formats.atomic import atomic_file, check_output
 from edgeq.formats.gguf.mixes import file_type
 from edgeq.outputs import output_folder
 from edgeq.source import SourceModel
@@ -140,7 +140,7 @@ Converted = tuple[Path, list[Path], list[TensorResult], list[str]]
 
 def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> Converted:
     path = request.out / f"model-{quant}.gguf"
-    _check_output(path, request.force)
+    check_output(path, force=request.force)
     rows = CheckpointRows(source)
     planned = gguf_file.plan(rows, quant)
     notes = planned.fallback_notes()
@@ -163,7 +163,7 @@ def _to_onnx(request: Request, quant: str, source: SourceModel, text: Text) -> C
 
     suffix = "" if quant == "float32" else f"_{quant.replace('-', '_')}"
     path = request.out / f"model{suffix}.onnx"
-    _check_output(path, request.force)
+    check_output(path, force=request.force)
     companions = _companions(request)
     options = QuantOptions(
         text, request.out, request.percentile, request.full_range, request.progress, notes=[]
@@ -188,15 +188,9 @@ def _companions(request: Request) -> dict[Path, bytes]:
             continue
         content = source.read_bytes()
         if not target.is_file() or target.read_bytes() != content:
-            _check_output(target, request.force)
+            check_output(target, force=request.force)
             found[target] = content
     return found
-
-
-def _check_output(path: Path, force: bool) -> None:
-    """Say no before any work is done, not after."""
-    if path.exists() and not force:
-        raise OutputExistsError(path)
 
 
 def _prove(request: Request, source: SourceModel, text: Text, path: Path, quant: str) -> dict[str, Any]:
@@ -212,8 +206,8 @@ def _prove(request: Request, source: SourceModel, text: Text, path: Path, quant:
         is_encoder = source.family.kind == "encoder"
         context = source.hp.context if is_encoder else 2 * WINDOW
         with runtimes.gguf_runtime(path, context, request.threads or usable_cores(), is_encoder) as runtime:
-            return prove(reference, runtime, path, progress)
-    proof = prove(reference, runtimes.OnnxRuntime(path, source.hp.pooling, request.threads), path, progress)
+            return prove(reference, runtime, progress)
+    proof = prove(reference, runtimes.OnnxRuntime(path, source.hp.pooling, request.threads), progress)
     if quant != "float32":
         proof["speed_against_float"] = _speed_against_float(request, source, text, path)
         if proof["speed_against_float"] < 1:

@@ -69,10 +69,6 @@ class SourceModel:
         """What to call the model: its folder's name, or its repository's."""
         return model_name(self.path)
 
-    def checkpoint_name(self, name: str) -> str:
-        """The checkpoint's own name of a tensor."""
-        return self._names[name]
-
     def shape(self, name: str) -> tuple[int, ...]:
         return self.specs[name].shape
 

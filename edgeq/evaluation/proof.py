@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -125,7 +124,6 @@ def _timed(call: Callable[[], object]) -> float:
 def prove(
     reference: Reference,
     runtime: DecoderRuntime | EncoderRuntime,
-    path: Path,
     progress: Progress = lambda done, all: None,
 ) -> dict[str, Any]:
     """The proof of one written file, as it goes into edgeq.json."""
@@ -140,9 +138,3 @@ def prove(
         "builtin_text": text.builtin,
         "load_seconds": runtime.load_seconds,
     } | measured
-
-
-def batches(sentences: Sequence[Sequence[int]], size: int) -> Iterator[Sequence[Sequence[int]]]:
-    """Sentences some at a time."""
-    for start in range(0, len(sentences), size):
-        yield sentences[start : start + size]

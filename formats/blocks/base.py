@@ -62,10 +62,6 @@ class BlockType(ABC):
             _BY_ID[cls.ggml_id] = cls
 
     @classmethod
-    def bits_per_value(cls) -> float:
-        return 8 * cls.block_bytes / cls.block_values
-
-    @classmethod
     def row_bytes(cls, columns: int) -> int:
         """Bytes of one row; raises EdgeqError when the row is not a whole number of blocks."""
         if columns % cls.block_values:

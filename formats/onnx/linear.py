@@ -9,6 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgeq.formats.onnx.edit import dims
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -29,6 +31,12 @@ class Linear:
     def name(self) -> str:
         """The node's own name, or its weight's where it has none."""
         return self.node.name or self.weight.name or "linear"
+
+    @property
+    def inputs_width(self) -> int:
+        """K, without reading the weight."""
+        assert self.weight.const_value is not None
+        return dims(self.weight.const_value)[1 if self.transposed else 0]
 
     def matrix(self) -> NDArray[np.float32]:
         """The weight as float32 ``[K, N]``; reads it, so keep it no longer than needed."""

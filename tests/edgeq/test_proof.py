@@ -103,15 +103,15 @@ def test_proof_of_a_decoder(
 
     if runtime == "onnx":
         path = make_onnx(tinylm, "float32")
-        record = prove(decoder_reference, OnnxRuntime(path, "none"), path, progress)
+        record = prove(decoder_reference, OnnxRuntime(path, "none"), progress)
     elif runtime == "embedded":
         path = make_gguf(tinylm, "F16")
         with GGUFFile.open(path) as file:
-            record = prove(decoder_reference, EmbeddedRuntime(file), path, progress)
+            record = prove(decoder_reference, EmbeddedRuntime(file), progress)
     else:
         path = make_gguf(tinylm, "F16")
         with gguf_runtime(path, 256, 1, encoder=False) as loaded:
-            record = prove(decoder_reference, loaded, path, progress)
+            record = prove(decoder_reference, loaded, progress)
     assert record.keys() == COMMON | DECODER
     assert record["text"] == "held-out code"
     assert record["builtin_text"] is False
@@ -135,11 +135,11 @@ def test_proof_of_an_encoder(
     reference = Reference(SourceModel.open(minilm), text)
     if kind == "onnx":
         path = make_onnx(minilm, "float32")
-        record = prove(reference, OnnxRuntime(path, "mean"), path)
+        record = prove(reference, OnnxRuntime(path, "mean"))
     else:
         path = make_gguf(minilm, "F16")
         with gguf_runtime(path, 512, 1, encoder=True) as runtime:
-            record = prove(reference, runtime, path)
+            record = prove(reference, runtime)
     assert record.keys() == COMMON | ENCODER
     assert record["sentences"] == 10
     assert record["cosine_min"] >= LEAST_FLOAT_COSINE

@@ -46,7 +46,7 @@ def smooth(
             continue
         if any(not _owns_weight(linear) for linear in linears):  # rule 4
             continue
-        if channel_max[x.name].shape != (linears[0].matrix().shape[0],):  # no sample was seen
+        if channel_max[x.name].shape != (linears[0].inputs_width,):  # no sample was seen
             continue
         scales = _scales(channel_max[x.name], linears, alpha)
         shared = len(x.uses()) > len(linears) or x in model.graph.outputs
