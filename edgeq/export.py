@@ -22,6 +22,7 @@ from edgeq.convert.gguf_sources import CheckpointRows
 from edgeq.devices.cpu import saturates_int8, usable_cores
 from edgeq.errors import EdgeqError, UsageError
 from edgeq.formats.atomic import atomic_file, check_output
+from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mixes import file_type
 from edgeq.outputs import output_folder
 from edgeq.source import SourceModel
@@ -66,6 +67,7 @@ class Request:
     calibration: Path | None = None
     percentile: float | None = None
     full_range: bool = False
+    effort: Effort = Effort.normal
     proof: bool = True
     force: bool = False
     threads: int = 0
@@ -151,6 +153,7 @@ def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> C
     options = gguf_file.WriteOptions(
         force=request.force,
         progress=lambda name, done, total: request.progress("encoding", done, total),
+        effort=request.effort,
         measure_error=True,
     )
     paths, tensors = gguf_file.write(rows, planned, path, options)

@@ -16,6 +16,7 @@ from edgeq.convert import gguf_file
 from edgeq.convert.gguf_file import GGUFPlan
 from edgeq.convert.gguf_sources import CheckpointRows, GGUFRows, RowSource
 from edgeq.errors import EdgeqError, InputError, OutputExistsError, UsageError
+from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.imatrix import ImportanceMatrix
 from edgeq.formats.gguf.mixes import file_type, is_quantizable
 from edgeq.formats.gguf.overrides import Override, parse_override
@@ -35,6 +36,7 @@ class Request:
     quant: str
     tensor_types: Sequence[str] = ()
     imatrix: Path | None = None
+    effort: Effort = Effort.normal
     split_max_size: str | None = None
     nan: Literal["error", "zero"] = "error"
     allow_requantize: bool = False
@@ -68,6 +70,7 @@ def run(request: Request) -> dict[str, Any]:
             force=request.force,
             progress=lambda name, done, total: request.progress("encoding", done, total),
             nan=request.nan,
+            effort=request.effort,
             split_bytes=split_bytes,
             importance=importance,
             metadata=imatrix_keys,
@@ -187,6 +190,7 @@ def _record(request: Request, source: RowSource, planned: GGUFPlan) -> dict[str,
         "source": str(request.source),
         "architecture": source.shape.architecture,
         "quant": planned.quant,
+        "effort": request.effort.value,
         "parameters": parameters,
         "bits_per_weight": 8 * planned.total() / max(1, parameters),
         "tensor_bytes": planned.total(),

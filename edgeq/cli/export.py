@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgeq.cli._effort import GGUFEffortOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, progress_bar, warn
 
 
@@ -63,6 +64,7 @@ def export(
             "x86 without VNNI saturates and answers worse; without this option no CPU saturates.",
         ),
     ] = False,
+    effort: GGUFEffortOption = None,
     proof: Annotated[
         bool,
         typer.Option(
@@ -85,6 +87,7 @@ def export(
     """
     from edgeq.errors import UsageError
     from edgeq.export import Request, run
+    from edgeq.formats.effort import Effort
     from edgeq.hub import model_name, resolve
     from edgeq.report.facts import facts
 
@@ -94,6 +97,8 @@ def export(
         raise UsageError(f"--percentile {percentile:g}: must be above 50 and at most 100")
     if full_range and (to is not Format.onnx or not quant.lower().startswith("int8")):
         raise UsageError("--full-range goes with --to onnx --quant int8 or int8-dynamic")
+    if effort is not None and to is not Format.gguf:
+        raise UsageError("--effort goes with --to gguf")
     folder = resolve(model)
     with progress_bar() as progress:
         request = Request(
@@ -104,6 +109,7 @@ def export(
             calibration=calibration,
             percentile=percentile,
             full_range=full_range,
+            effort=effort or Effort.normal,
             proof=proof,
             force=force,
             threads=threads,

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from edgeq.cli._effort import EffortOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table, progress_bar, warn
+from edgeq.formats.effort import Effort
 
 
 class OnNan(StrEnum):
@@ -48,6 +50,7 @@ def quantize(
         Path | None,
         typer.Option(help="An importance matrix (`edgeq calibrate`, or llama.cpp's own, GGUF or .dat)."),
     ] = None,
+    effort: EffortOption = Effort.normal,
     split_max_size: Annotated[
         str | None, typer.Option(help="Write shards of at most this size, such as 2G or 500M.")
     ] = None,
@@ -67,7 +70,7 @@ def quantize(
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an output that exists.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Quantize a GGUF file or a model directory to GGUF, bytes as llama-quantize writes them.
+    """Quantize a GGUF file or a model directory to GGUF: llama-quantize's sizes, less error.
 
     **Examples**
 
@@ -89,6 +92,7 @@ def quantize(
                 quant=quant,
                 tensor_types=tensor_type or (),
                 imatrix=imatrix,
+                effort=effort,
                 split_max_size=split_max_size,
                 nan=nan.value,
                 allow_requantize=allow_requantize,
@@ -105,7 +109,10 @@ def quantize(
         _print_plan(record)
     rows = [
         ("source", f"{record['source']} ({record['architecture']}, {record['parameters']:,} parameters)"),
-        ("quant", f"{record['quant']}, {record['bits_per_weight']:.2f} bits per weight"),
+        (
+            "quant",
+            f"{record['quant']}, {record['bits_per_weight']:.2f} bits per weight, effort {record['effort']}",
+        ),
     ]
     if dry_run:
         rows.append(("size", f"{megabytes(record['tensor_bytes'])} of tensors"))

@@ -15,6 +15,7 @@ from edgeq.convert.gguf_sources import RowSource
 from edgeq.convert.overlap import overlapped
 from edgeq.devices.detect import instruction_set
 from edgeq.errors import EdgeqError, InputError
+from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mixes import Choice, choose_types, file_type, is_quantizable
 from edgeq.formats.gguf.overrides import Override, apply_overrides
 from edgeq.formats.gguf.split_writer import SplitGGUFWriter, shard_paths
@@ -97,6 +98,7 @@ class WriteOptions:
     force: bool = False
     progress: Progress | None = None
     importance: Mapping[str, Floats] | None = None
+    effort: Effort = Effort.normal
     nan: Literal["error", "zero"] = "error"
     split_bytes: int | None = None
     measure_error: bool = False
@@ -190,18 +192,21 @@ class _TensorEncoder:
         """The bytes of a piece."""
         if self._copied:
             return piece
-        from edgeq.kernels_cpu.encode import encode
-
-        importance = (self._options.importance or {}).get(self.tensor.name)
         try:
-            coded = encode(self.tensor.type_name, piece, importance, self._isa)
+            coded = self._coded(piece)
         except EdgeqError as error:
             piece = self._repaired(piece, error)
-            coded = encode(self.tensor.type_name, piece, importance, self._isa)
+            coded = self._coded(piece)
         self._row += len(piece)
         if self._options.measure_error and self.tensor.type_name != "F32":
             self._measure(piece, coded)
         return coded
+
+    def _coded(self, values: Floats) -> NDArray[np.uint8]:
+        from edgeq.kernels_cpu.encode import encode
+
+        importance = (self._options.importance or {}).get(self.tensor.name)
+        return encode(self.tensor.type_name, values, importance, self._isa, self._options.effort)
 
     def _repaired(self, piece: Floats, error: EdgeqError) -> Floats:
         """The piece with zeros for NaN and infinity, where the user wants that; raises InputError otherwise."""

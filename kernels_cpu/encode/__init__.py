@@ -11,19 +11,26 @@ import numpy as np
 
 from edgeq.formats.blocks import by_name
 from edgeq.formats.blocks.base import Bytes, Floats
+from edgeq.formats.effort import Effort
 from edgeq.kernels_cpu import threads
 from edgeq.kernels_cpu.encode.finite import rows_are_finite
 from edgeq.kernels_cpu.isa import PORTABLE, Isa
+from edgeq.kernels_cpu.refine import refine
 from edgeq.kernels_cpu.registry import kernels
 from edgeq.kernels_cpu.views import read_only
 
 
 def encode(
-    block_type_name: str, values: Floats, importance: Floats | None = None, isa: Isa = PORTABLE
+    block_type_name: str,
+    values: Floats,
+    importance: Floats | None = None,
+    isa: Isa = PORTABLE,
+    effort: Effort = Effort.ggml,
 ) -> Bytes:
     """Encode float32 ``[rows, columns]`` to uint8 ``[rows, row_bytes]``; raises as the plain codec does.
 
     ``importance`` is float32 ``[columns]``; ``isa`` is the CPU's (``devices.detect.instruction_set``).
+    An effort beyond ggml's lowers Σ importance · (x − x̂)² of its blocks (see ``refine``).
     Types without a module in this folder are encoded by the plain codec, as fast as memory for them.
     """
     block_type = by_name(block_type_name)
@@ -48,4 +55,5 @@ def encode(
         fine = threads.run(module.encode_rows, n_rows, columns, rows, read_only(importance), encoded, *last)
     if not all(fine):
         raise block_type.overflow_error()
+    refine(block_type_name, rows, importance, encoded, isa, effort)
     return encoded
