@@ -20,6 +20,7 @@ from edgeq.formats.errors import EdgeqError
 GRAIN_VALUES = 1 << 16
 
 _lock = threading.Lock()
+_here = threading.local()
 _pool: ThreadPoolExecutor | None = None
 _threads: int | None = None
 
@@ -38,6 +39,11 @@ def set_threads(n: int) -> None:
         _threads, old, _pool = n, _pool, None
     if old is not None:
         old.shutdown(wait=False)
+
+
+def stay_on_this_thread() -> None:
+    """From now on, kernels called by this thread run on it alone: for callers that bring threads of their own."""
+    _here.alone = True
 
 
 def run(kernel: Callable[..., Any], n: int, values_each: int, *arguments: Any) -> list[Any]:
@@ -63,7 +69,8 @@ def _default_threads() -> int:
 
 
 def _split(n: int, values_each: int) -> list[tuple[int, int]]:
-    parts = max(1, min(get_threads(), n, n * values_each // GRAIN_VALUES))
+    most = 1 if getattr(_here, "alone", False) else get_threads()
+    parts = max(1, min(most, n, n * values_each // GRAIN_VALUES))
     edges = [n * i // parts for i in range(parts + 1)]
     return [(first, last) for first, last in itertools.pairwise(edges) if last > first]
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.convert.gguf_sources import RowSource
-from edgeq.convert.overlap import overlapped
+from edgeq.convert.gguf_sources import Rows, RowSource
+from edgeq.convert.overlap import in_order
 from edgeq.devices.detect import instruction_set
 from edgeq.errors import EdgeqError, InputError
 from edgeq.formats.effort import Effort
@@ -21,7 +20,7 @@ from edgeq.formats.gguf.overrides import Override, apply_overrides
 from edgeq.formats.gguf.split_writer import SplitGGUFWriter, shard_paths
 from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
 from edgeq.formats.gguf.writer import GGUFWriter, TensorPlan
-from edgeq.kernels_cpu.isa import Isa
+from edgeq.kernels_cpu import threads
 
 _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 _CHECKED = {"F32", "F16", "BF16"}  # never copied unseen: NaN may hide in them, and encoding them is exact
@@ -142,7 +141,7 @@ def output_paths(planned: GGUFPlan, path: Path, split_bytes: int | None) -> list
 def write(
     source: RowSource, planned: GGUFPlan, path: Path, options: WriteOptions
 ) -> tuple[list[Path], list[TensorResult]]:
-    """Write the file (or its shards), reading, encoding and writing overlapped; what became of each tensor."""
+    """Write the file (or its shards), all threads busy across tensors; what became of each tensor."""
     metadata: dict[str, Any] = source.metadata() | {
         "general.file_type": file_type(planned.quant).number,
         "general.quantization_version": _QUANTIZATION_VERSION,
@@ -159,74 +158,85 @@ def write(
             path, architecture, metadata, planned.tensors, options.split_bytes, force, progress
         )
         paths = writer.paths
-    isa = instruction_set()
-    encoders = [_TensorEncoder(source, tensor, options, isa) for tensor in planned.tensors]
+    encoders = [_TensorEncoder(source, tensor, options) for tensor in planned.tensors]
+    jobs = ((encoder, rows) for encoder in encoders for rows in source.pieces(encoder.tensor.name))
+    workers = threads.get_threads() + 1  # one of them is reading, or waits for the disk
     with writer:
-        pieces = chain.from_iterable(((encoder, piece) for piece in encoder.pieces()) for encoder in encoders)
-        overlapped(
-            pieces,
-            lambda item: (item[0].tensor.name, item[0].encode(item[1])),
-            lambda coded: writer.write_rows(*coded),
+        in_order(
+            jobs,
+            lambda job: (job[0], job[0].encode(job[1])),
+            lambda done: done[0].take(done[1], writer),
+            workers,
+            threads.stay_on_this_thread,
         )
     return paths, [encoder.result(planned) for encoder in encoders]
 
 
-class _TensorEncoder:
-    """One tensor on its way into the file."""
+class _Piece(NamedTuple):
+    """Some encoded rows, and Σ (x − x̂)² and Σ x² over them (0 where nobody asked)."""
 
-    def __init__(self, source: RowSource, tensor: TensorPlan, options: WriteOptions, isa: Isa) -> None:
-        self.tensor, self._isa = tensor, isa
+    coded: NDArray[np.uint8]
+    squared_error: float = 0.0
+    squared_size: float = 0.0
+
+
+class _TensorEncoder:
+    """One tensor on its way into the file: ``encode`` on any thread, ``take`` in order."""
+
+    def __init__(self, source: RowSource, tensor: TensorPlan, options: WriteOptions) -> None:
+        self.tensor = tensor
         self._source, self._options = source, options
         self._copied = (
             source.stored_type(tensor.name) == tensor.type_name and tensor.type_name not in _CHECKED
         )
-        self._row = 0
         self._squared_error = self._squared_size = 0.0
 
-    def pieces(self) -> Iterator[NDArray[Any]]:
-        """Rows as bytes where they are copied as they are, as float32 otherwise."""
+    def encode(self, rows: Rows) -> _Piece:
+        """Read a piece and encode it, or copy it as it is stored."""
         name = self.tensor.name
-        return self._source.stored(name) if self._copied else self._source.rows(name)
-
-    def encode(self, piece: NDArray[Any]) -> NDArray[np.uint8]:
-        """The bytes of a piece."""
         if self._copied:
-            return piece
+            return _Piece(self._source.stored(name, rows))
+        values = self._source.rows(name, rows)
         try:
-            coded = self._coded(piece)
+            coded = self._coded(values)
         except EdgeqError as error:
-            piece = self._repaired(piece, error)
-            coded = self._coded(piece)
-        self._row += len(piece)
+            values = self._repaired(values, rows[0], error)
+            coded = self._coded(values)
         if self._options.measure_error and self.tensor.type_name != "F32":
-            self._measure(piece, coded)
-        return coded
+            return self._measured(values, coded)
+        return _Piece(coded)
+
+    def take(self, piece: _Piece, writer: GGUFWriter | SplitGGUFWriter) -> None:
+        """Write the next piece."""
+        writer.write_rows(self.tensor.name, piece.coded)
+        self._squared_error += piece.squared_error
+        self._squared_size += piece.squared_size
 
     def _coded(self, values: Floats) -> NDArray[np.uint8]:
         from edgeq.kernels_cpu.encode import encode
 
         importance = (self._options.importance or {}).get(self.tensor.name)
-        return encode(self.tensor.type_name, values, importance, self._isa, self._options.effort)
+        return encode(self.tensor.type_name, values, importance, instruction_set(), self._options.effort)
 
-    def _repaired(self, piece: Floats, error: EdgeqError) -> Floats:
-        """The piece with zeros for NaN and infinity, where the user wants that; raises InputError otherwise."""
-        finite = np.isfinite(piece)
+    def _repaired(self, values: Floats, first_row: int, error: EdgeqError) -> Floats:
+        """The values with zeros for NaN and infinity, where the user wants that; raises InputError otherwise."""
+        finite = np.isfinite(values)
         where = f"{self._source.where}: tensor {self.tensor.name}"
         if finite.all():
             raise InputError(f"{where}: {error}") from None
         if self._options.nan == "error":
-            row = self._row + int((~finite).any(axis=1).argmax())
+            row = first_row + int((~finite).any(axis=1).argmax())
             raise InputError(
                 f"{where}, row {row}: holds NaN or infinity; `edgeq quantize --nan zero` writes zeros there"
             ) from None
-        return np.where(finite, piece, np.float32(0))
+        return np.where(finite, values, np.float32(0))
 
-    def _measure(self, values: Floats, coded: NDArray[np.uint8]) -> None:
+    def _measured(self, values: Floats, coded: NDArray[np.uint8]) -> _Piece:
         from edgeq.kernels_cpu.decode import decode
 
-        difference = (decode(self.tensor.type_name, coded, values.shape[1], self._isa) - values).reshape(-1)
-        self._squared_error += float(np.dot(difference, difference))
-        self._squared_size += float(np.dot(values.reshape(-1), values.reshape(-1)))
+        decoded = decode(self.tensor.type_name, coded, values.shape[1], instruction_set())
+        difference, flat = (decoded - values).reshape(-1), values.reshape(-1)
+        return _Piece(coded, float(np.dot(difference, difference)), float(np.dot(flat, flat)))
 
     def result(self, planned: GGUFPlan) -> TensorResult:
         """What became of the tensor, once it is written."""

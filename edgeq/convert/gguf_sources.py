@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,11 +22,14 @@ Bytes = NDArray[np.uint8]
 Shape = tuple[int, ...]
 
 ROPE_FACTORS = "rope_freqs.weight"
-CHUNK_VALUES = 4 << 20  # rows are read, encoded and written this many values at a time (16 MB of float32)
+PIECE_VALUES = (
+    1 << 20
+)  # rows are read, encoded and written about this many values at a time (4 MB of float32)
+Rows = tuple[int, int]  # from the first row to before the last
 
 
 class RowSource(Protocol):
-    """A model whose tensors can be read a few rows at a time, in GGUF's names and row order."""
+    """A model whose tensors can be read a few rows at a time, by several threads, in GGUF's names and row order."""
 
     where: str  # the file or folder, for messages
     files: list[Path]  # GGUF files that are being read
@@ -40,11 +42,14 @@ class RowSource(Protocol):
     def stored_type(self, name: str) -> str | None:
         """The block type in which the tensor is stored, where its bytes could be copied; None otherwise."""
 
-    def stored(self, name: str) -> Iterator[Bytes]:
-        """The tensor's rows as they are stored, some at a time."""
+    def pieces(self, name: str) -> list[Rows]:
+        """Ranges of rows that make up the tensor, each a fit piece of work; a vector is one row."""
 
-    def rows(self, name: str) -> Iterator[Floats]:
-        """The tensor's rows as float32, some at a time; a vector is one row."""
+    def stored(self, name: str, rows: Rows) -> Bytes:
+        """One of its pieces as it is stored."""
+
+    def rows(self, name: str, rows: Rows) -> Floats:
+        """One of its pieces as float32."""
 
 
 class CheckpointRows:
@@ -79,28 +84,35 @@ class CheckpointRows:
     def stored_type(self, name: str) -> str | None:
         return None
 
-    def stored(self, name: str) -> Iterator[Bytes]:
+    def pieces(self, name: str) -> list[Rows]:
+        if name == ROPE_FACTORS or len(self.source.specs[name].shape) == 1:
+            return [(0, 1)]
+        n_rows, columns = self.source.specs[name].shape
+        return _pieces(n_rows, columns, self._head_rows(name))
+
+    def _head_rows(self, name: str) -> int:
+        """Rows that must stay together: those of a head change places inside it."""
+        spec = self.source.specs[name]
+        return spec.shape[0] // spec.rope_heads if spec.rope_heads else 1
+
+    def stored(self, name: str, rows: Rows) -> Bytes:
         raise AssertionError("a checkpoint has no block types")
 
-    def rows(self, name: str) -> Iterator[Floats]:
+    def rows(self, name: str, rows: Rows) -> Floats:
         source = self.source
         if name == ROPE_FACTORS:
             assert source.hp.rope is not None
-            yield np.asarray(source.hp.rope.factors, np.float32)[None]
-            return
+            return np.asarray(source.hp.rope.factors, np.float32)[None]
         spec = source.specs[name]
         if len(spec.shape) == 1:
             vector = source.array(name)
             order = interleaved_order(len(vector), spec.rope_heads) if spec.rope_heads else slice(None)
-            yield vector[order][None]
-            return
-        n_rows, columns = spec.shape
-        unit = n_rows // spec.rope_heads if spec.rope_heads else 1  # a head's rows change places inside it
-        step = max(1, CHUNK_VALUES // (columns * unit)) * unit
-        for start in range(0, n_rows, step):
-            rows = source.rows(name, start, min(n_rows, start + step))
-            source.release(name)  # pages that were read count as resident until they are let go
-            yield rows[interleaved_order(len(rows), len(rows) // unit)] if spec.rope_heads else rows
+            return np.asarray(vector[order][None])
+        values = source.rows(name, *rows)
+        source.release(name)  # pages that were read count as resident until they are let go
+        if not spec.rope_heads:
+            return values
+        return np.asarray(values[interleaved_order(len(values), len(values) // self._head_rows(name))])
 
 
 class GGUFRows:
@@ -139,21 +151,28 @@ class GGUFRows:
     def stored_type(self, name: str) -> str | None:
         return self.file.info(name).type_name
 
-    def stored(self, name: str) -> Iterator[Bytes]:
-        info = self.file.info(name)
-        rows = self.file.rows(name)
-        step = max(1, CHUNK_VALUES // max(1, info.columns))
-        for start in range(0, len(rows), step):
-            yield np.array(rows[start : start + step])
-            self.file.release(name)
+    def pieces(self, name: str) -> list[Rows]:
+        return _pieces(self.file.info(name).n_rows, self.file.info(name).columns)
 
-    def rows(self, name: str) -> Iterator[Floats]:
+    def stored(self, name: str, rows: Rows) -> Bytes:
+        stored = np.array(self.file.rows(name)[slice(*rows)])
+        self.file.release(name)
+        return stored
+
+    def rows(self, name: str, rows: Rows) -> Floats:
         from edgeq.devices.detect import instruction_set
         from edgeq.kernels_cpu.decode import decode
 
-        info, isa = self.file.info(name), instruction_set()
-        for rows in self.stored(name):
-            yield decode(info.type_name, rows, info.columns, isa)
+        info = self.file.info(name)
+        values = decode(info.type_name, self.file.rows(name)[slice(*rows)], info.columns, instruction_set())
+        self.file.release(name)
+        return values
+
+
+def _pieces(n_rows: int, columns: int, together: int = 1) -> list[Rows]:
+    """Ranges of about PIECE_VALUES values and a multiple of ``together`` rows."""
+    step = max(1, PIECE_VALUES // max(1, columns * together)) * together
+    return [(first, min(n_rows, first + step)) for first in range(0, n_rows, step)]
 
 
 def size_label(parameters: int) -> str:

@@ -1,46 +1,41 @@
-"""Reading, computing and writing at the same time: one piece ahead, one behind."""
+"""Working on several pieces at once and writing what comes of them in order."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
 U = TypeVar("U")
 
-_WAITING = 2  # results that may wait to be written
+_WAITING = 2  # results that may wait to be written, beside those being worked on
 
 
-def overlapped(pieces: Iterator[T], compute: Callable[[T], U], write: Callable[[U], None]) -> None:
-    """``for piece in pieces: write(compute(piece))``, reading and writing in threads of their own.
+def in_order(
+    pieces: Iterable[T],
+    work: Callable[[T], U],
+    write: Callable[[U], None],
+    workers: int,
+    initializer: Callable[[], None] = lambda: None,
+) -> None:
+    """``for piece in pieces: write(work(piece))`` with ``work`` on that many threads, each started by ``initializer``.
 
-    Computing stays on the caller's thread. Holds at most one piece read ahead and two results. An exception of any
-    of the three ends it and is raised; nothing is written after a write that failed.
+    ``pieces`` is read and ``write`` called on the caller's thread, in order. Memory holds ``workers + 2`` results at
+    most. The first exception, in the order of the pieces, ends it and is raised; nothing is written after it.
     """
-    failed = False
-
-    def write_unless_failed(value: U) -> None:
-        nonlocal failed
-        if failed:
-            return
+    with ThreadPoolExecutor(workers, "edgeq-piece", initializer) as pool:
+        waiting: deque[Future[U]] = deque()
+        rest = iter(pieces)
         try:
-            write(value)
+            for piece in islice(rest, workers + _WAITING):
+                waiting.append(pool.submit(work, piece))
+            while waiting:
+                write(waiting.popleft().result())
+                for piece in islice(rest, 1):
+                    waiting.append(pool.submit(work, piece))
         except BaseException:
-            failed = True
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-    with (
-        ThreadPoolExecutor(1, thread_name_prefix="edgeq-read") as reader,
-        ThreadPoolExecutor(1, thread_name_prefix="edgeq-write") as writer,
-    ):
-        writing: deque[Future[None]] = deque()
-        ahead = reader.submit(next, pieces, None)
-        while (piece := ahead.result()) is not None:
-            ahead = reader.submit(next, pieces, None)
-            while len(writing) >= _WAITING:
-                writing.popleft().result()
-            writing.append(writer.submit(write_unless_failed, compute(piece)))
-        while writing:
-            writing.popleft().result()

@@ -58,6 +58,13 @@ def test_many_callers_at_once():
         assert all(pool.map(work, range(40)))
 
 
+@pytest.mark.usefixtures("four_threads")
+def test_a_thread_can_stay_alone():
+    with ThreadPoolExecutor(1, initializer=threads.stay_on_this_thread) as pool:
+        assert pool.submit(threads.run, range, 8, threads.GRAIN_VALUES).result() == [range(8)]
+    assert len(threads.run(range, 8, threads.GRAIN_VALUES)) == 4  # the others as before
+
+
 def test_fewer_than_one_thread_is_refused():
     with pytest.raises(EdgeqError, match="at least 1"):
         threads.set_threads(0)

@@ -1,4 +1,4 @@
-"""Reading, computing and writing at the same time."""
+"""Working on several pieces at once, writing in order."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from edgeq.convert.overlap import overlapped
+from edgeq.convert.overlap import in_order
 
-AHEAD = 4  # one piece read, one computed, and what waits to be written
+WORKERS = 3
+IN_FLIGHT = WORKERS + 2
 
 
 class Broken(Exception):
@@ -27,59 +28,63 @@ def numbers(n: int, broken_at: int = -1) -> Iterator[int]:
 def test_order_is_kept():
     written: list[int] = []
 
-    def write(value: int) -> None:
+    def square(value: int) -> int:
         time.sleep(0.002 * (value % 3))
-        written.append(value)
+        return value * value
 
-    overlapped(numbers(40), lambda i: i * i, write)
+    in_order(numbers(40), square, written.append, WORKERS)
     assert written == [i * i for i in range(40)]
 
 
 def test_nothing_to_do():
     written: list[int] = []
-    overlapped(numbers(0), lambda i: i, written.append)
+    in_order(numbers(0), lambda i: i, written.append, WORKERS)
     assert written == []
 
 
-def test_computing_stays_on_the_callers_thread():
-    threads: dict[str, set[int]] = {"read": set(), "compute": set(), "write": set()}
+def test_work_is_done_by_the_workers_and_writing_by_the_caller():
+    together = threading.Barrier(WORKERS, timeout=10)  # passes only when all of them work at once
+    started, working, writing = [], set(), set()
 
-    def pieces() -> Iterator[int]:
-        for i in range(5):
-            threads["read"].add(threading.get_ident())
-            yield i
-
-    def compute(i: int) -> int:
-        threads["compute"].add(threading.get_ident())
+    def work(i: int) -> int:
+        working.add(threading.get_ident())
+        together.wait()
         return i
 
-    overlapped(pieces(), compute, lambda i: threads["write"].add(threading.get_ident()))
-    assert threads["compute"] == {threading.get_ident()}
-    assert [len(seen) for seen in threads.values()] == [1, 1, 1]
-    assert len(set.union(*threads.values())) == 3
+    in_order(
+        numbers(WORKERS),
+        work,
+        lambda i: writing.add(threading.get_ident()),
+        WORKERS,
+        lambda: started.append(threading.get_ident()),
+    )
+    assert writing == {threading.get_ident()}
+    assert len(working) == WORKERS
+    assert sorted(started) == sorted(working)
 
 
 @pytest.mark.parametrize("at", [0, 1, 7])
 def test_an_error_of_reading_is_raised(at: int):
     written: list[int] = []
     with pytest.raises(Broken):
-        overlapped(numbers(9, broken_at=at), lambda i: i, written.append)
-    assert written == list(range(at))
+        in_order(numbers(9, broken_at=at), lambda i: i, written.append, WORKERS)
+    assert written == list(range(at))[: len(written)]
 
 
 @pytest.mark.parametrize("at", [0, 1, 8])
-@pytest.mark.parametrize("stage", ["compute", "write"])
-def test_an_error_of_computing_or_writing_is_raised(stage: str, at: int):
+@pytest.mark.parametrize("stage", ["work", "write"])
+def test_the_first_error_in_order_is_raised(stage: str, at: int):
     written: list[int] = []
 
     def broken(i: int) -> int:
-        if i == at:
-            raise Broken
+        if i >= at:
+            raise Broken(i)
         return i
 
-    compute = broken if stage == "compute" else int
-    with pytest.raises(Broken):
-        overlapped(numbers(9), compute, lambda i: written.append(broken(i) if stage == "write" else i))
+    work = broken if stage == "work" else int
+    with pytest.raises(Broken) as raised:
+        in_order(numbers(9), work, lambda i: written.append(broken(i) if stage == "write" else i), WORKERS)
+    assert raised.value.args == (at,)
     assert written == list(range(at))  # nothing after what failed
 
 
@@ -98,6 +103,6 @@ def test_slow_writing_holds_reading_back():
         most = max(most, len(read) - len(written))
         written.append(i)
 
-    overlapped(pieces(), lambda i: i, write)
+    in_order(pieces(), lambda i: i, write, WORKERS)
     assert written == list(range(20))
-    assert 1 < most <= AHEAD
+    assert 1 < most <= IN_FLIGHT

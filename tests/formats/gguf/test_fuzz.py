@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
+import random
 import struct
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +122,32 @@ def test_every_cut_of_the_valid_file() -> None:
     content = valid_file()
     for length in range(1, len(content)):
         check(content[:length])
+
+
+def test_random_damage_for_a_while() -> None:
+    """Another seed each time, for ``FUZZ_SECONDS`` (CI: a minute)."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    rng, end = random.Random(seed), time.monotonic() + float(os.environ.get("FUZZ_SECONDS", "1"))
+    while time.monotonic() < end:
+        content = bytearray(valid_file())
+        for _ in range(rng.randint(1, 4)):
+            _damage(content, rng)
+        try:
+            check(bytes(content))
+        except BaseException as error:
+            error.add_note(f"seed {seed}; the file, in hexadecimal: {content.hex()}")
+            raise
+
+
+def _damage(content: bytearray, rng: random.Random) -> None:
+    at = rng.randrange(len(content) - 8)
+    match rng.randrange(4):
+        case 0:
+            content[at] = rng.randrange(256)
+        case 1:
+            struct.pack_into("<Q", content, at, rng.choice(MARKS))
+        case 2:
+            content[at : at + rng.randrange(64)] = rng.randbytes(rng.randrange(64))
+        case _:
+            start = rng.randrange(len(content))
+            content[at:at] = content[start : start + rng.randrange(200)]

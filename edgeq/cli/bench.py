@@ -1,0 +1,85 @@
+"""``edgeq bench``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from edgeq.cli._effort import EffortOption
+from edgeq.cli._output import JsonFlag, print_json, print_table, warn
+from edgeq.formats.effort import Effort
+
+
+def register(app: typer.Typer) -> None:
+    bench = typer.Typer(help="Time edgeq beside its peers on this machine.", no_args_is_help=True)
+    bench.command("codecs")(codecs)
+    app.add_typer(bench, name="bench")
+
+
+def codecs(
+    types: Annotated[
+        str, typer.Option(help="Block types, such as Q4_K,Q6_K; all that edgeq has without it.")
+    ] = "",
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the matrix of Gaussian values.")] = 1024,
+    columns: Annotated[int, typer.Option(min=1, help="Its columns.")] = 2048,
+    importance: Annotated[
+        bool, typer.Option("--importance", help="Encode under a random importance matrix.")
+    ] = False,
+    effort: EffortOption = Effort.ggml,
+    threads: Annotated[
+        int, typer.Option("--threads", "-t", min=0, help="Threads of both sides; 0 is all cores.")
+    ] = 0,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns that each side takes; medians count.")] = 5,
+    as_json: JsonFlag = False,
+) -> None:
+    """Encoders and decoders of GGUF's block types: speed and error beside ggml's, on as many threads.
+
+    The sides take turns. Without llama-cpp-python, encoding has no peer; decoding has writing floats to memory.
+
+    **Example**
+
+    `edgeq bench codecs --types Q4_K,Q6_K --effort normal`
+    """
+    from edgeq.bench.codecs import Options, measure
+    from edgeq.devices.cpu import usable_cores
+    from edgeq.devices.detect import instruction_set
+    from edgeq.kernels_cpu.threads import get_threads, set_threads
+    from edgeq.runtimes import ggml
+
+    set_threads(threads or usable_cores())
+    if ggml.library() is None:
+        warn("llama-cpp-python is not installed: encoding is timed without a peer")
+    figures = list(measure(Options(_known(types), rows, columns, importance, effort, repeats)))
+    if as_json:
+        conditions = {"threads": get_threads(), "instruction_set": instruction_set().name}
+        asked = {"rows": rows, "columns": columns, "importance": importance, "effort": effort.value}
+        print_json({**conditions, **asked, "figures": [asdict(f) for f in figures]})
+        return
+    cells = [
+        (
+            f.type_name,
+            f.operation,
+            f"{f.rate:.0f}",
+            "-" if f.peer_rate is None else f"{f.peer_rate:.0f}",
+            "-" if f.ratio is None else f"{f.ratio:.2f}",
+            f.peer,
+            "" if f.error is None else f"{f.error:.4f}",
+            "" if f.same_bytes is None else ("yes" if f.same_bytes else "no"),
+        )
+        for f in figures
+    ]
+    print(f"million values a second, {get_threads()} threads, {instruction_set().name}")
+    header = ("type", "operation", "edgeq", "peer", "ratio", "peer is", "error / peer's", "same bytes")
+    print_table(header, cells, right=(2, 3, 4, 6))
+
+
+def _known(types: str) -> list[str]:
+    from edgeq.errors import EdgeqError, UsageError
+    from edgeq.formats.blocks import by_name
+
+    try:
+        return [by_name(name.strip()).name for name in types.split(",") if name.strip()]
+    except EdgeqError as error:
+        raise UsageError(f"--types {error}") from None
