@@ -34,7 +34,7 @@ class NVFP4(DecodeOnly):
     def decode_blocks(cls, blocks: Bytes) -> Floats:
         block = blocks.view(_FIELDS)[:, 0]
         codes = unpack_nibbles(block["qs"])
-        return np.asarray(_HALF_SCALES[block["d"]][..., None] * LEVELS[codes]).reshape(len(blocks), -1)
+        return np.asarray(HALF_SCALES[block["d"]][..., None] * LEVELS[codes]).reshape(len(blocks), -1)
 
 
 def _half_scales() -> Floats:
@@ -49,6 +49,6 @@ def _half_scales() -> Floats:
     return np.where(byte == 0x7F, 0, values).astype(np.float32)
 
 
-_HALF_SCALES = _half_scales()
+HALF_SCALES = _half_scales()
 
 assert _FIELDS.itemsize == NVFP4.block_bytes

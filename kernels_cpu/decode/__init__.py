@@ -20,9 +20,7 @@ def decode(block_type_name: str, rows: Bytes, columns: int, isa: Isa = PORTABLE)
     """Decode uint8 ``[n, row_bytes]`` to float32 ``[n, columns]``; raises EdgeqError as the plain codec does.
 
     ``isa`` is the CPU's (``devices.detect.instruction_set``). Contiguous rows (read-only and memory-mapped
-    ones too) are not copied. Types without a module in this folder are decoded by the plain codec: F32, where
-    that is a copy, and those that edgeq only reads, at some 150 Mvalues/s. (Python threads do not help the
-    latter: NumPy's fancy indexing holds the GIL.)
+    ones too) are not copied. F32 has no module in this folder: the plain codec copies it.
     """
     block_type = by_name(block_type_name)
     module = kernels(__name__, block_type_name)

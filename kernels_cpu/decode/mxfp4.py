@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgeq.formats.blocks.mxfp4 import LEVELS
 from edgeq.kernels_cpu.jit import kernel
-
-LEVELS = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
 
 
 @kernel

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from edgeq.kernels_cpu.decode.mxfp4 import LEVELS, half_power_of_two
+from edgeq.formats.blocks.mxfp4 import LEVELS
+from edgeq.kernels_cpu.decode.mxfp4 import half_power_of_two
 from edgeq.kernels_cpu.encode.rounding import shift_codes, store_nibbles
 from edgeq.kernels_cpu.jit import kernel
 from edgeq.kernels_cpu.scalar import ZERO
