@@ -23,8 +23,3 @@ EPSILON_KEYS = {
 def is_model(file: GGUFFile) -> bool:
     """False for what says to be something else: an adapter, an importance matrix, a vision projector."""
     return file.metadata.get(TYPE, "model") == "model"
-
-
-def is_shard(file: GGUFFile) -> bool:
-    count = file.metadata.get("split.count", 0)
-    return isinstance(count, int) and count > 1

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
-from edgeq.inspection.about import ARCHITECTURE, BLOCK, CONVERT, EPSILON_KEYS, is_model, is_shard
+from edgeq.inspection.about import ARCHITECTURE, BLOCK, CONVERT, EPSILON_KEYS, is_model
 from edgeq.inspection.findings import Finding, error, note, warning
 
 _FILE_TYPE = "general.file_type"
@@ -33,12 +33,11 @@ def layout_findings(file: GGUFFile) -> Iterator[Finding]:
     architecture = file.metadata.get(ARCHITECTURE)
     if not is_model(file) or not isinstance(architecture, str) or not file.tensors:
         return
-    if not is_shard(file):
-        yield from _blocks(file, architecture)
-        yield from _embedding(file, architecture)
-        if architecture in EPSILON_KEYS:
-            yield from _uneven_blocks(file)
-            yield from _strange_tensors(file)
+    yield from _blocks(file, architecture)
+    yield from _embedding(file, architecture)
+    if architecture in EPSILON_KEYS:
+        yield from _uneven_blocks(file)
+        yield from _strange_tensors(file)
     yield from _file_type(file)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.formats.gguf.types import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, TENSOR_TYPES, ValueType
-from edgeq.inspection.about import ARCHITECTURE, CONVERT, EPSILON_KEYS, TYPE, is_model, is_shard
+from edgeq.inspection.about import ARCHITECTURE, CONVERT, EPSILON_KEYS, TYPE, is_model
 from edgeq.inspection.findings import Finding, error, note, warning
 
 _QUANTIZATION_VERSION = "general.quantization_version"
@@ -24,11 +24,6 @@ def metadata_findings(file: GGUFFile) -> Iterator[Finding]:
     if not is_model(file):
         yield note(TYPE, f"is {file.metadata[TYPE]!r}: the rules for models were not applied")
         return
-    if is_shard(file):
-        what = "is one file of a split model: what the others hold was not checked"
-        yield note("split.count", what, "check each of them, or join them first (llama-gguf-split --merge)")
-        if file.metadata.get("split.no") != 0:  # only the first has the model's metadata
-            return
     yield from _quantization_version(file)
     architecture = file.metadata.get(ARCHITECTURE)
     if not isinstance(architecture, str) or not architecture:

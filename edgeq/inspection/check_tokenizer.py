@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from edgeq.formats.gguf.reader import GGUFFile
-from edgeq.inspection.about import ARCHITECTURE, is_model, is_shard
+from edgeq.inspection.about import ARCHITECTURE, is_model
 from edgeq.inspection.findings import Finding, error, warning
 
 _PREFIX = "tokenizer.ggml."
@@ -23,8 +23,7 @@ def tokenizer_findings(file: GGUFFile) -> Iterator[Finding]:
     model = file.metadata.get(_MODEL)
     tokens = file.metadata.get(_TOKENS)
     if model is None:
-        if not is_shard(file):
-            yield error(_MODEL, "is missing, and llama.cpp does not load the model without it", _CONVERT)
+        yield error(_MODEL, "is missing, and llama.cpp does not load the model without it", _CONVERT)
     elif model in _NO_VOCABULARY:
         return
     elif not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeq.errors import FormatError
-from edgeq.formats.gguf.reader import GGUFFile
+from edgeq.formats.gguf.split import open_gguf
 from edgeq.inspection.check_layout import layout_findings
 from edgeq.inspection.check_metadata import metadata_findings
 from edgeq.inspection.check_tensors import tensor_findings
@@ -19,13 +19,15 @@ _ORDER = list(Severity)
 
 
 def check_gguf(path: Path, progress: Progress) -> list[Finding]:
-    """Everything that is wrong with a GGUF file, errors first; raises EdgeqError where it cannot be opened.
+    """Everything that is wrong with a GGUF file, or all shards of a split one, errors first.
+
+    Raises EdgeqError where it cannot be opened or a shard is missing.
 
     The reader enforces the structure (each rule of ``gguf_init_from_reader``, see ``formats.gguf.parse``) and
     stops at the first breach: nothing behind it can be trusted, so that is then the only finding.
     """
     try:
-        file = GGUFFile.open(path)
+        file = open_gguf(path)
     except FormatError as breach:
         return [error("file", breach.problem, breach.remedy)]
     with file:

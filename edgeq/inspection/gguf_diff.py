@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgeq.formats.blocks import by_id
 from edgeq.formats.gguf.reader import GGUFFile, TensorInfo
+from edgeq.formats.gguf.split import open_gguf
 from edgeq.formats.gguf.types import TENSOR_TYPES, Value
 from edgeq.inspection.overview import shortened
 from edgeq.inspection.stream import Progress, pieces
@@ -20,14 +21,14 @@ _PLAIN = {"F64": "<f8", "I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8"}  
 
 
 def diff_gguf(a: Path, b: Path, progress: Progress) -> dict[str, Any]:
-    """Compare file ``b`` with ``a``, which is the reference; raises EdgeqError where one cannot be read.
+    """Compare ``b`` with ``a``, the reference; a shard stands for its whole model. Raises EdgeqError as open_gguf does.
 
     ``tensors.common`` is sorted worst first. Its ``relative_rmse`` is sqrt(sum((b - a)²) / sum(a²)), infinite
     where a is all zeros and b is not; it and ``max_abs`` are None where the bytes differ and a type cannot be
     decoded (``comparable`` is then false). Values that are NaN or infinite in either file are left out and
     counted in ``not_finite``.
     """
-    with GGUFFile.open(a) as one, GGUFFile.open(b) as two:
+    with open_gguf(a) as one, open_gguf(b) as two:
         metadata = _metadata(one, two)
         tensors = _tensors(one, two, progress)
     same = not any(metadata.values()) and not any(tensors[k] for k in ("added", "removed", "reshaped"))

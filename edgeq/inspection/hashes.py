@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from edgeq.formats.gguf.reader import GGUFFile
+from edgeq.formats.gguf.split import open_gguf
 from edgeq.inspection.stream import Progress, pieces
 
 
 def tensor_hashes(path: Path, progress: Progress) -> dict[str, str]:
     """Tensor name → SHA-256 of its bytes in hexadecimal, in the file's order; raises EdgeqError."""
     hashes: dict[str, str] = {}
-    with GGUFFile.open(path) as file:
+    with open_gguf(path) as file:
         total = sum(tensor.nbytes for tensor in file.tensors.values())
         done = 0
         for tensor in file.tensors.values():

@@ -38,6 +38,26 @@ def test_sha256(edgeq, exported):
     assert all(sha in table for sha in found.values())
 
 
+def test_shards_stand_for_their_model(edgeq, exported, tmp_path):
+    """Hashes and differences of a split model are those of the file it was made from."""
+    out = tmp_path / "split.gguf"
+    done = edgeq(
+        "quantize", exported.gguf, "-o", out, "-q", "Q4_K_M", "--allow-requantize", "--effort", "ggml"
+    )
+    assert done.code == 0, done.err
+    split = ("quantize", exported.gguf, "-o", tmp_path / "s.gguf", "-q", "Q4_K_M", "--allow-requantize")
+    done = edgeq(*split, "--effort", "ggml", "--split-max-size", "2M", "--json")
+    shards = json.loads(done.out)["files"]
+    assert len(shards) > 1
+    hashes = [
+        {t["name"]: t["sha256"] for t in json.loads(edgeq("inspect", p, "--sha256", "--json").out)["tensors"]}
+        for p in (out, *shards)
+    ]
+    assert all(found == hashes[0] for found in hashes)
+    found = json.loads(edgeq("inspect", out, "--diff", shards[-1], "--json").out)
+    assert found["same_content"]
+
+
 def test_no_hashes_unasked(edgeq, good):
     assert "sha256" not in edgeq("inspect", good, "--json").out
 

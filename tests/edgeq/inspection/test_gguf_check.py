@@ -349,13 +349,38 @@ def test_byte_pairs(found):
 # Files that are no whole models.
 
 
-def test_part_of_a_split_model(tmp_path):
-    pairs = {"split.no": 1, "split.count": 3, "split.tensors.count": 20}
-    made = {"blk.1.ffn_down.weight": ("F32", np.ones((2, 2), np.float32))}
-    path = tmp_path / "part.gguf"
-    _one(_check(tiny_gguf.write(path, pairs, made)), "note", "split.count")
-    first = tiny_gguf.metadata() | {"split.no": 0, "split.count": 3, "general.file_type": 0}
-    _one(_check(tiny_gguf.write(path, first, made)), "note", "split.count")
+def _split(tmp_path, **changed) -> list[Path]:
+    """The tiny llama in two shards; ``changed`` replaces tensors."""
+    made = list((tiny_gguf.tensors() | changed).items())
+    half = len(made) // 2
+    keys = {
+        "split.count": Typed(2, ValueType.UINT16),
+        "split.tensors.count": Typed(len(made), ValueType.INT32),
+    }
+    pairs = [tiny_gguf.metadata(), {}]
+    return [
+        tiny_gguf.write(
+            tmp_path / f"m-0000{i + 1}-of-00002.gguf",
+            pairs[i] | {"split.no": Typed(i, ValueType.UINT16)} | keys,
+            dict(made[:half] if i == 0 else made[half:]),
+        )
+        for i in range(2)
+    ]
+
+
+def test_a_split_model_is_checked_as_a_whole(tmp_path):
+    first, second = _split(tmp_path)
+    assert _check(first) == _check(second) == []
+    broken = np.full((2, 32), np.nan, np.float32).view(np.uint8)
+    first, _ = _split(tmp_path, **{"blk.1.attn_q.weight": ("F32", broken)})  # the other one holds it
+    assert ("error", "blk.1.attn_q.weight") in {(severity, where) for severity, where, _ in _check(first)}
+
+
+def test_a_missing_shard(tmp_path):
+    first, second = _split(tmp_path)
+    second.unlink()
+    with pytest.raises(EdgeqError, match="1 of its 2 shards are missing"):
+        _check(first)
 
 
 def test_something_else_than_a_model(tmp_path):
