@@ -548,7 +548,9 @@ def test_unknown_quant(refused, tinylm, tmp_path, to, quant):
 @pytest.mark.parametrize(
     "options",
     [("--percentile", 99.9), ("--percentile", "nan", "--to", "onnx", "-q", "int8"), ("--full-range",),
-     ("--percentile", 200, "--to", "onnx", "-q", "int8")],
+     ("--percentile", 200, "--to", "onnx", "-q", "int8"), ("--effort", "best", "--to", "onnx", "-q", "int8"),
+     ("--imatrix", "x.gguf", "--to", "onnx", "-q", "int8"),
+     ("--tensor-type", "x=Q8_0", "--to", "onnx", "-q", "int8"), ("--tensor-type", "ffn_down=Q9")],
     ids=str,
 )  # fmt: skip
 def test_options_that_do_not_go_together(refused, tinylm, tmp_path, options):
