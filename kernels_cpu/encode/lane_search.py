@@ -53,12 +53,28 @@ def _sums(wide, x, weights, codes):
 
 
 @helper
-def _error(wide, x, weights, codes, scale, low):
+def _squared_error(wide, x, weights, codes, scale, low):
     error = simd.splat(wide, ZERO)
     for i in range(x.shape[0]):
         difference = scale * load(wide, codes, i) + low - load(wide, x, i)
         error += load(wide, weights, i) * (difference * difference)
     return error
+
+
+@helper
+def _absolute_error(wide, x, weights, codes, scale, low):
+    error = simd.splat(wide, ZERO)
+    for i in range(x.shape[0]):
+        difference = scale * load(wide, codes, i) + low - load(wide, x, i)
+        error += load(wide, weights, i) * abs(difference)
+    return error
+
+
+@helper
+def _error(wide, x, weights, codes, scale, low, absolute):
+    if absolute:
+        return _absolute_error(wide, x, weights, codes, scale, low)
+    return _squared_error(wide, x, weights, codes, scale, low)
 
 
 @helper
@@ -78,10 +94,11 @@ def _range_and_sums(wide, x, weights):
 
 
 @helper
-def search_scale_and_min(wide, x, weights, codes, nmax, search, found):
+def search_scale_and_min(wide, x, weights, codes, nmax, search, absolute, found):
     """Scale and min ≥ 0 of x ≈ scale · code − min, code 0..nmax, for the tiles x and weights.
 
-    ``search`` is the first inverse scale, the step and the number of steps. ``found`` gets four vectors:
+    ``search`` is the first inverse scale, the step and the number of steps; ``absolute`` compares absolute
+    instead of squared errors. ``found`` gets four vectors:
     scale, min, and the inverse scale and minimum that round x to the best codes. ``codes`` is scratch like x.
     Twin of ``search_scale_and_min`` (``make_qkx2_quants``).
     """
@@ -94,7 +111,7 @@ def search_scale_and_min(wide, x, weights, codes, nmax, search, found):
     inverse = top / (high - low)
     scale = _ONE / inverse
     _round_wrapping(wide, x, inverse, low, nmax, codes)
-    error = _error(wide, x, weights, codes, scale, low)
+    error = _error(wide, x, weights, codes, scale, low, absolute)
     best_inverse, best_low = inverse, low
     for i in range(steps + 1):
         inverse = (first + step * np.float32(i) + top) / (high - low)  # low moves: ggml's quirk
@@ -111,7 +128,7 @@ def search_scale_and_min(wide, x, weights, codes, nmax, search, found):
         if simd.any_of(clipped):
             trial_low = simd.select(clipped, ZERO, trial_low)
             trial_scale = simd.select(clipped, sum_xl / sum_l2, trial_scale)
-        trial_error = _error(wide, x, weights, codes, trial_scale, trial_low)
+        trial_error = _error(wide, x, weights, codes, trial_scale, trial_low, absolute)
         better = (determinant > ZERO) & (trial_error < error)
         error = simd.select(better, trial_error, error)
         scale = simd.select(better, trial_scale, scale)
