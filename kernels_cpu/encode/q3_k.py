@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.kernels_cpu import simd
-from edgeq.kernels_cpu.encode.lane_moves import move_codes, start_codes, would_move
-from edgeq.kernels_cpu.encode.lane_search import search_symmetric_scale
+from edgeq.kernels_cpu.encode.lane_search import search_symmetric_scale, signed_peak
 from edgeq.kernels_cpu.encode.lane_weights import importance_weights, sum_of_squares
+from edgeq.kernels_cpu.encode.moves import moved_codes, search_by_moves
 from edgeq.kernels_cpu.encode.tiles import (
     REGISTERS,
     block_addresses,
@@ -36,42 +36,9 @@ _INFINITY = np.float32(np.inf)
 
 
 @helper
-def _search(isa, wide, values, first, last, tiles, found, moved, pending):
-    """Scales of the 16 sub-blocks, weighted by x²; ``found`` is ``[16, 2, lanes]``.
-
-    Returns how many sub-blocks had codes that moved; ``pending`` gets their numbers (sub · lanes + lane),
-    as many to a tile of ``moved`` as there are lanes, in which their codes are.
-    """
-    tile, codes = tiles[0], tiles[1]
-    lanes = simd.lanes_of(wide)
-    addresses, gathered = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
-    block_addresses(values, first, last, 256, last, addresses)
-    count = 0
-    for sub in range(16):
-        load_tile(isa, addresses, 16 * sub, tile)
-        sum_lx, sum_l2 = start_codes(wide, tile, codes, _NMAX, found[sub])
-        bits = simd.mask_bits(would_move(wide, tile, codes, _NMAX, sum_lx, sum_l2))
-        for lane in range(lanes):
-            pending[count] = sub * lanes + lane
-            count += (bits >> lane) & 1
-    for start in range(0, count, lanes):
-        for lane in range(lanes):
-            number = pending[min(start + lane, count - 1)]
-            gathered[lane] = addresses[number % lanes] + 64 * (number // lanes)
-        load_tile(isa, gathered, 0, tile)
-        codes = moved[start // lanes]
-        sum_lx, sum_l2 = start_codes(wide, tile, codes, _NMAX, tiles[2])
-        scale = move_codes(wide, tile, codes, _NMAX, sum_lx, sum_l2)
-        for lane in range(min(lanes, count - start)):
-            number = pending[start + lane]
-            found[number // lanes, 0, number % lanes] = simd.lane(scale, lane)
-    return count
-
-
-@helper
-def _search_weighted(isa, wide, values, importance, first, last, tiles, found, totals):
-    """The same under importance; the weights' sums go into totals ``[16, lanes]``."""
-    tile, weights, weighted = tiles[0], tiles[1], tiles[2]
+def _search_weighted(isa, wide, values, importance, first, last, tiles, scales, starts, totals):
+    """Scales ``[16, lanes]`` of the sub-blocks, their inverses in starts[:, 0], and the sums of weights."""
+    tile, weights, weighted, found = tiles[0], tiles[1], tiles[2], tiles[3]
     addresses, importances = np.empty(tile.shape[1], np.int64), np.empty(tile.shape[1], np.int64)
     block_addresses(values, first, last, 256, last, addresses)
     block_addresses(importance, first, last, 256, importance.size // 256, importances)
@@ -82,52 +49,47 @@ def _search_weighted(isa, wide, values, importance, first, last, tiles, found, t
         store(wide, totals, sub, importance_weights(wide, tile, sigma2, weights))
         for i in range(16):
             store(wide, weighted, i, load(wide, weights, i) * load(wide, tile, i))
-        search_symmetric_scale(wide, tile, weights, weighted, _NMAX, found[sub])
+        search_symmetric_scale(wide, tile, weights, weighted, _NMAX, found)
+        store(wide, scales, sub, load(wide, found, 0))
+        store(wide, starts[sub], 0, load(wide, found, 1))
 
 
 @helper
-def _all_finite(wide, found):
+def _all_finite(wide, scales):
     finite = simd.splat(wide, ZERO) == ZERO
     for sub in range(16):
-        finite = finite & (abs(load(wide, found[sub], 0)) < _INFINITY)
+        finite = finite & (abs(load(wide, scales, sub)) < _INFINITY)
     return simd.all_of(finite)
 
 
 @helper
-def _round_scales(wide, found, scale_codes):
+def _round_scales(wide, scales, codes):
     """Codes −32..31 (int32 ``[16, lanes]``) by the largest scale of each lane; returns their scale."""
-    peak, magnitude = simd.splat(wide, ZERO), simd.splat(wide, ZERO)
-    for sub in range(16):
-        scale = load(wide, found[sub], 0)
-        larger = abs(scale) > magnitude
-        peak = simd.select(larger, scale, peak)
-        magnitude = simd.select(larger, abs(scale), magnitude)
+    peak = signed_peak(wide, scales)
     zero = peak == ZERO
     inverse = _LEVELS / peak
-    _store_scale_codes(wide, found, inverse, zero, scale_codes)
+    _store_scale_codes(wide, scales, inverse, zero, codes)
     return simd.select(zero, ZERO, _ONE / inverse)
 
 
 @helper
-def _fit_scales(wide, found, totals, tiles, scale_codes):
+def _fit_scales(wide, scales, totals, tiles, codes):
     """The same by least squares weighted by totals ``[16, lanes]``."""
-    scales, weighted, best = tiles[0], tiles[1], tiles[2]
+    weighted, best = tiles[0], tiles[1]
     for sub in range(16):
-        scale = load(wide, found[sub], 0)
-        store(wide, scales, sub, scale)
-        store(wide, weighted, sub, load(wide, totals, sub) * scale)
+        store(wide, weighted, sub, load(wide, totals, sub) * load(wide, scales, sub))
     search_symmetric_scale(wide, scales, totals, weighted, _SCALE_NMAX, best)
     inverse = load(wide, best, 1)
-    _store_scale_codes(wide, found, inverse, inverse == ZERO, scale_codes)
+    _store_scale_codes(wide, scales, inverse, inverse == ZERO, codes)
     return load(wide, best, 0)
 
 
 @helper
-def _store_scale_codes(wide, found, inverse, zero, scale_codes):
+def _store_scale_codes(wide, scales, inverse, zero, codes):
     for sub in range(16):
-        code = simd.nearest(inverse * load(wide, found[sub], 0))
+        code = simd.nearest(inverse * load(wide, scales, sub))
         code = simd.minimum(simd.maximum(code, -_SCALE_NMAX), _SCALE_NMAX - 1)
-        store(wide, scale_codes, sub, simd.select(zero, -_SCALE_NMAX, code))
+        store(wide, codes, sub, simd.select(zero, -_SCALE_NMAX, code))
 
 
 @helper
@@ -141,38 +103,33 @@ def _decode_scales(wide, d, scale_codes, halves, scales):
 
 
 @helper
-def _searched_codes(sub, lane, value, found, moved, pending, count, codes):
-    """The codes of the search, for a sub-block whose scale is stored as zero."""
-    lanes = found.shape[2]
-    for i in range(count):
-        if pending[i] == sub * lanes + lane:
-            for k in range(16):
-                codes[16 * sub + k] = np.uint8(np.int64(moved[i // lanes, k, i % lanes]) + _NMAX)
-            return
-    inverse = found[sub, 1, lane]
-    code = simd.nearest(value * inverse) if inverse != ZERO else simd.nearest(value * ZERO) - _NMAX
-    code = simd.minimum(simd.maximum(code, -_NMAX), _NMAX - 1) + _NMAX
-    simd.store(simd.address(codes) + 16 * sub, simd.to_uint8(code))
+def _searched_codes(sixteen, at, start):
+    """The codes of the search (0 is −nmax) for the sub-block at an address, whose scale is stored as zero."""
+    if start[0] == ZERO:
+        return simd.splat(sixteen, -_NMAX)
+    if start[2] == ZERO:
+        code = simd.nearest(simd.load(sixteen, at) * start[0])
+        return simd.minimum(simd.maximum(code, -_NMAX), _NMAX - 1)
+    codes, _, _ = moved_codes(sixteen, at, start[0], start[1], start[2], _NMAX)
+    return simd.to_int32(codes)
 
 
 @helper
-def _round_codes(isa, values, b, lane, scales, found, moved, pending, count, codes):
-    """Codes 0..7 (uint8 ``[256]``) of super-block b with the scales as stored, or else the search's."""
-    sixteen = simd.resized(isa, 16)
-    x, out = simd.address(values) + 1024 * b, simd.address(codes)
+def _round_codes(sixteen, x, lane, scales, starts, codes):
+    """Codes 0..7 (uint8) of the super-block at an address with the scales as stored."""
     for sub in range(16):
-        value, scale = simd.load(sixteen, x + 64 * sub), scales[sub, lane]
+        scale, at = scales[sub, lane], x + 64 * sub
         if scale == ZERO:
-            _searched_codes(sub, lane, value, found, moved, pending, count, codes)
-            continue
-        code = simd.nearest(value / scale)
-        code = simd.minimum(simd.maximum(code, -_NMAX), _NMAX - 1) + _NMAX
-        simd.store(out + 16 * sub, simd.to_uint8(code))
+            code = _searched_codes(sixteen, at, starts[sub, :, lane])
+        else:
+            code = simd.nearest(simd.load(sixteen, at) / scale)
+            code = simd.minimum(simd.maximum(code, -_NMAX), _NMAX - 1)
+        simd.store(simd.address(codes) + 16 * sub, simd.to_uint8(code + _NMAX))
 
 
 @helper
 def _store_scales(scale_codes, lane, block):
-    """The packed scales and d of one lane's super-block."""
+    """The packed scales of one lane's super-block."""
     for j in range(4):
         high = 0
         for k in range(4):
@@ -184,12 +141,13 @@ def _store_scales(scale_codes, lane, block):
 
 
 @helper
-def _finish(isa, wide, values, first, last, d, memory, count, out):
-    _, found, moved, pending, _, scale_codes, halves, scales, codes = memory
-    fine = _all_finite(wide, found) & _decode_scales(wide, d, scale_codes, halves, scales)
+def _finish(isa, wide, values, first, last, d, memory, out):
+    _, scales, starts, _, _, scale_codes, halves, codes = memory
+    sixteen = simd.resized(isa, 16)
+    fine = _all_finite(wide, scales) & _decode_scales(wide, d, scale_codes, halves, scales)
     for lane in range(min(simd.lanes_of(wide), last - first)):
         block = out[first + lane]
-        _round_codes(isa, values, first + lane, lane, scales, found, moved, pending, count, codes)
+        _round_codes(sixteen, simd.address(values) + 1024 * (first + lane), lane, scales, starts, codes)
         store_third_bits(isa, codes, simd.address(block))
         store_two_bits(isa, codes, simd.address(block) + 32)
         _store_scales(scale_codes, lane, block)
@@ -199,13 +157,13 @@ def _finish(isa, wide, values, first, last, d, memory, count, out):
 
 @helper
 def _scratch(wide):
-    """Tiles, search results, moved codes and whose, totals, scale codes, halves, decoded scales, codes."""
+    """Tiles, scales, what the search started from, weights, a list, scale codes, halves, codes."""
     lanes = simd.lanes_of(wide)
-    tiles, found = vectors(wide, 48).reshape(3, 16, lanes), vectors(wide, 32).reshape(16, 2, lanes)
-    moved, pending = vectors(wide, 256).reshape(16, 16, lanes), np.empty(16 * lanes + 1, np.int64)
+    tiles, starts = vectors(wide, 64).reshape(4, 16, lanes), vectors(wide, 48).reshape(16, 3, lanes)
+    starts[:] = ZERO
+    listed = np.empty(16 * lanes + 1, np.int32)
     scale_codes, halves = np.empty((16, lanes), np.int32), np.empty((1, lanes), np.int32)
-    totals, scales, codes = vectors(wide, 16), vectors(wide, 16), np.empty(256, np.uint8)
-    return tiles, found, moved, pending, totals, scale_codes, halves, scales, codes
+    return tiles, vectors(wide, 16), starts, vectors(wide, 16), listed, scale_codes, halves, np.empty(256, np.uint8)
 
 
 @kernel
@@ -213,12 +171,14 @@ def encode_blocks(first, last, values, out, isa):
     """Blocks first..last of float32 ``[n, 256]``, weighted by x²; False when a scale overflows float16."""
     wide = simd.widened(isa, REGISTERS)
     memory = _scratch(wide)
-    tiles, found, moved, pending, _, scale_codes, _, _, _ = memory
+    tiles, scales, starts, _, listed, scale_codes, _, _ = memory
+    addresses = np.empty(simd.lanes_of(wide), np.int64)
     fine = True
     for b in range(first, last, simd.lanes_of(wide)):
-        count = _search(isa, wide, values, b, last, tiles, found, moved, pending)
-        d = _round_scales(wide, found, scale_codes)
-        fine &= _finish(isa, wide, values, b, last, d, memory, count, out)
+        block_addresses(values, b, last, 256, last, addresses)
+        search_by_moves(isa, wide, addresses, _NMAX, tiles, scales, starts, listed)
+        d = _round_scales(wide, scales, scale_codes)
+        fine &= _finish(isa, wide, values, b, last, d, memory, out)
     return fine
 
 
@@ -227,12 +187,12 @@ def encode_rows(first, last, values, importance, out, isa):
     """Rows first..last of float32 ``[rows, columns]`` under importance ``[columns]``."""
     wide = simd.widened(isa, REGISTERS)
     memory = _scratch(wide)
-    tiles, found, _, _, totals, scale_codes, _, _, _ = memory
+    tiles, scales, starts, totals, _, scale_codes, _, _ = memory
     each = importance.size // 256
     flat, blocks = values.reshape(-1, 256), out.reshape(-1, 110)
     fine = True
     for b in range(first * each, last * each, simd.lanes_of(wide)):
-        _search_weighted(isa, wide, flat, importance, b, last * each, tiles, found, totals)
-        d = _fit_scales(wide, found, totals, tiles, scale_codes)
-        fine &= _finish(isa, wide, flat, b, last * each, d, memory, 0, blocks)
+        _search_weighted(isa, wide, flat, importance, b, last * each, tiles, scales, starts, totals)
+        d = _fit_scales(wide, scales, totals, tiles, scale_codes)
+        fine &= _finish(isa, wide, flat, b, last * each, d, memory, blocks)
     return fine

@@ -45,6 +45,9 @@ def load_tile(isa, addresses, offset, tile):
         for i in range(0, count, n):
             at = out + 4 * (i * lanes + lane)
             simd.transpose(isa, pointers + 8 * lane, 4 * (offset + i), at, 4 * lanes)
+    for i in range(0, count, 16):
+        for lane in range(lanes):
+            simd.prefetch(addresses[lane] + 4 * (offset + i) + 1024 * lanes)
 
 
 @helper
