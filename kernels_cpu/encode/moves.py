@@ -1,8 +1,8 @@
 """The search of Q3_K without importance: twin of ``search_by_moves``, same bytes.
 
-Four of five sub-blocks keep the codes they start with. Which do, is found out with one sub-block per lane: as
-long as nothing moves, the sums stay, so that all moves can be tried independently. In each of the others a
-vector tries all moves together too, makes the first that helps, and tries again.
+Most sub-blocks keep the codes they start with. Which do, is found out with one sub-block per lane: as long as
+nothing moves, the sums stay, so that all moves can be judged independently. In each of the others a vector
+tries all moves together too, makes the first that helps, and tries again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ _EXPONENT = np.int32(0x4B000000)  # of _ROUND
 _INFINITY = np.float32(np.inf)
 _ZERO_BLOCK = np.float32(1e-15)  # GROUP_MAX_EPS
 _ROUNDS = 5
+_HALF = np.float32(0.5)
+_MARGIN = np.float32(1e-4)
+_WEIGHT_MARGIN = np.float32(4e-5)
 
 
 @helper
@@ -30,8 +33,27 @@ def _clipped(bits, nmax):
 
 
 @helper
+def _could_move(wide, x, codes, peak, sum_lx, sum_l2, nmax):
+    """Bits of the lanes in which some code may move: all that do, and few others.
+
+    A code l moves by one where |y − l| + x²·y²/2·Σx²·l² > 1/2, y = x·Σx²·l²/Σx³·l; the margin covers the
+    rounding of ggml's own comparison. Where the peak is positive, Σx³·l is negative and ggml moves none.
+    """
+    inverse = sum_l2 / sum_lx
+    factor = inverse / sum_lx * _HALF
+    largest = simd.splat(wide, ZERO)
+    for i in range(x.shape[0]):
+        value = load(wide, x, i)
+        weight = value * value
+        y = simd.minimum(simd.maximum(value * inverse, np.float32(-nmax)), np.float32(nmax - 1))
+        largest = simd.maximum(abs(y - load(wide, codes, i)) + weight * weight * factor, largest)
+    limit = _HALF - (_MARGIN + _WEIGHT_MARGIN * sum_l2 / (peak * peak))
+    return simd.mask_bits(simd.select(sum_lx > ZERO, largest, ZERO) > simd.maximum(limit, _MARGIN))
+
+
+@helper
 def _start(wide, x, codes, nmax, start):
-    """Codes of the tile x by the peak of each lane, 0 where all is zero.
+    """Codes of the tile x by the peak of each lane, 0 where all is zero; the lanes in which any could move.
 
     ``start`` gets three vectors: the inverse scale that gave them, Σ x³·l and Σ x²·l².
     """
@@ -48,6 +70,7 @@ def _start(wide, x, codes, nmax, start):
     store(wide, start, 0, inverse)
     store(wide, start, 1, sum_lx)
     store(wide, start, 2, sum_l2)
+    return _could_move(wide, x, codes, peak, sum_lx, sum_l2, nmax)
 
 
 @helper
@@ -65,17 +88,6 @@ def _move(x, codes, sum_lx, sum_l2, nmax):
     limit = simd.select(simd.minimum(new_l2, other_lx) > ZERO, sum_lx * sum_lx * new_l2, _INFINITY)
     gain = new_lx * new_lx * sum_l2 - simd.select(new != codes, limit, _INFINITY)
     return new, new_lx, new_l2, gain
-
-
-@helper
-def _would_move(wide, x, codes, start, nmax):
-    """Bits of the lanes in which some code would move."""
-    sum_lx, sum_l2 = load(wide, start, 1), load(wide, start, 2)
-    largest = simd.splat(wide, ZERO)
-    for i in range(x.shape[0]):
-        _, _, _, gain = _move(load(wide, x, i), load(wide, codes, i), sum_lx, sum_l2, nmax)
-        largest = simd.maximum(gain, largest)
-    return simd.mask_bits(largest > ZERO)
 
 
 @helper
@@ -113,8 +125,7 @@ def search_by_moves(isa, wide, addresses, nmax, tiles, scales, starts, listed):
     count, at = 0, simd.address(listed)
     for sub in range(16):
         load_tile(isa, addresses, 16 * sub, tiles[0])
-        _start(wide, tiles[0], tiles[1], nmax, starts[sub])
-        bits = _would_move(wide, tiles[0], tiles[1], starts[sub], nmax)
+        bits = _start(wide, tiles[0], tiles[1], nmax, starts[sub])
         sum_lx, sum_l2 = load(wide, starts[sub], 1), load(wide, starts[sub], 2)
         store(wide, scales, sub, simd.select(sum_l2 > ZERO, sum_lx / sum_l2, ZERO))
         for lane in range(lanes):
