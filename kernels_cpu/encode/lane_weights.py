@@ -43,3 +43,18 @@ def row_mean_squares(isa, wide, values, first, last, tile, result):
         total = sum_of_squares(isa, wide, addresses, columns, tile) / np.float32(columns)
         for lane in range(min(simd.lanes_of(wide), last - row)):
             result[row - first + lane] = simd.lane(total, lane)
+
+
+@helper
+def load_row_weights(isa, wide, values, importance, squares, first, b, last, x, weights):
+    """Blocks b.. of 32 values and their weights into two tiles; ``squares`` is of rows first.. of the blocks."""
+    lanes, each = simd.lanes_of(wide), importance.size // 32
+    addresses, importances = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
+    block_addresses(values, b, last, 32, last, addresses)
+    block_addresses(importance, b, last, 32, each, importances)
+    of_lanes = np.empty((1, lanes), np.float32)
+    for lane in range(lanes):
+        of_lanes[0, lane] = squares[min(b + lane, last - 1) // each - first]
+    load_tile(isa, addresses, 0, x)
+    load_tile(isa, importances, 0, weights)
+    importance_weights(wide, x, load(wide, of_lanes, 0), weights)

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.lane_search import search_symmetric_scale
-from edgeq.kernels_cpu.encode.lane_weights import importance_weights
+from edgeq.kernels_cpu.encode.lane_weights import load_row_weights
 from edgeq.kernels_cpu.encode.tiles import block_addresses, load, load_tile, store, vectors
 from edgeq.kernels_cpu.half_floats import to_half
 from edgeq.kernels_cpu.jit import helper
@@ -58,16 +58,7 @@ def store_half(isa, at, x):
 def search_blocks(isa, wide, values, importance, squares, first, b, last, zero, tiles, found):
     """Scales of blocks b.. under importance ``[columns]``; ``squares`` is of rows first.. of the blocks."""
     tile, weights, weighted = tiles[0], tiles[1], tiles[2]
-    lanes, each = simd.lanes_of(wide), importance.size // 32
-    addresses, importances = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
-    block_addresses(values, b, last, 32, last, addresses)
-    block_addresses(importance, b, last, 32, each, importances)
-    for lane in range(lanes):
-        found[0, lane] = squares[min(b + lane, last - 1) // each - first]
-    square = load(wide, found, 0)
-    load_tile(isa, addresses, 0, tile)
-    load_tile(isa, importances, 0, weights)
-    importance_weights(wide, tile, square, weights)
+    load_row_weights(isa, wide, values, importance, squares, first, b, last, tile, weights)
     for i in range(32):
         store(wide, weighted, i, load(wide, weights, i) * load(wide, tile, i))
     search_symmetric_scale(wide, tile, weights, weighted, zero, found)
