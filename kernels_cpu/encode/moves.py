@@ -29,7 +29,9 @@ _WEIGHT_MARGIN = np.float32(4e-5)
 @helper
 def _clipped(bits, nmax):
     """The code in the low bits of a float plus _ROUND."""
-    return simd.as_float(simd.minimum(simd.maximum(bits, _ROUND_BITS - nmax), _ROUND_BITS + (nmax - 1))) - _ROUND
+    return (
+        simd.as_float(simd.minimum(simd.maximum(bits, _ROUND_BITS - nmax), _ROUND_BITS + (nmax - 1))) - _ROUND
+    )
 
 
 @helper

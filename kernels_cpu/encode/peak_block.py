@@ -11,7 +11,7 @@ import numpy as np
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.lane_search import search_symmetric_scale
 from edgeq.kernels_cpu.encode.lane_weights import load_row_weights
-from edgeq.kernels_cpu.encode.tiles import block_addresses, load, load_tile, store, vectors
+from edgeq.kernels_cpu.encode.tiles import load, store, vectors
 from edgeq.kernels_cpu.half_floats import to_half
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.scalar import ZERO

@@ -163,7 +163,16 @@ def _scratch(wide):
     starts[:] = ZERO
     listed = np.empty(16 * lanes + 1, np.int32)
     scale_codes, halves = np.empty((16, lanes), np.int32), np.empty((1, lanes), np.int32)
-    return tiles, vectors(wide, 16), starts, vectors(wide, 16), listed, scale_codes, halves, np.empty(256, np.uint8)
+    return (
+        tiles,
+        vectors(wide, 16),
+        starts,
+        vectors(wide, 16),
+        listed,
+        scale_codes,
+        halves,
+        np.empty(256, np.uint8),
+    )
 
 
 @kernel
