@@ -133,10 +133,9 @@ def search_by_moves(isa, wide, addresses, nmax, tiles, scales, starts, listed):
         for lane in range(lanes):
             simd.store_int32(at + 4 * count, sub * lanes + lane)
             count += (bits >> lane) & 1
-    for number in listed[:count]:
-        sub, lane = np.uint32(number) // lanes, np.uint32(number) % lanes
-        start = starts[sub]
-        _, sum_lx, sum_l2 = moved_codes(
-            sixteen, addresses[lane] + 64 * sub, start[0, lane], start[1, lane], start[2, lane], nmax
-        )
+    for k in range(count):
+        number = np.uint32(listed[k])
+        sub, lane = number // lanes, number % lanes
+        inverse, sum_lx, sum_l2 = starts[sub, 0, lane], starts[sub, 1, lane], starts[sub, 2, lane]
+        _, sum_lx, sum_l2 = moved_codes(sixteen, addresses[lane] + 64 * sub, inverse, sum_lx, sum_l2, nmax)
         scales[sub, lane] = sum_lx / sum_l2 if sum_l2 > ZERO else ZERO

@@ -103,14 +103,14 @@ def _decode_scales(wide, d, scale_codes, halves, scales):
 
 
 @helper
-def _searched_codes(sixteen, at, start):
+def _searched_codes(sixteen, at, inverse, sum_lx, sum_l2):
     """The codes of the search (0 is −nmax) for the sub-block at an address, whose scale is stored as zero."""
-    if start[0] == ZERO:
+    if inverse == ZERO:
         return simd.splat(sixteen, -_NMAX)
-    if start[2] == ZERO:
-        code = simd.nearest(simd.load(sixteen, at) * start[0])
+    if sum_l2 == ZERO:  # under importance
+        code = simd.nearest(simd.load(sixteen, at) * inverse)
         return simd.minimum(simd.maximum(code, -_NMAX), _NMAX - 1)
-    codes, _, _ = moved_codes(sixteen, at, start[0], start[1], start[2], _NMAX)
+    codes, _, _ = moved_codes(sixteen, at, inverse, sum_lx, sum_l2, _NMAX)
     return simd.to_int32(codes)
 
 
@@ -120,7 +120,9 @@ def _round_codes(sixteen, x, lane, scales, starts, codes):
     for sub in range(16):
         scale, at = scales[sub, lane], x + 64 * sub
         if scale == ZERO:
-            code = _searched_codes(sixteen, at, starts[sub, :, lane])
+            code = _searched_codes(
+                sixteen, at, starts[sub, 0, lane], starts[sub, 1, lane], starts[sub, 2, lane]
+            )
         else:
             code = simd.nearest(simd.load(sixteen, at) / scale)
             code = simd.minimum(simd.maximum(code, -_NMAX), _NMAX - 1)
