@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.lane_search import signed_peak
-from edgeq.kernels_cpu.encode.tiles import load, load_tile, store
+from edgeq.kernels_cpu.encode.tiles import load, load_super_tile, store
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.scalar import ZERO
 
@@ -126,7 +126,7 @@ def search_by_moves(isa, wide, addresses, nmax, tiles, scales, starts, listed):
     sixteen, lanes = simd.resized(isa, 16), simd.lanes_of(wide)
     count, at = 0, simd.address(listed)
     for sub in range(16):
-        load_tile(isa, addresses, 16 * sub, tiles[0])
+        load_super_tile(isa, addresses, 16 * sub, tiles[0])
         bits = _start(wide, tiles[0], tiles[1], nmax, starts[sub])
         sum_lx, sum_l2 = load(wide, starts[sub], 1), load(wide, starts[sub], 2)
         store(wide, scales, sub, simd.select(sum_l2 > ZERO, sum_lx / sum_l2, ZERO))

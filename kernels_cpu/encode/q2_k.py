@@ -16,7 +16,7 @@ from edgeq.kernels_cpu.encode.tiles import (
     block_addresses,
     load,
     load_int32,
-    load_tile,
+    load_super_tile,
     store,
     vectors,
 )
@@ -40,7 +40,7 @@ def _search(isa, wide, values, first, last, tiles, found):
     addresses = np.empty(tile.shape[1], np.int64)
     block_addresses(values, first, last, 256, last, addresses)
     for j in range(16):
-        load_tile(isa, addresses, 16 * j, tile)
+        load_super_tile(isa, addresses, 16 * j, tile)
         for i in range(16):
             store(wide, weights, i, abs(load(wide, tile, i)))
         search_scale_and_min(wide, tile, weights, codes, _NMAX, _SEARCH, True, found[j])

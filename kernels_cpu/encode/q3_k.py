@@ -16,6 +16,7 @@ from edgeq.kernels_cpu.encode.tiles import (
     block_addresses,
     load,
     load_int32,
+    load_super_tile,
     load_tile,
     store,
     vectors,
@@ -44,7 +45,7 @@ def _search_weighted(isa, wide, values, importance, first, last, tiles, scales, 
     block_addresses(importance, first, last, 256, importance.size // 256, importances)
     sigma2 = _TWO * sum_of_squares(isa, wide, addresses, 256, tile) / _SUPER_VALUES
     for sub in range(16):
-        load_tile(isa, addresses, 16 * sub, tile)
+        load_super_tile(isa, addresses, 16 * sub, tile)
         load_tile(isa, importances, 16 * sub, weights)
         store(wide, totals, sub, importance_weights(wide, tile, sigma2, weights))
         for i in range(16):

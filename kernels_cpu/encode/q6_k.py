@@ -9,7 +9,15 @@ import numpy as np
 
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.lane_search import search_symmetric_scale
-from edgeq.kernels_cpu.encode.tiles import REGISTERS, block_addresses, load, load_tile, store, vectors
+from edgeq.kernels_cpu.encode.tiles import (
+    REGISTERS,
+    block_addresses,
+    load,
+    load_super_tile,
+    load_tile,
+    store,
+    vectors,
+)
 from edgeq.kernels_cpu.half_floats import to_half
 from edgeq.kernels_cpu.jit import helper, kernel
 from edgeq.kernels_cpu.scalar import ZERO, half_to_float
@@ -29,7 +37,7 @@ def _search(isa, wide, values, first, last, tiles, found):
     addresses = np.empty(tile.shape[1], np.int64)
     block_addresses(values, first, last, 256, last, addresses)
     for sub in range(16):
-        load_tile(isa, addresses, 16 * sub, tile)
+        load_super_tile(isa, addresses, 16 * sub, tile)
         for i in range(16):
             x = load(wide, tile, i)
             store(wide, weights, i, x * x)
@@ -45,7 +53,7 @@ def _search_weighted(isa, wide, values, importance, first, last, tiles, found):
     block_addresses(values, first, last, 256, last, addresses)
     block_addresses(importance, first, last, 256, importance.size // 256, importances)
     for sub in range(16):
-        load_tile(isa, addresses, 16 * sub, tile)
+        load_super_tile(isa, addresses, 16 * sub, tile)
         load_tile(isa, importances, 16 * sub, weights)
         for i in range(16):
             store(wide, weighted, i, load(wide, weights, i) * load(wide, tile, i))

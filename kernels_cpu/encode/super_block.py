@@ -13,7 +13,15 @@ from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.lane_search import search_scale_and_min
 from edgeq.kernels_cpu.encode.lane_weights import importance_weights, sum_of_squares
 from edgeq.kernels_cpu.encode.sub_scales import fit_scales, round_scales
-from edgeq.kernels_cpu.encode.tiles import block_addresses, load, load_int32, load_tile, store, vectors
+from edgeq.kernels_cpu.encode.tiles import (
+    block_addresses,
+    load,
+    load_int32,
+    load_super_tile,
+    load_tile,
+    store,
+    vectors,
+)
 from edgeq.kernels_cpu.half_floats import from_half
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.scalar import ZERO
@@ -32,7 +40,7 @@ def search_super_blocks(isa, wide, values, first, last, nmax, search, tiles, fou
     addresses = np.empty(tile.shape[1], np.int64)
     block_addresses(values, first, last, 256, last, addresses)
     for j in range(8):
-        load_tile(isa, addresses, 32 * j, tile)
+        load_super_tile(isa, addresses, 32 * j, tile)
         _rms_weights(wide, tile, weights)
         search_scale_and_min(wide, tile, weights, codes, nmax, search, False, found[j])
 
@@ -52,7 +60,7 @@ def search_weighted_super_blocks(
     block_addresses(importance, first, last, 256, importance.size // 256, importances)
     sigma2 = factor * sum_of_squares(isa, wide, addresses, 256, tile) / _SUPER_VALUES
     for j in range(found.shape[0]):
-        load_tile(isa, addresses, size * j, tile)
+        load_super_tile(isa, addresses, size * j, tile)
         load_tile(isa, importances, size * j, weights)
         store(wide, totals, j, importance_weights(wide, tile, sigma2, weights))
         search_scale_and_min(wide, tile, weights, codes, nmax, _WITH_IMPORTANCE, False, found[j])

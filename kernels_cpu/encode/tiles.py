@@ -45,7 +45,14 @@ def load_tile(isa, addresses, offset, tile):
         for i in range(0, count, n):
             at = out + 4 * (i * lanes + lane)
             simd.transpose(isa, pointers + 8 * lane, 4 * (offset + i), at, 4 * lanes)
-    for i in range(0, count, 16):
+
+
+@helper
+def load_super_tile(isa, addresses, offset, tile):
+    """The same for super-blocks of 256 values that follow one another; fetches the next batch's lines."""
+    load_tile(isa, addresses, offset, tile)
+    lanes = tile.shape[1]
+    for i in range(0, tile.shape[0], 16):
         for lane in range(lanes):
             simd.prefetch(addresses[lane] + 4 * (offset + i) + 1024 * lanes)
 
