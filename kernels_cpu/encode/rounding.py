@@ -4,44 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeq.kernels_cpu.encode.search import signed_peak
 from edgeq.kernels_cpu.jit import kernel
 from edgeq.kernels_cpu.scalar import ZERO
 
 _ONE = np.float32(1)
 _HALF = np.float32(0.5)
-
-
-@kernel
-def _truncate(x, inverse, shift, offset, highest, codes):
-    """codes = (x − shift) · inverse + offset towards zero; all 0 where a subnormal scale has no inverse."""
-    if not np.isfinite(inverse):
-        codes[:] = np.uint8(0)
-        return
-    for i in range(x.size):
-        codes[i] = np.uint8(min(np.int32((x[i] - shift) * inverse + offset), np.int32(highest)))
-
-
-@kernel
-def round_by_peak(x, zero, codes):
-    """Scale peak / −zero; codes (uint8) around ``zero``, the code of 0."""
-    d = signed_peak(x) / np.float32(-zero)
-    inverse = _ONE / d if d != ZERO else ZERO
-    _truncate(x, inverse, ZERO, np.float32(zero) + _HALF, 2 * zero - 1, codes)
-    return d
-
-
-@kernel
-def round_by_range(x, nmax, codes):
-    """Scale range / nmax and the smallest value; codes (uint8) above it."""
-    low, high = x[0], x[0]
-    for value in x:
-        low = value if value < low else low
-        high = value if value > high else high
-    d = (high - low) / np.float32(nmax)
-    inverse = _ONE / d if d != ZERO else ZERO
-    _truncate(x, inverse, low, _HALF, nmax, codes)
-    return d, low
 
 
 @kernel
@@ -90,13 +57,3 @@ def store_nibbles(codes, block, at):
     """32 codes below 16, or the low nibbles of larger ones, to 16 bytes."""
     for i in range(16):
         block[at + i] = np.uint8((codes[i] & 15) | ((codes[i + 16] & 15) << 4))
-
-
-@kernel
-def store_fifth_bits(codes, block, at):
-    """The fifth bits of 32 codes, a little-endian word."""
-    for byte in range(4):
-        bits = 0
-        for i in range(8):
-            bits |= ((np.int64(codes[byte * 8 + i]) >> 4) & 1) << i
-        block[at + byte] = np.uint8(bits)
