@@ -1,0 +1,158 @@
+"""Search of scale and min with one block per lane: twin of ``edgeq.formats.blocks.refine.affine_search``.
+
+Codes are rounded and summed in one loop and never stored; no contraction and the twin's order of sums.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeq.kernels_cpu import simd
+from edgeq.kernels_cpu.encode.tiles import load, store
+from edgeq.kernels_cpu.jit import helper
+from edgeq.kernels_cpu.scalar import ZERO
+
+_ROUND = np.float32(12582912.0)  # 1.5 · 2^23: adding and subtracting it rounds what is small and not negative
+_ONE = np.float32(1)
+_TWO = np.float32(2)
+
+# Vectors of the scratch of a block: what ``Totals``, ``Sums`` and ``Fit`` are in the twin.
+TOTAL_W, TOTAL_WX = 0, 1
+SUM_L, SUM_L2, SUM_LX = 0, 1, 2
+SCALE, LOW, CURVATURE, SLOPE, GAIN = 0, 1, 2, 3, 4
+
+
+@helper
+def inverse_of(unit):
+    """1 / unit; 0 where the unit is 0."""
+    return simd.select(unit > ZERO, _ONE / unit, ZERO)
+
+
+@helper
+def clamped(level, top):
+    """0..top; NaN becomes 0."""
+    return simd.minimum(simd.maximum(level, ZERO), top)
+
+
+@helper
+def whole(level):
+    """Rounded, ties to even; the level is 0 or more."""
+    return (level + _ROUND) - _ROUND
+
+
+@helper
+def store_totals(wide, x, weights, totals):
+    sum_w, sum_wx = simd.splat(wide, ZERO), simd.splat(wide, ZERO)
+    for i in range(x.shape[0]):
+        weight = load(wide, weights, i)
+        sum_w += weight
+        sum_wx += weight * load(wide, x, i)
+    store(wide, totals, TOTAL_W, sum_w)
+    store(wide, totals, TOTAL_WX, sum_wx)
+
+
+@helper
+def code_sums(wide, x, weights, scale, low, top):
+    """Σ w·l, Σ w·l² and Σ w·l·x of the codes l nearest to (x + low) / scale."""
+    inverse = inverse_of(scale)
+    sum_l, sum_l2, sum_lx = simd.splat(wide, ZERO), simd.splat(wide, ZERO), simd.splat(wide, ZERO)
+    for i in range(x.shape[0]):
+        value = load(wide, x, i)
+        code = whole(clamped((value + low) * inverse, top))
+        weighted = load(wide, weights, i) * code
+        sum_l += weighted
+        sum_l2 += weighted * code
+        sum_lx += weighted * value
+    return sum_l, sum_l2, sum_lx
+
+
+@helper
+def sums_and_error(wide, x, weights, scale, low, top, sums):
+    """The same sums, stored, and the weighted squared error of the codes."""
+    inverse = inverse_of(scale)
+    sum_l, sum_l2, sum_lx = simd.splat(wide, ZERO), simd.splat(wide, ZERO), simd.splat(wide, ZERO)
+    error = simd.splat(wide, ZERO)
+    for i in range(x.shape[0]):
+        value, weight = load(wide, x, i), load(wide, weights, i)
+        code = whole(clamped((value + low) * inverse, top))
+        weighted = weight * code
+        sum_l += weighted
+        sum_l2 += weighted * code
+        sum_lx += weighted * value
+        difference = (scale * code - low) - value
+        error += weight * (difference * difference)
+    store(wide, sums, SUM_L, sum_l)
+    store(wide, sums, SUM_L2, sum_l2)
+    store(wide, sums, SUM_LX, sum_lx)
+    return error
+
+
+@helper
+def least_squares(sum_l, sum_l2, sum_lx, total_w, total_wx, lowest):
+    """Scale, low, curvature, slope, gain, and the mask of lanes where they are a solution."""
+    slope = simd.select(total_w > ZERO, sum_l / total_w, ZERO)
+    curvature = sum_l2 - sum_l * slope
+    scale = (sum_lx - slope * total_wx) / curvature
+    low = scale * slope - total_wx / total_w
+    clipped = low < lowest
+    scale = simd.select(clipped, (sum_lx + lowest * sum_l) / sum_l2, scale)
+    low = simd.select(clipped, lowest, low)
+    shrunk = (scale * sum_l2 - _TWO * (low * sum_l + sum_lx)) * scale
+    gain = -(shrunk + (low * total_w + _TWO * total_wx) * low)
+    return scale, low, curvature, slope, gain, (curvature > ZERO) & (scale > ZERO)
+
+
+@helper
+def _range(wide, x):
+    low = load(wide, x, 0)
+    high = low
+    for i in range(1, x.shape[0]):
+        value = load(wide, x, i)
+        low = simd.minimum(value, low)
+        high = simd.maximum(value, high)
+    return low, high
+
+
+@helper
+def keep_fit(wide, mask, fit, best):
+    """``best`` becomes the fit in the lanes of the mask."""
+    scale, low, curvature, slope, gain, _ = fit
+    store(wide, best, SCALE, simd.select(mask, scale, load(wide, best, SCALE)))
+    store(wide, best, LOW, simd.select(mask, low, load(wide, best, LOW)))
+    store(wide, best, CURVATURE, simd.select(mask, curvature, load(wide, best, CURVATURE)))
+    store(wide, best, SLOPE, simd.select(mask, slope, load(wide, best, SLOPE)))
+    store(wide, best, GAIN, simd.select(mask, gain, load(wide, best, GAIN)))
+
+
+@helper
+def _keep_better(wide, fit, best):
+    better = fit[5] & (fit[4] > load(wide, best, GAIN))
+    keep_fit(wide, better, fit, best)
+
+
+@helper
+def search(wide, x, weights, scale, low, sums, totals, top, lowest, starts, steps, best):
+    """Leave the best fit in ``best``; scale, low and ``sums`` are ``Given`` of the twin, top is nmax."""
+    total_w, total_wx = load(wide, totals, TOTAL_W), load(wide, totals, TOTAL_WX)
+    sum_l, sum_l2, sum_lx = load(wide, sums, SUM_L), load(wide, sums, SUM_L2), load(wide, sums, SUM_LX)
+    fit = least_squares(sum_l, sum_l2, sum_lx, total_w, total_wx, lowest)
+    store(wide, best, SCALE, scale)
+    store(wide, best, LOW, low)
+    store(wide, best, CURVATURE, fit[2])
+    store(wide, best, SLOPE, fit[3])
+    store(wide, best, GAIN, simd.splat(wide, np.float32(-np.inf)))
+    _keep_better(wide, fit, best)
+    begin, high = _range(wide, x)
+    begin = simd.minimum(begin, -lowest)
+    step = (high - begin) / top
+    scale, low = fit[0], fit[1]
+    for which in range(len(starts) + 1):
+        if which:
+            low = -(begin + starts[which - 1, 0] * step)
+            low = simd.select(low < lowest, lowest, low)
+            scale = (high - starts[which - 1, 1] * step + low) / top
+        for _ in range(steps):
+            sum_l, sum_l2, sum_lx = code_sums(wide, x, weights, scale, low, top)
+            fit = least_squares(sum_l, sum_l2, sum_lx, total_w, total_wx, lowest)
+            _keep_better(wide, fit, best)
+            scale, low = fit[0], fit[1]
