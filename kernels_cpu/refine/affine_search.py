@@ -17,7 +17,7 @@ _ONE = np.float32(1)
 _TWO = np.float32(2)
 
 # Vectors of the scratch of a block: what ``Totals``, ``Sums`` and ``Fit`` are in the twin.
-TOTAL_W, TOTAL_WX = 0, 1
+TOTAL_W, TOTAL_WX, INVERSE_W, MEAN = 0, 1, 2, 3
 SUM_L, SUM_L2, SUM_LX = 0, 1, 2
 SCALE, LOW, CURVATURE, SLOPE, GAIN = 0, 1, 2, 3, 4
 
@@ -49,6 +49,9 @@ def store_totals(wide, x, weights, totals):
         sum_wx += weight * load(wide, x, i)
     store(wide, totals, TOTAL_W, sum_w)
     store(wide, totals, TOTAL_WX, sum_wx)
+    inverse = inverse_of(sum_w)
+    store(wide, totals, INVERSE_W, inverse)
+    store(wide, totals, MEAN, sum_wx * inverse)
 
 
 @helper
@@ -88,17 +91,19 @@ def sums_and_error(wide, x, weights, scale, low, top, sums):
 
 
 @helper
-def least_squares(sum_l, sum_l2, sum_lx, total_w, total_wx, lowest):
+def least_squares(wide, sum_l, sum_l2, sum_lx, totals, lowest):
     """Scale, low, curvature, slope, gain, and the mask of lanes where they are a solution."""
-    slope = simd.select(total_w > ZERO, sum_l / total_w, ZERO)
+    total_wx = load(wide, totals, TOTAL_WX)
+    slope = sum_l * load(wide, totals, INVERSE_W)
     curvature = sum_l2 - sum_l * slope
     scale = (sum_lx - slope * total_wx) / curvature
-    low = scale * slope - total_wx / total_w
+    low = scale * slope - load(wide, totals, MEAN)
     clipped = low < lowest
-    scale = simd.select(clipped, (sum_lx + lowest * sum_l) / sum_l2, scale)
-    low = simd.select(clipped, lowest, low)
+    if simd.any_of(clipped):
+        scale = simd.select(clipped, (sum_lx + lowest * sum_l) / sum_l2, scale)
+        low = simd.select(clipped, lowest, low)
     shrunk = (scale * sum_l2 - _TWO * (low * sum_l + sum_lx)) * scale
-    gain = -(shrunk + (low * total_w + _TWO * total_wx) * low)
+    gain = -(shrunk + (low * load(wide, totals, TOTAL_W) + _TWO * total_wx) * low)
     return scale, low, curvature, slope, gain, (curvature > ZERO) & (scale > ZERO)
 
 
@@ -133,9 +138,8 @@ def _keep_better(wide, fit, best):
 @helper
 def search(wide, x, weights, scale, low, sums, totals, top, lowest, starts, steps, best):
     """Leave the best fit in ``best``; scale, low and ``sums`` are ``Given`` of the twin, top is nmax."""
-    total_w, total_wx = load(wide, totals, TOTAL_W), load(wide, totals, TOTAL_WX)
     sum_l, sum_l2, sum_lx = load(wide, sums, SUM_L), load(wide, sums, SUM_L2), load(wide, sums, SUM_LX)
-    fit = least_squares(sum_l, sum_l2, sum_lx, total_w, total_wx, lowest)
+    fit = least_squares(wide, sum_l, sum_l2, sum_lx, totals, lowest)
     store(wide, best, SCALE, scale)
     store(wide, best, LOW, low)
     store(wide, best, CURVATURE, fit[2])
@@ -153,6 +157,6 @@ def search(wide, x, weights, scale, low, sums, totals, top, lowest, starts, step
             scale = (high - starts[which - 1, 1] * step + low) / top
         for _ in range(steps):
             sum_l, sum_l2, sum_lx = code_sums(wide, x, weights, scale, low, top)
-            fit = least_squares(sum_l, sum_l2, sum_lx, total_w, total_wx, lowest)
+            fit = least_squares(wide, sum_l, sum_l2, sum_lx, totals, lowest)
             _keep_better(wide, fit, best)
             scale, low = fit[0], fit[1]

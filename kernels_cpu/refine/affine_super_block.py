@@ -46,11 +46,10 @@ def scratch(wide, sub_blocks):
     the best and the trial; codes of one super-block.
     """
     lanes = simd.lanes_of(wide)
-    each = sub_blocks * lanes
     return (
         vectors(wide, 256),
         vectors(wide, 256),
-        vectors(wide, 2 * sub_blocks).reshape(sub_blocks, 2, lanes),
+        vectors(wide, 4 * sub_blocks).reshape(sub_blocks, 4, lanes),
         vectors(wide, 3 * sub_blocks).reshape(sub_blocks, 3, lanes),
         vectors(wide, 5 * sub_blocks).reshape(sub_blocks, 5, lanes),
         vectors(wide, 2 * sub_blocks),
@@ -177,14 +176,8 @@ def _fit_scales(wide, sums, totals, trial):
 def _fit_again(wide, sums, totals, fits):
     """Fits of the codes of the last trial, where they are solvable."""
     for j in range(len(sums)):
-        fit = least_squares(
-            load(wide, sums[j], SUM_L),
-            load(wide, sums[j], SUM_L2),
-            load(wide, sums[j], SUM_LX),
-            load(wide, totals[j], TOTAL_W),
-            load(wide, totals[j], TOTAL_WX),
-            ZERO,
-        )
+        sum_l, sum_l2 = load(wide, sums[j], SUM_L), load(wide, sums[j], SUM_L2)
+        fit = least_squares(wide, sum_l, sum_l2, load(wide, sums[j], SUM_LX), totals[j], ZERO)
         keep_fit(wide, fit[5], fit, fits[j])
 
 

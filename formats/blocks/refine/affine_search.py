@@ -21,10 +21,12 @@ _TWO = np.float32(2)
 
 
 class Totals(NamedTuple):
-    """Σ w and Σ w·x of each block."""
+    """Σ w and Σ w·x of each block, 1 / Σ w and the mean of x (0 where Σ w is)."""
 
     w: Floats
     wx: Floats
+    inverse: Floats
+    mean: Floats
 
 
 class Sums(NamedTuple):
@@ -58,7 +60,9 @@ class Given(NamedTuple):
 
 
 def totals_of(x: Floats, weights: Floats) -> Totals:
-    return Totals(ordered_sum(weights), ordered_sum(weights * x))
+    w, wx = ordered_sum(weights), ordered_sum(weights * x)
+    inverse = np.where(w > 0, _ONE / w, _ZERO)
+    return Totals(w, wx, inverse, wx * inverse)
 
 
 def nearest_codes(x: Floats, scale: Floats, low: Floats, nmax: int) -> Floats:
@@ -82,10 +86,10 @@ def squared_error(x: Floats, weights: Floats, codes: Floats, scale: Floats, low:
 
 def least_squares(sums: Sums, totals: Totals, lowest: float) -> tuple[Fit, np.ndarray]:
     """The fit to some codes with a min of ``lowest`` or more, and the mask of blocks where there is one."""
-    slope = np.where(totals.w > 0, sums.l / totals.w, _ZERO)
+    slope = sums.l * totals.inverse
     curvature = sums.l2 - sums.l * slope
     scale = (sums.lx - slope * totals.wx) / curvature
-    low = scale * slope - totals.wx / totals.w
+    low = scale * slope - totals.mean
     least = np.float32(lowest)
     clipped = low < least
     scale = np.where(clipped, (sums.lx + least * sums.l) / sums.l2, scale)
