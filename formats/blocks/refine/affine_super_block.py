@@ -81,7 +81,7 @@ def sub_block_scales(scales: Scales) -> tuple[Floats, Floats]:
     return scales.d * scales.scales, scales.dmin * scales.mins
 
 
-def _half(values: Floats) -> Floats:
+def half(values: Floats) -> Floats:
     return values.astype(np.float16).astype(np.float32)
 
 
@@ -110,10 +110,10 @@ def _best_divisor(values: Floats, weights: Floats, divisors: Floats, top: int) -
     """Of the units largest / divisor in float16, the one whose multiples are nearest to the values."""
     largest = values.max(axis=0)
     largest = np.where(largest > 0, largest, _ZERO)
-    best = _half(largest / np.float32(top))
+    best = half(largest / np.float32(top))
     least = np.full(best.shape, np.inf, np.float32)
     for divisor in divisors:
-        unit = _half(largest / divisor)
+        unit = half(largest / divisor)
         difference = _nearest_whole(values, unit, top) * unit - values
         cost = ordered_sum(weights * (difference * difference))
         better = cost < least
@@ -150,7 +150,7 @@ def _fit_scales(scales: Scales, sums: Sums, totals: Totals) -> tuple[Floats, Flo
     d, dmin = (p * c - q * b) / determinant, (p * b - a * q) / determinant
     alone = ~((determinant > 0) & (dmin > 0))
     d, dmin = np.where(alone, p / a, d), np.where(alone, _ZERO, dmin)
-    return _half(np.where(d > 0, d, _ZERO)), _half(dmin)
+    return half(np.where(d > 0, d, _ZERO)), half(dmin)
 
 
 def by_sub_blocks(values: Floats, sub_blocks: int) -> Floats:
