@@ -91,6 +91,19 @@ def sums_and_error(wide, x, weights, scale, low, top, sums):
 
 
 @helper
+def error_of(wide, x, weights, scale, low, top):
+    """The weighted squared error of the nearest codes."""
+    inverse = inverse_of(scale)
+    error = simd.splat(wide, ZERO)
+    for i in range(x.shape[0]):
+        value = load(wide, x, i)
+        code = whole(clamped((value + low) * inverse, top))
+        difference = (scale * code - low) - value
+        error += load(wide, weights, i) * (difference * difference)
+    return error
+
+
+@helper
 def least_squares(wide, sum_l, sum_l2, sum_lx, totals, lowest):
     """Scale, low, curvature, slope, gain, and the mask of lanes where they are a solution."""
     total_wx = load(wide, totals, TOTAL_WX)

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeq.formats.blocks.refine.affine_super_block import KEEP
 from edgeq.kernels_cpu import simd
-from edgeq.kernels_cpu.encode.tiles import REGISTERS, block_addresses, load, load_tile, store, vectors
+from edgeq.kernels_cpu.encode.tiles import block_addresses, load, load_tile, store, vectors
 from edgeq.kernels_cpu.half_floats import from_half, to_half
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.refine.affine_search import (
@@ -23,6 +23,7 @@ from edgeq.kernels_cpu.refine.affine_search import (
     TOTAL_W,
     TOTAL_WX,
     clamped,
+    error_of,
     inverse_of,
     keep_fit,
     least_squares,
@@ -152,6 +153,28 @@ def _choose_pairs(wide, fits, totals, highest, trial):
 
 
 @helper
+def _choose_nearby(wide, x, weights, top, highest, reach, trial):
+    """Of the integers within ``reach`` of those in ``trial``, the ones of least true error, sub-block by sub-block."""
+    n = (len(trial) - SCALES) // 2
+    each = len(x) // n
+    d, dmin = load(wide, trial, D), load(wide, trial, DMIN)
+    for j in range(n):
+        part = slice(j * each, j * each + each)
+        middle, middle_min = load(wide, trial, SCALES + j), load(wide, trial, SCALES + n + j)
+        least = simd.splat(wide, _INFINITY)
+        for scale_step in range(-reach, reach + 1):
+            for min_step in range(-reach, reach + 1):
+                scale = clamped(middle + np.float32(scale_step), highest)
+                low = clamped(middle_min + np.float32(min_step), highest)
+                error = error_of(wide, x[part], weights[part], d * scale, dmin * low, top)
+                better = error < least
+                least = simd.select(better, error, least)
+                kept, kept_min = load(wide, trial, SCALES + j), load(wide, trial, SCALES + n + j)
+                store(wide, trial, SCALES + j, simd.select(better, scale, kept))
+                store(wide, trial, SCALES + n + j, simd.select(better, low, kept_min))
+
+
+@helper
 def _fit_scales(wide, sums, totals, trial):
     """Least squares for d and dmin, into ``trial``, with all integers and codes as they are."""
     n = len(sums)
@@ -198,7 +221,7 @@ def refine_batch(wide, nmax, top, parameters, memory):
     ``memory`` holds the values, the weights and ggml's scales. Twin of ``refine_scales``.
     """
     x, weights, totals, sums, fits, targets, best, trial, _ = memory
-    starts, steps, divisors, rounds = parameters
+    starts, steps, divisors, rounds, sweeps, reach = parameters
     levels, highest = np.float32(nmax), np.float32(top)
     each = len(x) // len(sums)
     error = _rounded(wide, x, weights, best, sums, levels) * KEEP
@@ -212,8 +235,11 @@ def refine_batch(wide, nmax, top, parameters, memory):
         )
     _choose_scales(wide, fits, totals, targets, divisors, highest, trial)
     improved = error < ZERO
-    for _ in range(rounds):
-        _choose_pairs(wide, fits, totals, highest, trial)
+    for i in range(rounds + sweeps):
+        if i < rounds:
+            _choose_pairs(wide, fits, totals, highest, trial)
+        else:
+            _choose_nearby(wide, x, weights, levels, highest, reach, trial)
         trial_error = _rounded(wide, x, weights, trial, sums, levels)
         better = trial_error < error
         improved = improved | better

@@ -59,6 +59,17 @@ class Given(NamedTuple):
     sums: Sums
 
 
+def starts_at(*pairs: tuple[float, float]) -> Floats:
+    """Starts one by one, ``[k, 2]``: see ``search``."""
+    return np.array(pairs, np.float32)
+
+
+def starts_between(first: float, last: float, step: float) -> Floats:
+    """All pairs of the numbers from first to less than last."""
+    line = np.arange(first, last, step)
+    return np.array([(low, high) for low in line for high in line], np.float32)
+
+
 def totals_of(x: Floats, weights: Floats) -> Totals:
     w, wx = ordered_sum(weights), ordered_sum(weights * x)
     inverse = np.where(w > 0, _ONE / w, _ZERO)
@@ -99,7 +110,16 @@ def least_squares(sums: Sums, totals: Totals, lowest: float) -> tuple[Fit, np.nd
     return Fit(scale, low, curvature, slope, gain), (curvature > 0) & (scale > 0)
 
 
-def search(x: Floats, weights: Floats, given: Given, totals: Totals, nmax: int, lowest: float, starts: Floats, steps: int) -> Fit:
+def search(
+    x: Floats,
+    weights: Floats,
+    given: Given,
+    totals: Totals,
+    nmax: int,
+    lowest: float,
+    starts: Floats,
+    steps: int,
+) -> Fit:
     """The best fit found from the codes of ``given`` and from ``starts`` ``[k, 2]``, ``steps`` each.
 
     A start is how far the smallest and the largest code lie inside the range of the values, in codes.

@@ -33,12 +33,23 @@ KEEP = np.float32(1 - 1e-5)
 
 
 class Search(NamedTuple):
-    """``starts`` and ``steps`` of ``affine_search.search``; divisors of the largest scale and min; rounds."""
+    """``starts`` and ``steps`` of ``affine_search.search``; divisors of the largest scale and min to try.
+
+    ``rounds`` times the integers are chosen by the quadratic, then ``sweeps`` times among all that are within
+    ``reach`` of those, by their true error.
+    """
 
     starts: Floats
     steps: int
     divisors: Floats
     rounds: int
+    sweeps: int
+    reach: int
+
+
+def around(top: int, below: float, above: float, step: float) -> Floats:
+    """Divisors from top + below to less than top + above."""
+    return np.arange(top + below, top + above, step).astype(np.float32)
 
 
 class Scales(NamedTuple):
@@ -64,8 +75,13 @@ def refine_scales(
     low = fit.low + fit.slope * (scales * d - fit.scale)
     dmin = _best_divisor(low, totals.w, parameters.divisors, top)
     improved = np.zeros(d.shape, bool)
-    for _ in range(parameters.rounds):
-        trial = Scales(d, dmin, *_whole_pairs(fit, totals, d, dmin, top))
+    trial = ggmls
+    for i in range(parameters.rounds + parameters.sweeps):
+        if i < parameters.rounds:
+            trial = Scales(d, dmin, *_whole_pairs(fit, totals, d, dmin, top))
+        else:
+            nearby = Scales(d, dmin, trial.scales, trial.mins)
+            trial = _best_nearby(x, weights, nearby, nmax, top, parameters.reach)
         sums, trial_error = _rounded(x, weights, trial, nmax)
         better = trial_error < error
         improved |= better
@@ -137,6 +153,23 @@ def _whole_pairs(fit: Fit, totals: Totals, d: Floats, dmin: Floats, top: int) ->
         least = np.where(better, cost, least)
         scales, mins = np.where(better, scale, scales), np.where(better, whole, mins)
     return scales, mins
+
+
+def _best_nearby(x: Floats, weights: Floats, scales: Scales, nmax: int, top: int, reach: int) -> Scales:
+    """The integers of least true error within ``reach`` of those given, in each sub-block."""
+    least = np.full(scales.scales.shape, np.inf, np.float32)
+    best_scales, best_mins = scales.scales, scales.mins
+    for scale_step in range(-reach, reach + 1):
+        for min_step in range(-reach, reach + 1):
+            moved_scales = _clamped(scales.scales + np.float32(scale_step), top)
+            moved_mins = _clamped(scales.mins + np.float32(min_step), top)
+            scale, low = scales.d * moved_scales, scales.dmin * moved_mins
+            error = squared_error(x, weights, nearest_codes(x, scale, low, nmax), scale, low)
+            better = error < least
+            least = np.where(better, error, least)
+            best_scales = np.where(better, moved_scales, best_scales)
+            best_mins = np.where(better, moved_mins, best_mins)
+    return Scales(scales.d, scales.dmin, best_scales, best_mins)
 
 
 def _fit_scales(scales: Scales, sums: Sums, totals: Totals) -> tuple[Floats, Floats]:

@@ -7,9 +7,11 @@ import numpy as np
 from edgeq.formats.blocks.base import Bytes, Floats
 from edgeq.formats.blocks.packing import pack_two_bits
 from edgeq.formats.blocks.q2_k import FIELDS
+from edgeq.formats.blocks.refine.affine_search import starts_at, starts_between
 from edgeq.formats.blocks.refine.affine_super_block import (
     Scales,
     Search,
+    around,
     by_sub_blocks,
     codes_of,
     refine_scales,
@@ -19,10 +21,23 @@ from edgeq.formats.effort import Effort
 NMAX = 3
 TOP = 15
 SUB_BLOCKS = 16
-_STARTS = [(0.6, 0.3), (0.1, 0.7), (0.9, 0), (0.3, 0.4), (-0.1, 0.9), (0.3, -0.1)]
 SEARCHES = {
-    Effort.normal: Search(np.array(_STARTS, np.float32), 2, np.arange(TOP - 4, TOP + 4, 0.25, np.float32), 3),
-    Effort.best: Search(np.array(_STARTS, np.float32), 3, np.arange(TOP - 6, TOP + 6, 0.125, np.float32), 5),
+    Effort.normal: Search(
+        starts_at((0.6, 0.3), (0.1, 0.7), (0.9, 0), (0.3, 0.4), (-0.1, 0.9), (0.3, -0.1)),
+        steps=2,
+        divisors=around(TOP, -4, 4, 0.25),
+        rounds=2,
+        sweeps=1,
+        reach=1,
+    ),
+    Effort.best: Search(
+        starts_between(-0.5, 1, 0.25),
+        steps=2,
+        divisors=around(TOP, -6, 6, 0.125),
+        rounds=3,
+        sweeps=3,
+        reach=2,
+    ),
 }
 
 

@@ -8,13 +8,13 @@ from edgeq.formats.blocks.base import Bytes, Floats
 from edgeq.formats.blocks.packing import pack_fifth_bits, pack_nibbles
 from edgeq.formats.blocks.q5_1 import FIELDS
 from edgeq.formats.blocks.refine.affine_block import Search, refine_range
+from edgeq.formats.blocks.refine.affine_search import starts_at, starts_between
 from edgeq.formats.effort import Effort
 
 NMAX = 31
-_STARTS = [(0.75, 0.25), (0.25, 0.75), (1, 1)]
 SEARCHES = {
-    Effort.normal: Search(np.array(_STARTS, np.float32), 2, 2),
-    Effort.best: Search(np.array(_STARTS, np.float32), 3, 4),
+    Effort.normal: Search(starts_at((0.75, 0.25), (0.25, 0.75), (1, 1)), steps=2, rounds=2),
+    Effort.best: Search(starts_between(-1, 4, 0.5), steps=2, rounds=4),
 }
 
 

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from edgeq.formats.blocks.base import Bytes, Floats
 from edgeq.formats.blocks.q5_k import assemble
-from edgeq.formats.blocks.refine.affine_super_block import Search
+from edgeq.formats.blocks.refine.affine_search import starts_at, starts_between
+from edgeq.formats.blocks.refine.affine_super_block import Search, around
 from edgeq.formats.blocks.refine.six_bit_scales import TOP, refine_packed
 from edgeq.formats.effort import Effort
 
 NMAX = 31
-_STARTS = [(0.5, -0.5), (-0.5, -0.25), (0.5, 0), (0.25, 0.75), (-0.5, -0.5), (-0.5, 0.25)]
 SEARCHES = {
-    Effort.normal: Search(np.array(_STARTS, np.float32), 2, np.arange(TOP - 16, TOP + 8, 0.5, np.float32), 3),
-    Effort.best: Search(np.array(_STARTS, np.float32), 3, np.arange(TOP - 16, TOP + 8, 0.25, np.float32), 5),
+    Effort.normal: Search(
+        starts_at((0.5, -0.5), (-0.5, -0.25), (0.5, 0), (0.25, 0.75), (-0.5, -0.5), (-0.5, 0.25)),
+        steps=2,
+        divisors=around(TOP, -16, 8, 0.5),
+        rounds=2,
+        sweeps=1,
+        reach=1,
+    ),
+    Effort.best: Search(
+        starts_between(-1, 4, 0.5),
+        steps=2,
+        divisors=around(TOP, -16, 8, 0.25),
+        rounds=3,
+        sweeps=3,
+        reach=2,
+    ),
 }
 
 
