@@ -16,14 +16,13 @@ from edgeq.kernels_cpu.refine.affine_search import (
     SUM_L,
     SUM_L2,
     SUM_LX,
-    clamped,
     inverse_of,
     keep_fit,
     least_squares,
     search,
     store_totals,
     sums_and_error,
-    whole,
+    whole_within,
 )
 from edgeq.kernels_cpu.scalar import ZERO, load_half, store_half
 
@@ -98,4 +97,4 @@ def round_codes(isa, values, block, lane, nmax, stored, codes):
     inverse = inverse_of(simd.splat(eight, stored[D, lane]))
     for i in range(0, 32, 8):
         shifted = simd.load(eight, x + 4 * i) + stored[LOW_AS_STORED, lane]
-        simd.store(out + i, simd.to_uint8(simd.to_int32(whole(clamped(shifted * inverse, np.float32(nmax))))))
+        simd.store(out + i, simd.to_uint8(simd.to_int32(whole_within(shifted * inverse, np.float32(nmax)))))

@@ -12,7 +12,7 @@ from edgeq.kernels_cpu.encode.tiles import load, store
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.scalar import ZERO
 
-_ROUND = np.float32(12582912.0)  # 1.5 · 2^23: adding and subtracting it rounds what is small and not negative
+_ROUND = np.float32(12582912.0)  # 1.5 · 2^23: adding it leaves no bits for a fraction
 _ONE = np.float32(1)
 _TWO = np.float32(2)
 
@@ -35,9 +35,9 @@ def clamped(level, top):
 
 
 @helper
-def whole(level):
-    """Rounded, ties to even; the level is 0 or more."""
-    return (level + _ROUND) - _ROUND
+def whole_within(level, top):
+    """Rounded, ties to even, to 0..top; NaN becomes 0."""
+    return simd.minimum(simd.maximum(level + _ROUND, _ROUND), top + _ROUND) - _ROUND
 
 
 @helper
@@ -61,7 +61,7 @@ def code_sums(wide, x, weights, scale, low, top):
     sum_l, sum_l2, sum_lx = simd.splat(wide, ZERO), simd.splat(wide, ZERO), simd.splat(wide, ZERO)
     for i in range(x.shape[0]):
         value = load(wide, x, i)
-        code = whole(clamped((value + low) * inverse, top))
+        code = whole_within((value + low) * inverse, top)
         weighted = load(wide, weights, i) * code
         sum_l += weighted
         sum_l2 += weighted * code
@@ -77,7 +77,7 @@ def sums_and_error(wide, x, weights, scale, low, top, sums):
     error = simd.splat(wide, ZERO)
     for i in range(x.shape[0]):
         value, weight = load(wide, x, i), load(wide, weights, i)
-        code = whole(clamped((value + low) * inverse, top))
+        code = whole_within((value + low) * inverse, top)
         weighted = weight * code
         sum_l += weighted
         sum_l2 += weighted * code
@@ -97,7 +97,7 @@ def error_of(wide, x, weights, scale, low, top):
     error = simd.splat(wide, ZERO)
     for i in range(x.shape[0]):
         value = load(wide, x, i)
-        code = whole(clamped((value + low) * inverse, top))
+        code = whole_within((value + low) * inverse, top)
         difference = (scale * code - low) - value
         error += load(wide, weights, i) * (difference * difference)
     return error

@@ -30,7 +30,7 @@ from edgeq.kernels_cpu.refine.affine_search import (
     search,
     store_totals,
     sums_and_error,
-    whole,
+    whole_within,
 )
 from edgeq.kernels_cpu.scalar import ZERO
 
@@ -95,7 +95,7 @@ def _best_divisor(wide, values, weights, divisors, highest):
         cost = simd.splat(wide, ZERO)
         for j in range(len(values)):
             value = load(wide, values, j)
-            difference = whole(clamped(value * inverse, highest)) * unit - value
+            difference = whole_within(value * inverse, highest) * unit - value
             cost += load(wide, weights, j) * (difference * difference)
         better = cost < least
         least = simd.select(better, cost, least)
@@ -115,7 +115,7 @@ def _choose_scales(wide, fits, totals, targets, divisors, highest, trial):
     inverse = inverse_of(d)
     for j in range(n):
         scale = load(wide, fits[j], SCALE)
-        off = whole(clamped(scale * inverse, highest)) * d - scale
+        off = whole_within(scale * inverse, highest) * d - scale
         store(wide, values, j, load(wide, fits[j], LOW) + load(wide, fits[j], SLOPE) * off)
         store(wide, weights, j, load(wide, totals[j], TOTAL_W))
     store(wide, trial, D, d)
@@ -127,7 +127,7 @@ def _pair_cost(wide, fit, total_w, scale, d, dmin, inverse, highest):
     """Cost of a whole scale with the best whole min for it, and that min."""
     off = scale * d - load(wide, fit, SCALE)
     low = load(wide, fit, LOW) + load(wide, fit, SLOPE) * off
-    low_whole = whole(clamped(low * inverse, highest))
+    low_whole = whole_within(low * inverse, highest)
     low_off = low_whole * dmin - low
     return load(wide, fit, CURVATURE) * (off * off) + total_w * (low_off * low_off), low_whole
 
@@ -264,5 +264,5 @@ def round_codes(isa, values, block, lane, nmax, best, codes):
         low = best[DMIN, lane] * best[SCALES + sub_blocks + j, lane]
         inverse = inverse_of(simd.splat(eight, scale))
         for i in range(j * each, j * each + each, 8):
-            code = whole(clamped((simd.load(eight, x + 4 * i) + low) * inverse, np.float32(nmax)))
+            code = whole_within((simd.load(eight, x + 4 * i) + low) * inverse, np.float32(nmax))
             simd.store(out + i, simd.to_uint8(simd.to_int32(code)))
