@@ -160,13 +160,14 @@ def _choose_nearby(wide, x, weights, top, highest, reach, trial):
     d, dmin = load(wide, trial, D), load(wide, trial, DMIN)
     for j in range(n):
         part = slice(j * each, j * each + each)
+        tile, tile_weights = x[part], weights[part]
         middle, middle_min = load(wide, trial, SCALES + j), load(wide, trial, SCALES + n + j)
         least = simd.splat(wide, _INFINITY)
         for scale_step in range(-reach, reach + 1):
             for min_step in range(-reach, reach + 1):
                 scale = clamped(middle + np.float32(scale_step), highest)
                 low = clamped(middle_min + np.float32(min_step), highest)
-                error = error_of(wide, x[part], weights[part], d * scale, dmin * low, top)
+                error = error_of(wide, tile, tile_weights, d * scale, dmin * low, top)
                 better = error < least
                 least = simd.select(better, error, least)
                 kept, kept_min = load(wide, trial, SCALES + j), load(wide, trial, SCALES + n + j)
@@ -227,12 +228,11 @@ def refine_batch(wide, nmax, top, parameters, memory):
     error = _rounded(wide, x, weights, best, sums, levels) * KEEP
     for j in range(len(sums)):
         part = slice(j * each, j * each + each)
-        store_totals(wide, x[part], weights[part], totals[j])
+        tile, tile_weights = x[part], weights[part]
+        store_totals(wide, tile, tile_weights, totals[j])
         scale = load(wide, best, D) * load(wide, best, SCALES + j)
         low = load(wide, best, DMIN) * load(wide, best, SCALES + len(sums) + j)
-        search(
-            wide, x[part], weights[part], scale, low, sums[j], totals[j], levels, ZERO, starts, steps, fits[j]
-        )
+        search(wide, tile, tile_weights, scale, low, sums[j], totals[j], levels, ZERO, starts, steps, fits[j])
     _choose_scales(wide, fits, totals, targets, divisors, highest, trial)
     improved = error < ZERO
     for i in range(rounds + sweeps):

@@ -99,11 +99,11 @@ def least_squares(sums: Sums, totals: Totals, lowest: float) -> tuple[Fit, np.nd
     """The fit to some codes with a min of ``lowest`` or more, and the mask of blocks where there is one."""
     slope = sums.l * totals.inverse
     curvature = sums.l2 - sums.l * slope
-    scale = (sums.lx - slope * totals.wx) / curvature
+    scale: Floats = np.divide(sums.lx - slope * totals.wx, curvature)
     low = scale * slope - totals.mean
     least = np.float32(lowest)
     clipped = low < least
-    scale = np.where(clipped, (sums.lx + least * sums.l) / sums.l2, scale)
+    scale = np.where(clipped, np.divide(sums.lx + least * sums.l, sums.l2), scale)
     low = np.where(clipped, least, low)
     shrunk = (scale * sums.l2 - _TWO * (low * sums.l + sums.lx)) * scale
     gain = -(shrunk + (low * totals.w + _TWO * totals.wx) * low)

@@ -126,10 +126,10 @@ def _best_divisor(values: Floats, weights: Floats, divisors: Floats, top: int) -
     """Of the units largest / divisor in float16, the one whose multiples are nearest to the values."""
     largest = values.max(axis=0)
     largest = np.where(largest > 0, largest, _ZERO)
-    best = half(largest / np.float32(top))
+    best = half(np.divide(largest, np.float32(top)))
     least = np.full(best.shape, np.inf, np.float32)
     for divisor in divisors:
-        unit = half(largest / divisor)
+        unit = half(np.divide(largest, divisor))
         difference = _nearest_whole(values, unit, top) * unit - values
         cost = ordered_sum(weights * (difference * difference))
         better = cost < least
@@ -180,9 +180,10 @@ def _fit_scales(scales: Scales, sums: Sums, totals: Totals) -> tuple[Floats, Flo
     p = ordered_sum(scales.scales * sums.lx)
     q = ordered_sum(scales.mins * totals.wx)
     determinant = a * c - b * b
-    d, dmin = (p * c - q * b) / determinant, (p * b - a * q) / determinant
+    d: Floats = np.divide(p * c - q * b, determinant)
+    dmin: Floats = np.divide(p * b - a * q, determinant)
     alone = ~((determinant > 0) & (dmin > 0))
-    d, dmin = np.where(alone, p / a, d), np.where(alone, _ZERO, dmin)
+    d, dmin = np.where(alone, np.divide(p, a), d), np.where(alone, _ZERO, dmin)
     return half(np.where(d > 0, d, _ZERO)), half(dmin)
 
 

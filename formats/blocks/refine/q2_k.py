@@ -23,20 +23,20 @@ TOP = 15
 SUB_BLOCKS = 16
 SEARCHES = {
     Effort.normal: Search(
-        starts_at((0.6, 0.3), (0.1, 0.7), (0.9, 0), (0.3, 0.4), (-0.1, 0.9), (0.3, -0.1)),
+        starts_at((0.6, 0.3), (0, 0.6), (0.9, 0.1), (0.3, 0.4)),
         steps=2,
-        divisors=around(TOP, -4, 4, 0.25),
+        divisors=around(TOP, -4, 4, 0.5),
         rounds=2,
         sweeps=1,
         reach=1,
     ),
     Effort.best: Search(
-        starts_between(-0.5, 1, 0.25),
-        steps=2,
+        starts_between(-0.5, 1.1, 0.2),
+        steps=3,
         divisors=around(TOP, -6, 6, 0.125),
         rounds=3,
         sweeps=3,
-        reach=2,
+        reach=3,
     ),
 }
 

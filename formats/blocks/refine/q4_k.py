@@ -12,7 +12,7 @@ from edgeq.formats.effort import Effort
 NMAX = 15
 SEARCHES = {
     Effort.normal: Search(
-        starts_at((0.75, 0.25), (-0.25, 0.5), (0.25, 1.75), (0.5, 0.75), (1, 0), (-0.5, -0.25)),
+        starts_at((0.75, 0.25), (-0.25, 0.5), (-0.75, -0.75), (0.25, 1.75), (1, 0), (0.5, 0.5)),
         steps=2,
         divisors=around(TOP, -16, 8, 0.5),
         rounds=2,
@@ -20,8 +20,8 @@ SEARCHES = {
         reach=1,
     ),
     Effort.best: Search(
-        starts_between(-0.5, 3, 0.5),
-        steps=2,
+        starts_between(-1, 3, 0.4),
+        steps=3,
         divisors=around(TOP, -16, 8, 0.25),
         rounds=3,
         sweeps=3,

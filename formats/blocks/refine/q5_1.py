@@ -26,5 +26,5 @@ def refine_blocks(values: Floats, weights: Floats, blocks: Bytes, search: Search
     refined = np.empty(len(blocks), FIELDS)
     refined["d"], refined["m"] = better.d, better.m
     refined["qh"] = pack_fifth_bits(better.codes)
-    refined["qs"] = pack_nibbles(better.codes & 15)
+    refined["qs"] = pack_nibbles(better.codes)
     return np.where(better.improved[:, None], refined.view(np.uint8).reshape(len(blocks), -1), blocks)

@@ -12,7 +12,7 @@ from edgeq.formats.effort import Effort
 NMAX = 31
 SEARCHES = {
     Effort.normal: Search(
-        starts_at((0.5, -0.5), (-0.5, -0.25), (0.5, 0), (0.25, 0.75), (-0.5, -0.5), (-0.5, 0.25)),
+        starts_at((-0.75, 0), (-1, -1), (0.5, 0), (-0.25, -1), (0, 0.25)),
         steps=2,
         divisors=around(TOP, -16, 8, 0.5),
         rounds=2,
@@ -20,8 +20,8 @@ SEARCHES = {
         reach=1,
     ),
     Effort.best: Search(
-        starts_between(-1, 4, 0.5),
-        steps=2,
+        starts_between(-2.5, 3, 0.5),
+        steps=3,
         divisors=around(TOP, -16, 8, 0.25),
         rounds=3,
         sweeps=3,
