@@ -33,7 +33,7 @@ D, LOW_AS_STORED = 0, 1  # vectors of the scale and the min, −m
 @helper
 def scratch(wide):
     """Memory for ``refine_batch``: values, weights, totals, sums, fit, the best scale and min; codes."""
-    tiles = vectors(wide, 32), vectors(wide, 32), vectors(wide, 4), vectors(wide, 3), vectors(wide, 5)
+    tiles = vectors(wide, 32), vectors(wide, 32), vectors(wide, 4), vectors(wide, 3), vectors(wide, 4)
     return (*tiles, vectors(wide, 2), np.empty(32, np.uint8))
 
 

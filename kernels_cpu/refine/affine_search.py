@@ -15,11 +15,12 @@ from edgeq.kernels_cpu.scalar import ZERO
 _ROUND = np.float32(12582912.0)  # 1.5 · 2^23: adding it leaves no bits for a fraction
 _ONE = np.float32(1)
 _TWO = np.float32(2)
+_NOTHING = np.float32(-np.inf)
 
 # Vectors of the scratch of a block: what ``Totals``, ``Sums`` and ``Fit`` are in the twin.
 TOTAL_W, TOTAL_WX, INVERSE_W, MEAN = 0, 1, 2, 3
 SUM_L, SUM_L2, SUM_LX = 0, 1, 2
-SCALE, LOW, CURVATURE, SLOPE, GAIN = 0, 1, 2, 3, 4
+SCALE, LOW, CURVATURE, SLOPE = 0, 1, 2, 3
 
 
 @helper
@@ -134,35 +135,32 @@ def _range(wide, x):
 @helper
 def keep_fit(wide, mask, fit, best):
     """``best`` becomes the fit in the lanes of the mask."""
-    scale, low, curvature, slope, gain, _ = fit
+    scale, low, curvature, slope, _, _ = fit
     store(wide, best, SCALE, simd.select(mask, scale, load(wide, best, SCALE)))
     store(wide, best, LOW, simd.select(mask, low, load(wide, best, LOW)))
     store(wide, best, CURVATURE, simd.select(mask, curvature, load(wide, best, CURVATURE)))
     store(wide, best, SLOPE, simd.select(mask, slope, load(wide, best, SLOPE)))
-    store(wide, best, GAIN, simd.select(mask, gain, load(wide, best, GAIN)))
-
-
-@helper
-def _keep_better(wide, fit, best):
-    better = fit[5] & (fit[4] > load(wide, best, GAIN))
-    keep_fit(wide, better, fit, best)
 
 
 @helper
 def search(wide, x, weights, scale, low, sums, totals, top, lowest, starts, steps, best):
-    """Leave the best fit in ``best``; scale, low and ``sums`` are ``Given`` of the twin, top is nmax."""
+    """Leave the best fit in ``best``; scale, low and ``sums`` are ``Given`` of the twin, top is nmax.
+
+    The best so far is kept in variables: where memory is updated by a mask, LLVM writes masked stores, which
+    cost as much as the rounding.
+    """
+    best_scale, best_low = scale, low
     sum_l, sum_l2, sum_lx = load(wide, sums, SUM_L), load(wide, sums, SUM_L2), load(wide, sums, SUM_LX)
-    fit = least_squares(wide, sum_l, sum_l2, sum_lx, totals, lowest)
-    store(wide, best, SCALE, scale)
-    store(wide, best, LOW, low)
-    store(wide, best, CURVATURE, fit[2])
-    store(wide, best, SLOPE, fit[3])
-    store(wide, best, GAIN, simd.splat(wide, np.float32(-np.inf)))
-    _keep_better(wide, fit, best)
+    scale, low, best_curvature, best_slope, gain, solved = least_squares(
+        wide, sum_l, sum_l2, sum_lx, totals, lowest
+    )
+    better = solved & (gain > _NOTHING)
+    best_gain = simd.select(better, gain, _NOTHING)
+    best_scale = simd.select(better, scale, best_scale)
+    best_low = simd.select(better, low, best_low)
     begin, high = _range(wide, x)
     begin = simd.minimum(begin, -lowest)
     step = (high - begin) / top
-    scale, low = fit[0], fit[1]
     for which in range(len(starts) + 1):
         if which:
             low = -(begin + starts[which - 1, 0] * step)
@@ -170,6 +168,16 @@ def search(wide, x, weights, scale, low, sums, totals, top, lowest, starts, step
             scale = (high - starts[which - 1, 1] * step + low) / top
         for _ in range(steps):
             sum_l, sum_l2, sum_lx = code_sums(wide, x, weights, scale, low, top)
-            fit = least_squares(wide, sum_l, sum_l2, sum_lx, totals, lowest)
-            _keep_better(wide, fit, best)
-            scale, low = fit[0], fit[1]
+            scale, low, curvature, slope, gain, solved = least_squares(
+                wide, sum_l, sum_l2, sum_lx, totals, lowest
+            )
+            better = solved & (gain > best_gain)
+            best_gain = simd.select(better, gain, best_gain)
+            best_scale = simd.select(better, scale, best_scale)
+            best_low = simd.select(better, low, best_low)
+            best_curvature = simd.select(better, curvature, best_curvature)
+            best_slope = simd.select(better, slope, best_slope)
+    store(wide, best, SCALE, best_scale)
+    store(wide, best, LOW, best_low)
+    store(wide, best, CURVATURE, best_curvature)
+    store(wide, best, SLOPE, best_slope)

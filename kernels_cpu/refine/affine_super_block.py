@@ -52,7 +52,7 @@ def scratch(wide, sub_blocks):
         vectors(wide, 256),
         vectors(wide, 4 * sub_blocks).reshape(sub_blocks, 4, lanes),
         vectors(wide, 3 * sub_blocks).reshape(sub_blocks, 3, lanes),
-        vectors(wide, 5 * sub_blocks).reshape(sub_blocks, 5, lanes),
+        vectors(wide, 4 * sub_blocks).reshape(sub_blocks, 4, lanes),
         vectors(wide, 2 * sub_blocks),
         vectors(wide, 2 + 2 * sub_blocks),
         vectors(wide, 2 + 2 * sub_blocks),
@@ -154,7 +154,7 @@ def _choose_pairs(wide, fits, totals, highest, trial):
 
 @helper
 def _choose_nearby(wide, x, weights, top, highest, reach, trial):
-    """Of the integers within ``reach`` of those in ``trial``, the ones of least true error, sub-block by sub-block."""
+    """Of the integers within ``reach`` of those in ``trial``, each sub-block's of least true error."""
     n = (len(trial) - SCALES) // 2
     each = len(x) // n
     d, dmin = load(wide, trial, D), load(wide, trial, DMIN)
@@ -162,6 +162,7 @@ def _choose_nearby(wide, x, weights, top, highest, reach, trial):
         part = slice(j * each, j * each + each)
         tile, tile_weights = x[part], weights[part]
         middle, middle_min = load(wide, trial, SCALES + j), load(wide, trial, SCALES + n + j)
+        best_scale, best_low = middle, middle_min
         least = simd.splat(wide, _INFINITY)
         for scale_step in range(-reach, reach + 1):
             for min_step in range(-reach, reach + 1):
@@ -170,9 +171,10 @@ def _choose_nearby(wide, x, weights, top, highest, reach, trial):
                 error = error_of(wide, tile, tile_weights, d * scale, dmin * low, top)
                 better = error < least
                 least = simd.select(better, error, least)
-                kept, kept_min = load(wide, trial, SCALES + j), load(wide, trial, SCALES + n + j)
-                store(wide, trial, SCALES + j, simd.select(better, scale, kept))
-                store(wide, trial, SCALES + n + j, simd.select(better, low, kept_min))
+                best_scale = simd.select(better, scale, best_scale)
+                best_low = simd.select(better, low, best_low)
+        store(wide, trial, SCALES + j, best_scale)
+        store(wide, trial, SCALES + n + j, best_low)
 
 
 @helper
@@ -247,8 +249,10 @@ def refine_batch(wide, nmax, top, parameters, memory):
         for which in range(len(best)):
             kept = load(wide, best, which)
             store(wide, best, which, simd.select(better, load(wide, trial, which), kept))
-        _fit_again(wide, sums, totals, fits)
-        _fit_scales(wide, sums, totals, trial)
+        if i + 1 < rounds:
+            _fit_again(wide, sums, totals, fits)
+        if i + 1 < rounds + sweeps:
+            _fit_scales(wide, sums, totals, trial)
     return simd.mask_bits(improved)
 
 

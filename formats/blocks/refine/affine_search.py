@@ -101,12 +101,13 @@ def least_squares(sums: Sums, totals: Totals, lowest: float) -> tuple[Fit, np.nd
     curvature = sums.l2 - sums.l * slope
     scale: Floats = np.divide(sums.lx - slope * totals.wx, curvature)
     low = scale * slope - totals.mean
-    least = np.float32(lowest)
+    least: np.float32 = np.float32(lowest)
     clipped = low < least
-    scale = np.where(clipped, np.divide(sums.lx + least * sums.l, sums.l2), scale)
+    alone: Floats = np.divide(sums.lx + least * sums.l, sums.l2)
+    scale = np.where(clipped, alone, scale)
     low = np.where(clipped, least, low)
     shrunk = (scale * sums.l2 - _TWO * (low * sums.l + sums.lx)) * scale
-    gain = -(shrunk + (low * totals.w + _TWO * totals.wx) * low)
+    gain: Floats = np.negative(shrunk + (low * totals.w + _TWO * totals.wx) * low)
     return Fit(scale, low, curvature, slope, gain), (curvature > 0) & (scale > 0)
 
 

@@ -23,10 +23,10 @@ TOP = 15
 SUB_BLOCKS = 16
 SEARCHES = {
     Effort.normal: Search(
-        starts_at((0.6, 0.3), (0, 0.6), (0.9, 0.1), (0.3, 0.4)),
+        starts_at((0.7, 0.2), (0.1, 0.8), (0.4, 0.5), (1.1, 0.1), (0.1, 1.2)),
         steps=2,
         divisors=around(TOP, -4, 4, 0.5),
-        rounds=2,
+        rounds=1,
         sweeps=1,
         reach=1,
     ),

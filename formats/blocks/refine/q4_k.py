@@ -12,10 +12,10 @@ from edgeq.formats.effort import Effort
 NMAX = 15
 SEARCHES = {
     Effort.normal: Search(
-        starts_at((0.75, 0.25), (-0.25, 0.5), (-0.75, -0.75), (0.25, 1.75), (1, 0), (0.5, 0.5)),
+        starts_at((0.75, 0.25), (-1, -1), (-0.25, 0.5), (1.5, 0.25), (0.25, 1.5), (0.5, 0.5)),
         steps=2,
         divisors=around(TOP, -16, 8, 0.5),
-        rounds=2,
+        rounds=1,
         sweeps=1,
         reach=1,
     ),

@@ -13,7 +13,7 @@ from edgeq.formats.effort import Effort
 
 NMAX = 31
 SEARCHES = {
-    Effort.normal: Search(starts_at((0.75, 0.25), (0.25, 0.75), (1, 1)), steps=2, rounds=2),
+    Effort.normal: Search(starts_at((-1, 0), (-1, -1), (0.5, 0)), steps=2, rounds=2),
     Effort.best: Search(starts_between(-1, 4, 0.5), steps=2, rounds=4),
 }
 

@@ -12,10 +12,10 @@ from edgeq.formats.effort import Effort
 NMAX = 31
 SEARCHES = {
     Effort.normal: Search(
-        starts_at((-0.75, 0), (-1, -1), (0.5, 0), (-0.25, -1), (0, 0.25)),
+        starts_at((0, -2), (0, -1.25), (-2, -0.75), (0.5, 0), (0.25, 0.75)),
         steps=2,
         divisors=around(TOP, -16, 8, 0.5),
-        rounds=2,
+        rounds=1,
         sweeps=1,
         reach=1,
     ),
