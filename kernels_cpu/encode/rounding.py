@@ -57,3 +57,13 @@ def store_nibbles(codes, block, at):
     """32 codes below 16, or the low nibbles of larger ones, to 16 bytes."""
     for i in range(16):
         block[at + i] = np.uint8((codes[i] & 15) | ((codes[i + 16] & 15) << 4))
+
+
+@kernel
+def store_fifth_bits(codes, block, at):
+    """The fifth bits of 32 codes, a little-endian word."""
+    for byte in range(4):
+        bits = 0
+        for i in range(8):
+            bits |= ((np.int64(codes[byte * 8 + i]) >> 4) & 1) << i
+        block[at + byte] = np.uint8(bits)
