@@ -1,0 +1,203 @@
+"""Searches for the types of x ≈ scale · level(code), without a minimum: their scales, by true squared error.
+
+Arrays are ``[values, blocks, subs]``: value i of each sub-block of each block, so that a sum over the first
+axis runs in the order of the values and one over the last is folded in halves, both as in the kernels, whose
+parameters are these to the bit. Codes are never kept: the nearest ones to a scale are the best for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.formats.blocks.base import Floats
+from edgeq.formats.blocks.search import ordered_sum
+
+Levels = Callable[[Floats], Floats]  # the nearest level to each value
+
+# An error below this part of the other's is lower indeed, and not by the rounding of its float32 sum.
+LOWER = np.float32(1 - 2**-16)
+_ONE = np.float32(1)
+_SMALLEST = np.float32(1e-30)  # a scale that has an inverse
+
+
+class Search(NamedTuple):
+    """How hard to look. The same types for every effort: one compiled kernel serves them all."""
+
+    factors: Floats  # multiples of each sub-block's (or block's) scale that are tried
+    peaks: Floats  # the largest scale in units of d, as parts of the lowest scale code
+    starts: Floats  # multiples of the d found so that are tried
+    windows: NDArray[np.int64]  # rounds of least squares, and how far each looks around the scale codes
+
+
+class Fit(NamedTuple):
+    """Of the codes nearest to a scale: Σ w·r², Σ w·q·r and Σ w·q², with the residual r = x − scale · q."""
+
+    error: Floats
+    slope: Floats
+    curvature: Floats
+
+    def shift(self) -> Floats:
+        """What least squares adds to the scale, for these codes."""
+        return np.where(self.curvature > 0, self.slope / self.curvature, np.float32(0))
+
+
+def uniform(low: int, high: int) -> Levels:
+    """The integers low..high as levels."""
+    return lambda x: np.rint(np.clip(x, np.float32(low), np.float32(high)))
+
+
+def half(x: Floats) -> Floats:
+    """Rounded to float16; what overflows is infinite, and loses every comparison."""
+    return x.astype(np.float16).astype(np.float32)
+
+
+def in_columns(blocks: Floats, subs: int) -> Floats:
+    """``[n, block_values]`` to ``[values of a sub-block, n, subs]``."""
+    return np.ascontiguousarray(blocks.reshape(len(blocks), subs, -1).transpose(2, 0, 1))
+
+
+def inverse_of(scale: Floats) -> Floats:
+    """1 / scale, and 0 for scales next to zero, for which every value is."""
+    return np.where(np.abs(scale) > _SMALLEST, _ONE / scale, np.float32(0))
+
+
+def fit(x: Floats, weights: Floats, levels: Levels, scale: Floats) -> Fit:
+    """Errors and sums of the codes nearest to a scale, each like the scale."""
+    codes = levels(x * inverse_of(scale))
+    residual = x - scale * codes
+    weighted = weights * codes
+    error = ordered_sum(weights * residual * residual)
+    return Fit(error, ordered_sum(weighted * residual), ordered_sum(weighted * codes))
+
+
+def folded(terms: Floats) -> Floats:
+    """Sum over the last axis, a power of two: the upper half is added to the lower one until one is left."""
+    while terms.shape[-1] > 1:
+        middle = terms.shape[-1] // 2
+        terms = terms[..., :middle] + terms[..., middle:]
+    return terms[..., 0]
+
+
+def search_scale(
+    x: Floats, weights: Floats, levels: Levels, d: Floats, search: Search
+) -> tuple[NDArray[np.bool_], Floats]:
+    """Look for a better d ``[n]`` of blocks with no other scale; where it was found, and d.
+
+    Tries multiples of the encoder's d, solves least squares for each one's codes, and repeats that on the best.
+    """
+
+    def of(d: Floats) -> Fit:
+        return Fit(*(folded(sums) for sums in fit(x, weights, levels, d[:, None])))
+
+    here = of(d)
+    limit = here.error * LOWER
+    ideal, error = d + here.shift(), _after_shift(here)
+    for factor in search.factors:
+        trial = of(d * factor)
+        better = _after_shift(trial) < error
+        error = np.where(better, _after_shift(trial), error)
+        ideal = np.where(better, d * factor + trial.shift(), ideal)
+    best, best_d = limit, d
+    for _ in search.windows:
+        rounded = half(ideal)
+        here = of(rounded)
+        better = (here.error < best) & np.isfinite(rounded)
+        best, best_d = np.where(better, here.error, best), np.where(better, rounded, best_d)
+        ideal = rounded + here.shift()
+    return best < limit, best_d
+
+
+def _after_shift(here: Fit) -> Floats:
+    """The error that least squares on the scale leaves."""
+    return here.error - here.slope * here.shift()
+
+
+def search_scales(
+    x: Floats,
+    weights: Floats,
+    levels: Levels,
+    span: tuple[int, int],
+    d: Floats,
+    codes: Floats,
+    search: Search,
+) -> tuple[NDArray[np.bool_], Floats, Floats]:
+    """Look for better d ``[n]`` and scale codes ``[n, subs]``, whole numbers in ``span``, of super-blocks.
+
+    First the scale that each sub-block would have alone; then the d whose multiples these are most nearly;
+    then rounds in which each sub-block chooses among neighbouring scale codes, and d is solved for by least
+    squares. Returns where something better was found, d and codes.
+    """
+    limit, ideal, curvature = _ideal_scales(x, weights, levels, d[:, None] * codes, search)
+    common = _common_scale(ideal, curvature, span, search)
+    best, best_d, best_codes = limit, d, codes
+    for start in search.starts:
+        trial_d = half(common * start)
+        trial = _nearest_codes(ideal, trial_d, span)
+        for window in search.windows:
+            trial, here = _best_neighbours(x, weights, levels, span, trial_d, trial, int(window))
+            total = folded(here.error)
+            better = (total < best) & np.isfinite(trial_d)
+            best, best_d = np.where(better, total, best), np.where(better, trial_d, best_d)
+            best_codes = np.where(better[:, None], trial, best_codes)
+            slope, bend = folded(here.slope * trial), folded(here.curvature * trial * trial)
+            trial_d = half(trial_d + np.where(bend > 0, slope / bend, np.float32(0)))
+    return best < limit, best_d, best_codes
+
+
+def _ideal_scales(
+    x: Floats, weights: Floats, levels: Levels, scale: Floats, search: Search
+) -> tuple[Floats, Floats, Floats]:
+    """The error to get below ``[n]``, and each sub-block's best scale and curvature."""
+    here = fit(x, weights, levels, scale)
+    limit = folded(here.error) * LOWER
+    ideal, error, curvature = scale + here.shift(), _after_shift(here), here.curvature
+    for factor in search.factors:
+        trial = fit(x, weights, levels, scale * factor)
+        better = _after_shift(trial) < error
+        error = np.where(better, _after_shift(trial), error)
+        ideal = np.where(better, scale * factor + trial.shift(), ideal)
+        curvature = np.where(better, trial.curvature, curvature)
+    return limit, ideal, curvature
+
+
+def _common_scale(ideal: Floats, curvature: Floats, span: tuple[int, int], search: Search) -> Floats:
+    """The d whose multiples come nearest to the ideal scales, an error weighing as the curvature says."""
+    largest = np.take_along_axis(ideal, np.abs(ideal).argmax(axis=1)[:, None], axis=1)[:, 0]
+    best, best_d = np.zeros_like(largest), np.zeros_like(largest)
+    for peak in search.peaks:
+        codes = _nearest_codes(ideal, largest / (np.float32(span[0]) * peak), span)
+        product, square = folded(curvature * ideal * codes), folded(curvature * codes * codes)
+        trial = np.where(square > 0, product / square, np.float32(0))
+        better = trial * product > best
+        best, best_d = np.where(better, trial * product, best), np.where(better, trial, best_d)
+    return best_d
+
+
+def _nearest_codes(scale: Floats, d: Floats, span: tuple[int, int]) -> Floats:
+    low, high = np.float32(span[0]), np.float32(span[1])
+    return np.rint(np.clip(scale * inverse_of(d)[:, None], low, high))
+
+
+def _best_neighbours(
+    x: Floats,
+    weights: Floats,
+    levels: Levels,
+    span: tuple[int, int],
+    d: Floats,
+    codes: Floats,
+    window: int,
+) -> tuple[Floats, Fit]:
+    """Of each sub-block's codes within the window, the one of least error, and its sums."""
+    best, best_fit = codes, fit(x, weights, levels, d[:, None] * codes)
+    for step in range(1, window + 1):
+        for move in (step, -step):
+            trial = np.clip(codes + np.float32(move), np.float32(span[0]), np.float32(span[1]))
+            here = fit(x, weights, levels, d[:, None] * trial)
+            better = here.error < best_fit.error
+            best = np.where(better, trial, best)
+            best_fit = Fit(*(np.where(better, a, b) for a, b in zip(here, best_fit, strict=True)))
+    return best, best_fit
