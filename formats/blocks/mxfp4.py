@@ -47,7 +47,7 @@ class MXFP4(BlockType):
 def nearest_codes(values: Floats, d: Floats) -> Bytes:
     """The codes of the levels nearest to values ``[n, 32]`` in units of d ``[n]``; of equal errors the first."""
     levels = d[:, None] * LEVELS  # [n, 16]
-    return np.abs(levels[:, None, :] - values[..., None]).argmin(axis=2).astype(np.uint8)
+    return np.asarray(np.abs(levels[:, None, :] - values[..., None]).argmin(axis=2), np.uint8)
 
 
 def pack(e: Bytes, codes: Bytes) -> Bytes:

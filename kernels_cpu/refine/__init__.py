@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.formats.blocks.base import Bytes, Floats
-from edgeq.formats.effort import Effort
 from edgeq.formats.blocks.refine import refiner
+from edgeq.formats.effort import Effort
 from edgeq.kernels_cpu import threads
 from edgeq.kernels_cpu.isa import Isa
 from edgeq.kernels_cpu.registry import kernels

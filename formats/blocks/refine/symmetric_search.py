@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.formats.blocks.base import Floats
+from edgeq.formats.blocks.base import Bytes, Floats
 from edgeq.formats.blocks.search import ordered_sum
 
 Levels = Callable[[Floats], Floats]  # the nearest level to each value
@@ -47,12 +47,29 @@ class Fit(NamedTuple):
 
 def uniform(low: int, high: int) -> Levels:
     """The integers low..high as levels."""
-    return lambda x: np.rint(np.clip(x, np.float32(low), np.float32(high)))
+    lowest, highest = np.float32(low), np.float32(high)
+    return lambda x: np.asarray(np.rint(np.clip(x, lowest, highest)))
 
 
 def half(x: Floats) -> Floats:
     """Rounded to float16; what overflows is infinite, and loses every comparison."""
     return x.astype(np.float16).astype(np.float32)
+
+
+def floats(*values: float) -> Floats:
+    """A search's multiples."""
+    return np.array(values, np.float32)
+
+
+def grid(low: float, high: float, n: int, both_signs: bool = False) -> Floats:
+    """n multiples from low to high, each a constant part above the last; and their negatives."""
+    multiples = np.geomspace(low, high, n).astype(np.float32)
+    return np.concatenate([multiples, -multiples]) if both_signs else multiples
+
+
+def rounds(*windows: int) -> NDArray[np.int64]:
+    """A search's windows."""
+    return np.array(windows, np.int64)
 
 
 def in_columns(blocks: Floats, subs: int) -> Floats:
@@ -108,7 +125,51 @@ def search_scale(
         better = (here.error < best) & np.isfinite(rounded)
         best, best_d = np.where(better, here.error, best), np.where(better, rounded, best_d)
         ideal = rounded + here.shift()
-    return best < limit, best_d
+    return (best < limit) & np.isfinite(limit), best_d
+
+
+def refine_scale(
+    values: Floats,
+    weights: Floats,
+    blocks: Bytes,
+    at: int,
+    subs: int,
+    levels: Levels,
+    search: Search,
+    pack: Callable[[NDArray[np.float16], Floats], Bytes],
+) -> Bytes:
+    """``refine_blocks`` of a type whose only scale d stands at a byte of its block.
+
+    ``pack`` makes blocks of d and the values in units of d; ``subs`` is how the sums are split (see ``folded``).
+    """
+    d = np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2")[:, 0].astype(np.float32)
+    x, columns = in_columns(values, subs), in_columns(weights, subs)
+    better, found = search_scale(x, columns, levels, d, search)
+    packed = pack(found.astype(np.float16), values * inverse_of(found)[:, None])
+    return np.where(better[:, None], packed, blocks)
+
+
+def refine_scales(
+    values: Floats,
+    weights: Floats,
+    blocks: Bytes,
+    levels: Levels,
+    span: tuple[int, int],
+    d: Floats,
+    codes: Floats,
+    search: Search,
+    pack: Callable[[NDArray[np.float16], Floats, Floats], Bytes],
+) -> Bytes:
+    """``refine_blocks`` of super-blocks with d ``[n]`` and scale codes ``[n, subs]``.
+
+    ``pack`` makes blocks of d, scale codes and the values in units of their scales ``[n, subs, values]``.
+    """
+    subs = codes.shape[1]
+    x, columns = in_columns(values, subs), in_columns(weights, subs)
+    better, d, codes = search_scales(x, columns, levels, span, d, codes, search)
+    inverse = inverse_of(d[:, None] * codes)
+    packed = pack(d.astype(np.float16), codes, values.reshape(*codes.shape, -1) * inverse[..., None])
+    return np.where(better[:, None], packed, blocks)
 
 
 def _after_shift(here: Fit) -> Floats:
@@ -145,7 +206,7 @@ def search_scales(
             best_codes = np.where(better[:, None], trial, best_codes)
             slope, bend = folded(here.slope * trial), folded(here.curvature * trial * trial)
             trial_d = half(trial_d + np.where(bend > 0, slope / bend, np.float32(0)))
-    return best < limit, best_d, best_codes
+    return (best < limit) & np.isfinite(limit), best_d, best_codes
 
 
 def _ideal_scales(
@@ -166,11 +227,12 @@ def _ideal_scales(
 
 def _common_scale(ideal: Floats, curvature: Floats, span: tuple[int, int], search: Search) -> Floats:
     """The d whose multiples come nearest to the ideal scales, an error weighing as the curvature says."""
-    largest = np.take_along_axis(ideal, np.abs(ideal).argmax(axis=1)[:, None], axis=1)[:, 0]
+    largest = np.abs(ideal).max(axis=1)
     best, best_d = np.zeros_like(largest), np.zeros_like(largest)
     for peak in search.peaks:
         codes = _nearest_codes(ideal, largest / (np.float32(span[0]) * peak), span)
-        product, square = folded(curvature * ideal * codes), folded(curvature * codes * codes)
+        weighted = curvature * codes
+        product, square = folded(weighted * ideal), folded(weighted * codes)
         trial = np.where(square > 0, product / square, np.float32(0))
         better = trial * product > best
         best, best_d = np.where(better, trial * product, best), np.where(better, trial, best_d)
@@ -179,7 +241,7 @@ def _common_scale(ideal: Floats, curvature: Floats, span: tuple[int, int], searc
 
 def _nearest_codes(scale: Floats, d: Floats, span: tuple[int, int]) -> Floats:
     low, high = np.float32(span[0]), np.float32(span[1])
-    return np.rint(np.clip(scale * inverse_of(d)[:, None], low, high))
+    return np.asarray(np.rint(np.clip(scale * inverse_of(d)[:, None], low, high)))
 
 
 def _best_neighbours(

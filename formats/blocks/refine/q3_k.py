@@ -1,0 +1,32 @@
+"""Refiner of Q3_K: its layout is described in ``edgeq.formats.blocks.q3_k``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeq.formats.blocks import q3_k
+from edgeq.formats.blocks.base import Bytes, Floats
+from edgeq.formats.blocks.refine.symmetric_search import Search, floats, grid, refine_scales, rounds, uniform
+from edgeq.formats.effort import Effort
+
+SPAN = (-32, 31)
+LEVELS = uniform(-4, 3)
+SEARCHES = {
+    Effort.normal: Search(
+        floats(0.85, -1.2, 0.95, -0.77, 0.713, 1.06, -0.92, 0.57), grid(0.88, 1.12, 5), floats(1), rounds(1)
+    ),
+    Effort.best: Search(
+        grid(0.45, 2.2, 40, both_signs=True), grid(0.875, 1.125, 9), floats(1, 0.95, 1.05), rounds(2, 1, 1, 0)
+    ),
+}
+
+
+def refine_blocks(values: Floats, weights: Floats, blocks: Bytes, search: Search) -> Bytes:
+    """See the package."""
+    d, codes = q3_k.unpack_scales(blocks)
+    return refine_scales(values, weights, blocks, LEVELS, SPAN, d, codes, search, _pack)
+
+
+def _pack(d: np.ndarray, scale_codes: Floats, units: Floats) -> Bytes:
+    shifted = (scale_codes + np.float32(32)).astype(np.uint8)
+    return q3_k.pack(d, shifted, (LEVELS(units) + np.float32(4)).astype(np.uint8))

@@ -1,0 +1,25 @@
+"""Refiner of Q4_0: its layout is described in ``edgeq.formats.blocks.q4_0``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeq.formats.blocks import q4_0
+from edgeq.formats.blocks.base import Bytes, Floats
+from edgeq.formats.blocks.refine.symmetric_search import Search, floats, grid, refine_scale, rounds, uniform
+from edgeq.formats.effort import Effort
+
+LEVELS = uniform(-8, 7)
+SEARCHES = {
+    Effort.normal: Search(floats(0.95, 1.04, 0.84, 1.11, 0.75), floats(1), floats(1), rounds(0, 0)),
+    Effort.best: Search(grid(0.5, 1.5, 60, both_signs=True), floats(1), floats(1), rounds(0, 0)),
+}
+
+
+def refine_blocks(values: Floats, weights: Floats, blocks: Bytes, search: Search) -> Bytes:
+    """See the package."""
+    return refine_scale(values, weights, blocks, 0, 1, LEVELS, search, _pack)
+
+
+def _pack(d: np.ndarray, units: Floats) -> Bytes:
+    return q4_0.pack(d, (LEVELS(units) + np.float32(8)).astype(np.uint8))
