@@ -115,7 +115,7 @@ def _round_scales(scales: Floats) -> tuple[Floats, Bytes]:
 
 def _requantize(codes: Bytes, values: Floats, d: Floats, scale_codes: Bytes) -> None:
     """Round the values again (in place) with the scales as stored; a zero scale leaves the codes alone."""
-    scale = d[:, None] * (scale_codes.astype(np.float32) - np.float32(32))
+    scale: Floats = d[:, None] * (scale_codes.astype(np.float32) - np.float32(32))
     rounded = nearest_int(values.reshape(codes.shape) / scale[..., None])
     again = (np.clip(rounded, -4, 3) + 4).astype(np.uint8)
     np.copyto(codes, again, where=(scale != 0)[..., None])

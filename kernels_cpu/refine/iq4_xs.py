@@ -46,11 +46,11 @@ def refine_rows(first, last, values, weights, encoded, search, isa):
     memory = scratch(eight)
     tiles, scale_codes, codes, _ = memory
     for b in range(first * each, last * each):
-        load_tiles(eight, values, weights, b, memory)
+        load_tiles(eight, eight, values, weights, b, memory)
         _load_scale_codes(blocks[b], scale_codes)
         d = load_half(blocks[b], 0)
         start = simd.load(eight, simd.address(scale_codes))
-        better, d, found = search_scales(eight, tiles[0], tiles[1], UNEVEN, SPAN, d, start, search)
+        better, d, found = search_scales(eight, tiles, UNEVEN, SPAN, d, start, search)
         if better:
             store_scale_codes(memory, found)
             round_values(sixteen, UNEVEN, values, b, d, memory)

@@ -11,7 +11,6 @@ from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.scalar import ZERO
 
-_ROUND = np.float32(12582912.0)  # 1.5 · 2^23: adding and subtracting it rounds what is small
 _LOWEST = np.float32(-127)
 _SIGN = -0x80000000
 # Of the levels of ``nonlinear`` in formats: the middles between them, and the steps from each to the next.
@@ -69,7 +68,7 @@ def _choice(uniform_, uneven, float4):
 
 @helper
 def _uniform_level(levels, x):
-    return (simd.minimum(simd.maximum(x, levels.low), levels.high) + _ROUND) - _ROUND
+    return simd.rint(simd.minimum(simd.maximum(x, levels.low), levels.high))
 
 
 @helper

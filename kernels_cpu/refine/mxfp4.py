@@ -11,7 +11,7 @@ from edgeq.kernels_cpu.encode.tiles import load
 from edgeq.kernels_cpu.jit import helper, kernel
 from edgeq.kernels_cpu.refine.levels import FLOAT4
 from edgeq.kernels_cpu.refine.one_scale import LANES, codes_of, load_tiles, scratch, store_nibbles
-from edgeq.kernels_cpu.refine.symmetric_search import fit
+from edgeq.kernels_cpu.refine.symmetric_search import error_of
 
 _LARGEST = 254  # 255 is NaN
 _INFINITY = np.float32(np.inf)
@@ -23,7 +23,7 @@ def _error(sixteen, exponents, move, memory):
     tiles, scales, _ = memory
     for lane in range(LANES):
         scales[0, lane] = half_power_of_two(min(max(exponents[lane] + move, 0), _LARGEST))
-    return fit(sixteen, tiles[0], tiles[1], FLOAT4, load(sixteen, scales, 0))[0]
+    return error_of(sixteen, tiles[0], tiles[1], FLOAT4, load(sixteen, scales, 0))
 
 
 @helper

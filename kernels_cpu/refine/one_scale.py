@@ -11,7 +11,7 @@ from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.tiles import block_addresses, load, load_tile, vectors
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.refine.levels import code
-from edgeq.kernels_cpu.refine.symmetric_search import inverse_of, search_scale
+from edgeq.kernels_cpu.refine.symmetric_search import inverse_of, search_scale, weigh
 from edgeq.kernels_cpu.scalar import load_half
 
 LANES = 16
@@ -19,8 +19,8 @@ LANES = 16
 
 @helper
 def scratch(wide):
-    """Tiles of values and weights, scales as found, and addresses."""
-    tiles = vectors(wide, 64).reshape(2, 32, LANES)
+    """Tiles of values, weights and weighted values, scales as found, and addresses."""
+    tiles = vectors(wide, 96).reshape(3, 32, LANES)
     return tiles, vectors(wide, 1), np.empty((2, LANES), np.int64)
 
 
@@ -39,9 +39,10 @@ def search_blocks(isa, wide, values, weights, blocks, b, last, levels, search, s
     """Better scales of blocks b.. into the scratch; bit i tells that of block b + i there is one."""
     load_tiles(isa, values, weights, b, last, scratch)
     tiles, scales, _ = scratch
+    weigh(wide, tiles)
     for lane in range(LANES):
         scales[0, lane] = load_half(blocks[min(b + lane, last - 1)], 0)
-    better, d = search_scale(wide, tiles[0], tiles[1], levels, load(wide, scales, 0), search, False)
+    better, d = search_scale(wide, tiles, levels, load(wide, scales, 0), search, False)
     simd.store(simd.address(scales), d)
     return simd.mask_bits(better)
 

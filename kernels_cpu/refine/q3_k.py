@@ -50,12 +50,12 @@ def refine_rows(first, last, values, weights, encoded, search, isa):
     memory = scratch(sixteen)
     tiles, scale_codes, codes, _ = memory
     for b in range(first * each, last * each):
-        load_tiles(isa, values, weights, b, memory)
+        load_tiles(isa, sixteen, values, weights, b, memory)
         d = load_half(blocks[b], 108)
         for j in range(16):
             scale_codes[j] = np.float32(scale_code(blocks[b], j))
         start = simd.load(sixteen, simd.address(scale_codes))
-        better, d, found = search_scales(sixteen, tiles[0], tiles[1], _LEVELS, SPAN, d, start, search)
+        better, d, found = search_scales(sixteen, tiles, _LEVELS, SPAN, d, start, search)
         if better:
             store_scale_codes(memory, found)
             round_values(sixteen, _LEVELS, values, b, d, memory)

@@ -8,20 +8,20 @@ from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.tiles import block_addresses, load_tile, vectors
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.refine.levels import code
-from edgeq.kernels_cpu.refine.symmetric_search import inverse_of
+from edgeq.kernels_cpu.refine.symmetric_search import inverse_of, weigh
 from edgeq.kernels_cpu.scalar import ZERO
 
 
 @helper
 def scratch(wide):
-    """Tiles of values and weights, scale codes (float32), codes (uint8) and addresses."""
+    """Tiles of values, weights and weighted values, scale codes (float32), codes (uint8) and addresses."""
     lanes = simd.lanes_of(wide)
-    tiles = vectors(wide, 512 // lanes).reshape(2, 256 // lanes, lanes)
+    tiles = vectors(wide, 768 // lanes).reshape(3, 256 // lanes, lanes)
     return tiles, vectors(wide, 1)[0], np.empty(256, np.uint8), np.empty((2, lanes), np.int64)
 
 
 @helper
-def load_tiles(transposed, values, weights, b, memory):
+def load_tiles(transposed, wide, values, weights, b, memory):
     """Super-block b of values ``[rows, columns]`` and its weights ``[columns]``; a lane per sub-block.
 
     ``transposed`` is the isa to transpose with: no wider than there are sub-blocks.
@@ -33,6 +33,7 @@ def load_tiles(transposed, values, weights, b, memory):
     block_addresses(weights, b * lanes, (b + 1) * lanes, size, weights.size // size, addresses[1])
     load_tile(transposed, addresses[0], 0, tiles[0])
     load_tile(transposed, addresses[1], 0, tiles[1])
+    weigh(wide, tiles)
 
 
 @helper

@@ -10,14 +10,13 @@ import numpy as np
 
 from edgeq.formats.blocks.refine.symmetric_search import LOWER
 from edgeq.kernels_cpu import simd
-from edgeq.kernels_cpu.encode.tiles import load
+from edgeq.kernels_cpu.encode.tiles import load, store
 from edgeq.kernels_cpu.half_floats import from_half, to_half
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.refine.levels import nearest
 from edgeq.kernels_cpu.scalar import ZERO
 
 _ONE = np.float32(1)
-_ROUND = np.float32(12582912.0)  # 1.5 · 2^23
 _SMALLEST = np.float32(1e-30)  # a scale that has an inverse
 _INFINITY = np.float32(np.inf)
 
@@ -41,86 +40,98 @@ def _half_number(wide, x):
 
 
 @helper
-def fit(wide, x, weights, levels, scale):
-    """Σ w·r², Σ w·q·r and Σ w·q² of the levels q nearest to x / scale and the residuals r."""
-    inverse = inverse_of(scale)
-    error, slope, curvature = simd.splat(wide, ZERO), simd.splat(wide, ZERO), simd.splat(wide, ZERO)
+def error_of(wide, x, weights, levels, scale):
+    """Σ w·(x − scale · level)² for the levels nearest to x / scale."""
+    inverse, error = inverse_of(scale), simd.splat(wide, ZERO)
     for i in range(x.shape[0]):
-        value, weight = load(wide, x, i), load(wide, weights, i)
-        level = nearest(wide, levels, value * inverse)
-        residual = value - scale * level
-        weighted = weight * level
-        error += weight * residual * residual
-        slope += weighted * residual
-        curvature += weighted * level
-    return error, slope, curvature
+        value = load(wide, x, i)
+        residual = value - scale * nearest(wide, levels, value * inverse)
+        error += load(wide, weights, i) * residual * residual
+    return error
 
 
 @helper
-def _shift(slope, curvature):
-    """What least squares adds to the scale."""
-    return simd.select(curvature > ZERO, slope / curvature, ZERO)
+def moments(wide, x, weights, weighted_x, levels, scale):
+    """Σ w·x·level and Σ w·level² for those levels."""
+    inverse, a, b = inverse_of(scale), simd.splat(wide, ZERO), simd.splat(wide, ZERO)
+    for i in range(x.shape[0]):
+        level = nearest(wide, levels, load(wide, x, i) * inverse)
+        a += load(wide, weighted_x, i) * level
+        b += load(wide, weights, i) * level * level
+    return a, b
 
 
 @helper
-def _fit_block(wide, x, weights, levels, scale, joined):
-    """The same, summed over the lanes where they are one block."""
-    error, slope, curvature = fit(wide, x, weights, levels, scale)
-    if joined:
-        error = simd.splat(wide, simd.sum_of(error))
-        slope = simd.splat(wide, simd.sum_of(slope))
-        curvature = simd.splat(wide, simd.sum_of(curvature))
-    return error, slope, curvature
+def weigh(wide, tiles):
+    """The third tile becomes the weighted values."""
+    for i in range(tiles.shape[1]):
+        store(wide, tiles[2], i, load(wide, tiles[1], i) * load(wide, tiles[0], i))
 
 
 @helper
-def search_scale(wide, x, weights, levels, d, search, joined):
-    """In which lanes there is a better d, and d; ``joined`` lanes are parts of one block with one d."""
-    best, slope, curvature = _fit_block(wide, x, weights, levels, d, joined)
-    shift = _shift(slope, curvature)
-    ideal, error = d + shift, best - slope * shift
+def _ratio(a, b):
+    return simd.select(b > ZERO, a / b, ZERO)
+
+
+@helper
+def _ratio_of_numbers(a, b):
+    return a / b if b > ZERO else ZERO
+
+
+@helper
+def _of_block(wide, sums, joined):
+    """Where the lanes are parts of one block, their total in each."""
+    return simd.splat(wide, simd.sum_of(sums)) if joined else sums
+
+
+@helper
+def search_scale(wide, tiles, levels, d, search, joined):
+    """In which lanes there is a better d, and d; ``joined`` lanes are parts of one block with one d.
+
+    Tiles are of values, weights and weighted values.
+    """
+    x, weights, weighted_x = tiles[0], tiles[1], tiles[2]
+    limit = _of_block(wide, error_of(wide, x, weights, levels, d), joined) * LOWER
+    ideal, gain = d, simd.splat(wide, ZERO)
     for factor in search.factors:
-        scale = d * factor
-        trial, slope, curvature = _fit_block(wide, x, weights, levels, scale, joined)
-        shift = _shift(slope, curvature)
-        trial = trial - slope * shift
-        better = trial < error
-        error = simd.select(better, trial, error)
-        ideal = simd.select(better, scale + shift, ideal)
-    limit = best * LOWER
+        a, b = moments(wide, x, weights, weighted_x, levels, d * factor)
+        a, b = _of_block(wide, a, joined), _of_block(wide, b, joined)
+        trial = _ratio(a, b)
+        better = trial * a > gain
+        gain = simd.select(better, trial * a, gain)
+        ideal = simd.select(better, trial, ideal)
     best, best_d = limit, d
-    for _ in range(search.windows.size):
+    scale = ideal
+    for i in range(search.windows.size):
+        if i:
+            a, b = moments(wide, x, weights, weighted_x, levels, scale)
+            ideal = _ratio(_of_block(wide, a, joined), _of_block(wide, b, joined))
         scale = half(wide, ideal)
-        trial, slope, curvature = _fit_block(wide, x, weights, levels, scale, joined)
-        better = (trial < best) & (abs(scale) < _INFINITY)
-        best = simd.select(better, trial, best)
+        error = _of_block(wide, error_of(wide, x, weights, levels, scale), joined)
+        better = (error < best) & (abs(scale) < _INFINITY)
+        best = simd.select(better, error, best)
         best_d = simd.select(better, scale, best_d)
-        ideal = scale + _shift(slope, curvature)
     return (best < limit) & (limit < _INFINITY), best_d
 
 
 @helper
-def _ideal_scales(wide, x, weights, levels, scale, factors):
-    """The error of all lanes, and each lane's best scale and its curvature."""
-    here, slope, curvature = fit(wide, x, weights, levels, scale)
-    shift = _shift(slope, curvature)
-    ideal, error, bend = scale + shift, here - slope * shift, curvature
+def _ideal_scales(wide, tiles, levels, scale, factors):
+    """Each lane's best scale and its Σ w·level², by which an error of the scale weighs."""
+    ideal, gain, curvature = scale, simd.splat(wide, ZERO), simd.splat(wide, ZERO)
     for factor in factors:
-        trial_scale = scale * factor
-        trial, slope, curvature = fit(wide, x, weights, levels, trial_scale)
-        shift = _shift(slope, curvature)
-        trial = trial - slope * shift
-        better = trial < error
-        error = simd.select(better, trial, error)
-        ideal = simd.select(better, trial_scale + shift, ideal)
-        bend = simd.select(better, curvature, bend)
-    return simd.sum_of(here), ideal, bend
+        a, b = moments(wide, tiles[0], tiles[1], tiles[2], levels, scale * factor)
+        trial = _ratio(a, b)
+        better = trial * a > gain
+        gain = simd.select(better, trial * a, gain)
+        ideal = simd.select(better, trial, ideal)
+        curvature = simd.select(better, b, curvature)
+    return ideal, curvature
 
 
 @helper
 def _nearest_codes(ideal, inverse, span):
     clipped = simd.minimum(simd.maximum(ideal * inverse, np.float32(span[0])), np.float32(span[1]))
-    return (clipped + _ROUND) - _ROUND
+    return simd.rint(clipped)
 
 
 @helper
@@ -138,7 +149,7 @@ def _common_scale(ideal, curvature, span, peaks):
         codes = _nearest_codes(ideal, inverse, span)
         weighted = curvature * codes
         product, square = simd.sum_of(weighted * ideal), simd.sum_of(weighted * codes)
-        trial = product / square if square > ZERO else ZERO
+        trial = _ratio_of_numbers(product, square)
         if trial * product > best:
             best, best_d = trial * product, trial
     return best_d
@@ -146,40 +157,41 @@ def _common_scale(ideal, curvature, span, peaks):
 
 @helper
 def _best_neighbours(wide, x, weights, levels, span, d, codes, window):
-    """Of each lane's codes within the window, the one of least error, and its sums."""
-    best = codes
-    error, slope, curvature = fit(wide, x, weights, levels, d * codes)
+    """Of each lane's codes within the window, the one of least error, and the errors."""
+    best, error = codes, error_of(wide, x, weights, levels, d * codes)
     for step in range(1, window + 1):
         for sign in range(1, -2, -2):
             moved = codes + np.float32(sign * step)
             moved = simd.minimum(simd.maximum(moved, np.float32(span[0])), np.float32(span[1]))
-            trial, trial_slope, trial_curvature = fit(wide, x, weights, levels, d * moved)
+            trial = error_of(wide, x, weights, levels, d * moved)
             better = trial < error
             best = simd.select(better, moved, best)
             error = simd.select(better, trial, error)
-            slope = simd.select(better, trial_slope, slope)
-            curvature = simd.select(better, trial_curvature, curvature)
-    return best, error, slope, curvature
+    return best, error
 
 
 @helper
-def search_scales(wide, x, weights, levels, span, d, codes, search):
-    """If there is a better d (a number) with better scale codes (float32, a lane each), and both of them."""
-    error, ideal, curvature = _ideal_scales(wide, x, weights, levels, d * codes, search.factors)
+def search_scales(wide, tiles, levels, span, d, codes, search):
+    """If there is a better d (a number) with better scale codes (float32, a lane each), and both of them.
+
+    Tiles are of values, weights and weighted values, a lane per sub-block of one super-block.
+    """
+    x, weights, weighted_x = tiles[0], tiles[1], tiles[2]
+    limit = simd.sum_of(error_of(wide, x, weights, levels, d * codes)) * LOWER
+    ideal, curvature = _ideal_scales(wide, tiles, levels, d * codes, search.factors)
     common = _common_scale(ideal, curvature, span, search.peaks)
-    limit = error * LOWER
     best, best_d, best_codes = limit, d, codes
     for start in search.starts:
         trial_d = _half_number(wide, common * start)
         trial = _nearest_codes(ideal, _inverse_number(trial_d), span)
-        for window in search.windows:
-            trial, errors, slope, curvature = _best_neighbours(
-                wide, x, weights, levels, span, trial_d, trial, window
-            )
-            total = simd.sum_of(errors)
-            if total < best and abs(trial_d) < _INFINITY:
-                best, best_d, best_codes = total, trial_d, trial
-            slope_of_d = simd.sum_of(slope * trial)
-            bend = simd.sum_of(curvature * trial * trial)
-            trial_d = _half_number(wide, trial_d + (slope_of_d / bend if bend > ZERO else ZERO))
+        for i in range(search.windows.size):
+            if i:
+                a, b = moments(wide, x, weights, weighted_x, levels, trial_d * trial)
+                slope, bend = simd.sum_of(a * trial), simd.sum_of(b * trial * trial)
+                trial_d = _half_number(wide, _ratio_of_numbers(slope, bend))
+            window = search.windows[i]
+            trial, errors = _best_neighbours(wide, x, weights, levels, span, trial_d, trial, window)
+            error = simd.sum_of(errors)
+            if error < best and abs(trial_d) < _INFINITY:
+                best, best_d, best_codes = error, trial_d, trial
     return best < limit and limit < _INFINITY, best_d, best_codes

@@ -19,9 +19,9 @@ def search_block(isa, values, weights, b, block, at, search, memory):
     """Look for a better d of block b, which stands at byte ``at``; if found, d is stored and codes are made."""
     sixteen = simd.resized(isa, 16)
     tiles, scale_codes = memory[0], memory[1]
-    load_tiles(isa, values, weights, b, memory)
+    load_tiles(isa, sixteen, values, weights, b, memory)
     d = simd.splat(sixteen, load_half(block, at))
-    better, found = search_scale(sixteen, tiles[0], tiles[1], _LEVELS, d, search, True)
+    better, found = search_scale(sixteen, tiles, _LEVELS, d, search, True)
     if not simd.any_of(better):
         return False
     scale = simd.lane(found, 0)

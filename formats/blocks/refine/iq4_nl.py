@@ -17,12 +17,12 @@ def LEVELS(x: Floats) -> Floats:
 
 SEARCHES = {
     Effort.normal: Search(
-        floats(-1.11, 1.23, 0.93, 0.812, -1.035, -1.189, -0.9, 1.035, 1.12, 0.87, 0.757, -1.41, 1.32, -0.81),
-        floats(1),
-        floats(1),
+        floats(
+            1, -1.11, 1.23, 0.93, 0.812, -1.035, -1.189, -0.9, 1.035, 1.12, 0.87, 0.757, -1.41, 1.32, -0.81
+        ),
         rounds(0, 0),
     ),
-    Effort.best: Search(grid(0.7, 1.45, 60, both_signs=True), floats(1), floats(1), rounds(0, 0, 0)),
+    Effort.best: Search(grid(0.7, 1.45, 60, both_signs=True), rounds(0, 0, 0)),
 }
 
 

@@ -14,16 +14,17 @@ from edgeq.formats.effort import Effort
 SPAN = (-32, 31)
 SEARCHES = {
     Effort.normal: Search(
-        floats(-1.11, 1.23, 0.93, 0.812, -1.035, -1.189, -0.9, 1.035, 1.12, 0.87, 0.757, -1.41, 1.32, -0.81),
-        grid(0.875, 1.125, 9),
-        floats(1),
+        floats(
+            1, -1.11, 1.23, 0.93, 0.812, -1.035, -1.189, -0.9, 1.035, 1.12, 0.87, 0.757, -1.41, 1.32, -0.81
+        ),
         rounds(1, 0),
+        peaks=grid(0.875, 1.125, 9),
     ),
     Effort.best: Search(
         grid(0.7, 1.45, 40, both_signs=True),
-        grid(0.875, 1.125, 9),
-        floats(1, 0.95, 1.05, -1),
         rounds(2, 1, 1, 0),
+        peaks=grid(0.875, 1.125, 9),
+        starts=floats(1, 0.95, 1.05, -1),
     ),
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from edgeq.formats.blocks import mxfp4
 from edgeq.formats.blocks.base import Bytes, Floats
-from edgeq.formats.blocks.refine.symmetric_search import LOWER, fit, floats, in_columns
+from edgeq.formats.blocks.refine.symmetric_search import LOWER, error_of, floats, in_columns
 from edgeq.formats.effort import Effort
 
 # How far from the encoder's exponent is looked; ggml's is that of the largest value, whatever the others are.
@@ -20,7 +20,7 @@ def refine_blocks(values: Floats, weights: Floats, blocks: Bytes, search: int) -
     x, columns = in_columns(values, 1), in_columns(weights, 1)
 
     def error(e: Bytes) -> Floats:
-        return fit(x, columns, _levels, mxfp4.half_power_of_two(e)[:, None]).error[:, 0]
+        return error_of(x, columns, _levels, mxfp4.half_power_of_two(e)[:, None])[:, 0]
 
     first = blocks[:, 0]
     limit = error(first) * LOWER

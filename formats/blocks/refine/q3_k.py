@@ -13,10 +13,13 @@ SPAN = (-32, 31)
 LEVELS = uniform(-4, 3)
 SEARCHES = {
     Effort.normal: Search(
-        floats(0.85, -1.2, 0.95, -0.77, 0.713, 1.06, -0.92, 0.57), grid(0.88, 1.12, 5), floats(1), rounds(1)
+        floats(1, 0.85, -1.2, 0.95, -0.77, 0.713, 1.06, -0.92, 0.57), rounds(1), peaks=grid(0.88, 1.12, 5)
     ),
     Effort.best: Search(
-        grid(0.45, 2.2, 40, both_signs=True), grid(0.875, 1.125, 9), floats(1, 0.95, 1.05), rounds(2, 1, 1, 0)
+        grid(0.45, 2.2, 40, both_signs=True),
+        rounds(2, 1, 1, 0),
+        peaks=grid(0.875, 1.125, 9),
+        starts=floats(1, 0.95, 1.05),
     ),
 }
 

@@ -11,8 +11,8 @@ from edgeq.formats.effort import Effort
 
 LEVELS = uniform(-8, 7)
 SEARCHES = {
-    Effort.normal: Search(floats(0.95, 1.04, 0.84, 1.11, 0.75), floats(1), floats(1), rounds(0, 0)),
-    Effort.best: Search(grid(0.5, 1.5, 60, both_signs=True), floats(1), floats(1), rounds(0, 0)),
+    Effort.normal: Search(floats(1, 0.95, 1.04, 0.84, 1.11, 0.75), rounds(0)),
+    Effort.best: Search(grid(0.5, 1.5, 60, both_signs=True), rounds(0, 0)),
 }
 
 

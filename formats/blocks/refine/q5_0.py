@@ -11,8 +11,8 @@ from edgeq.formats.effort import Effort
 
 LEVELS = uniform(-16, 15)
 SEARCHES = {
-    Effort.normal: Search(floats(0.97, 1.06, 1.14, 0.91, 1.03, 0.86), floats(1), floats(1), rounds(0, 0)),
-    Effort.best: Search(grid(0.6, 1.4, 80, both_signs=True), floats(1), floats(1), rounds(0, 0)),
+    Effort.normal: Search(floats(1, 0.97, 1.06, 1.14, 0.91, 1.03, 0.86), rounds(0)),
+    Effort.best: Search(grid(0.6, 1.4, 80, both_signs=True), rounds(0, 0)),
 }
 
 

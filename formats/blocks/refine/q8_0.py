@@ -11,8 +11,8 @@ from edgeq.formats.effort import Effort
 
 LEVELS = uniform(-127, 127)
 SEARCHES = {
-    Effort.normal: Search(floats(1.0075, 1.015, 1.0226, 1.03, 1.038, 1.07), floats(1), floats(1), rounds(0)),
-    Effort.best: Search(grid(0.97, 1.25, 100), floats(1), floats(1), rounds(0, 0)),
+    Effort.normal: Search(floats(1, 1.0075, 1.015, 1.0226, 1.03, 1.038, 1.07), rounds(0)),
+    Effort.best: Search(grid(0.97, 1.25, 100), rounds(0, 0)),
 }
 
 

@@ -24,38 +24,6 @@ _ONE = np.float32(1)
 _SMALLEST = np.float32(1e-30)  # a scale that has an inverse
 
 
-class Search(NamedTuple):
-    """How hard to look. The same types for every effort: one compiled kernel serves them all."""
-
-    factors: Floats  # multiples of each sub-block's (or block's) scale that are tried
-    peaks: Floats  # the largest scale in units of d, as parts of the lowest scale code
-    starts: Floats  # multiples of the d found so that are tried
-    windows: NDArray[np.int64]  # rounds of least squares, and how far each looks around the scale codes
-
-
-class Fit(NamedTuple):
-    """Of the codes nearest to a scale: Σ w·r², Σ w·q·r and Σ w·q², with the residual r = x − scale · q."""
-
-    error: Floats
-    slope: Floats
-    curvature: Floats
-
-    def shift(self) -> Floats:
-        """What least squares adds to the scale, for these codes."""
-        return np.where(self.curvature > 0, self.slope / self.curvature, np.float32(0))
-
-
-def uniform(low: int, high: int) -> Levels:
-    """The integers low..high as levels."""
-    lowest, highest = np.float32(low), np.float32(high)
-    return lambda x: np.asarray(np.rint(np.clip(x, lowest, highest)))
-
-
-def half(x: Floats) -> Floats:
-    """Rounded to float16; what overflows is infinite, and loses every comparison."""
-    return x.astype(np.float16).astype(np.float32)
-
-
 def floats(*values: float) -> Floats:
     """A search's multiples."""
     return np.array(values, np.float32)
@@ -72,6 +40,26 @@ def rounds(*windows: int) -> NDArray[np.int64]:
     return np.array(windows, np.int64)
 
 
+class Search(NamedTuple):
+    """How hard to look. The same types for every effort: one compiled kernel serves them all."""
+
+    factors: Floats  # multiples of each sub-block's (or block's) scale that are tried
+    windows: NDArray[np.int64]  # a round each, least squares in between: how far it looks for scale codes
+    peaks: Floats = floats(1)  # the largest scale in units of d, as parts of the lowest scale code
+    starts: Floats = floats(1)  # multiples of the d found so that are tried
+
+
+def uniform(low: int, high: int) -> Levels:
+    """The integers low..high as levels."""
+    lowest, highest = np.float32(low), np.float32(high)
+    return lambda x: np.asarray(np.rint(np.clip(x, lowest, highest)))
+
+
+def half(x: Floats) -> Floats:
+    """Rounded to float16; what overflows is infinite, and loses every comparison."""
+    return x.astype(np.float16).astype(np.float32)
+
+
 def in_columns(blocks: Floats, subs: int) -> Floats:
     """``[n, block_values]`` to ``[values of a sub-block, n, subs]``."""
     return np.ascontiguousarray(blocks.reshape(len(blocks), subs, -1).transpose(2, 0, 1))
@@ -82,13 +70,21 @@ def inverse_of(scale: Floats) -> Floats:
     return np.where(np.abs(scale) > _SMALLEST, _ONE / scale, np.float32(0))
 
 
-def fit(x: Floats, weights: Floats, levels: Levels, scale: Floats) -> Fit:
-    """Errors and sums of the codes nearest to a scale, each like the scale."""
-    codes = levels(x * inverse_of(scale))
-    residual = x - scale * codes
-    weighted = weights * codes
-    error = ordered_sum(weights * residual * residual)
-    return Fit(error, ordered_sum(weighted * residual), ordered_sum(weighted * codes))
+def error_of(x: Floats, weights: Floats, levels: Levels, scale: Floats) -> Floats:
+    """Σ w·(x − scale · level)² for the levels nearest to x / scale, each like the scale."""
+    residual = x - scale * levels(x * inverse_of(scale))
+    return ordered_sum(weights * residual * residual)
+
+
+def moments(x: Floats, weights: Floats, levels: Levels, scale: Floats) -> tuple[Floats, Floats]:
+    """Σ w·x·level and Σ w·level² for those levels: their ratio is the best scale for them."""
+    nearest = levels(x * inverse_of(scale))
+    return ordered_sum(weights * x * nearest), ordered_sum(weights * nearest * nearest)
+
+
+def ratio(a: Floats, b: Floats) -> Floats:
+    """a / b, and 0 where b is."""
+    return np.where(b > 0, a / b, np.float32(0))
 
 
 def folded(terms: Floats) -> Floats:
@@ -107,24 +103,24 @@ def search_scale(
     Tries multiples of the encoder's d, solves least squares for each one's codes, and repeats that on the best.
     """
 
-    def of(d: Floats) -> Fit:
-        return Fit(*(folded(sums) for sums in fit(x, weights, levels, d[:, None])))
+    def folded_moments(d: Floats) -> tuple[Floats, Floats]:
+        a, b = moments(x, weights, levels, d[:, None])
+        return folded(a), folded(b)
 
-    here = of(d)
-    limit = here.error * LOWER
-    ideal, error = d + here.shift(), _after_shift(here)
+    limit = folded(error_of(x, weights, levels, d[:, None])) * LOWER
+    ideal, gain = d, np.zeros_like(d)
     for factor in search.factors:
-        trial = of(d * factor)
-        better = _after_shift(trial) < error
-        error = np.where(better, _after_shift(trial), error)
-        ideal = np.where(better, d * factor + trial.shift(), ideal)
+        a, b = folded_moments(d * factor)
+        better = ratio(a, b) * a > gain
+        gain, ideal = np.where(better, ratio(a, b) * a, gain), np.where(better, ratio(a, b), ideal)
     best, best_d = limit, d
-    for _ in search.windows:
-        rounded = half(ideal)
-        here = of(rounded)
-        better = (here.error < best) & np.isfinite(rounded)
-        best, best_d = np.where(better, here.error, best), np.where(better, rounded, best_d)
-        ideal = rounded + here.shift()
+    for i in range(len(search.windows)):
+        if i:
+            ideal = ratio(*folded_moments(ideal))
+        ideal = half(ideal)
+        error = folded(error_of(x, weights, levels, ideal[:, None]))
+        better = (error < best) & np.isfinite(ideal)
+        best, best_d = np.where(better, error, best), np.where(better, ideal, best_d)
     return (best < limit) & np.isfinite(limit), best_d
 
 
@@ -172,11 +168,6 @@ def refine_scales(
     return np.where(better[:, None], packed, blocks)
 
 
-def _after_shift(here: Fit) -> Floats:
-    """The error that least squares on the scale leaves."""
-    return here.error - here.slope * here.shift()
-
-
 def search_scales(
     x: Floats,
     weights: Floats,
@@ -192,37 +183,37 @@ def search_scales(
     then rounds in which each sub-block chooses among neighbouring scale codes, and d is solved for by least
     squares. Returns where something better was found, d and codes.
     """
-    limit, ideal, curvature = _ideal_scales(x, weights, levels, d[:, None] * codes, search)
+    scale = d[:, None] * codes
+    limit = folded(error_of(x, weights, levels, scale)) * LOWER
+    ideal, curvature = _ideal_scales(x, weights, levels, scale, search)
     common = _common_scale(ideal, curvature, span, search)
     best, best_d, best_codes = limit, d, codes
     for start in search.starts:
         trial_d = half(common * start)
         trial = _nearest_codes(ideal, trial_d, span)
-        for window in search.windows:
-            trial, here = _best_neighbours(x, weights, levels, span, trial_d, trial, int(window))
-            total = folded(here.error)
-            better = (total < best) & np.isfinite(trial_d)
-            best, best_d = np.where(better, total, best), np.where(better, trial_d, best_d)
+        for i, window in enumerate(search.windows):
+            if i:
+                a, b = moments(x, weights, levels, trial_d[:, None] * trial)
+                trial_d = half(ratio(folded(a * trial), folded(b * trial * trial)))
+            trial, errors = _best_neighbours(x, weights, levels, span, trial_d, trial, int(window))
+            error = folded(errors)
+            better = (error < best) & np.isfinite(trial_d)
+            best, best_d = np.where(better, error, best), np.where(better, trial_d, best_d)
             best_codes = np.where(better[:, None], trial, best_codes)
-            slope, bend = folded(here.slope * trial), folded(here.curvature * trial * trial)
-            trial_d = half(trial_d + np.where(bend > 0, slope / bend, np.float32(0)))
     return (best < limit) & np.isfinite(limit), best_d, best_codes
 
 
 def _ideal_scales(
     x: Floats, weights: Floats, levels: Levels, scale: Floats, search: Search
-) -> tuple[Floats, Floats, Floats]:
-    """The error to get below ``[n]``, and each sub-block's best scale and curvature."""
-    here = fit(x, weights, levels, scale)
-    limit = folded(here.error) * LOWER
-    ideal, error, curvature = scale + here.shift(), _after_shift(here), here.curvature
+) -> tuple[Floats, Floats]:
+    """Each sub-block's best scale and its Σ w·level², by which an error of the scale weighs."""
+    ideal, gain, curvature = scale, np.zeros_like(scale), np.zeros_like(scale)
     for factor in search.factors:
-        trial = fit(x, weights, levels, scale * factor)
-        better = _after_shift(trial) < error
-        error = np.where(better, _after_shift(trial), error)
-        ideal = np.where(better, scale * factor + trial.shift(), ideal)
-        curvature = np.where(better, trial.curvature, curvature)
-    return limit, ideal, curvature
+        a, b = moments(x, weights, levels, scale * factor)
+        better = ratio(a, b) * a > gain
+        gain = np.where(better, ratio(a, b) * a, gain)
+        ideal, curvature = np.where(better, ratio(a, b), ideal), np.where(better, b, curvature)
+    return ideal, curvature
 
 
 def _common_scale(ideal: Floats, curvature: Floats, span: tuple[int, int], search: Search) -> Floats:
@@ -233,7 +224,7 @@ def _common_scale(ideal: Floats, curvature: Floats, span: tuple[int, int], searc
         codes = _nearest_codes(ideal, largest / (np.float32(span[0]) * peak), span)
         weighted = curvature * codes
         product, square = folded(weighted * ideal), folded(weighted * codes)
-        trial = np.where(square > 0, product / square, np.float32(0))
+        trial = ratio(product, square)
         better = trial * product > best
         best, best_d = np.where(better, trial * product, best), np.where(better, trial, best_d)
     return best_d
@@ -252,14 +243,13 @@ def _best_neighbours(
     d: Floats,
     codes: Floats,
     window: int,
-) -> tuple[Floats, Fit]:
-    """Of each sub-block's codes within the window, the one of least error, and its sums."""
-    best, best_fit = codes, fit(x, weights, levels, d[:, None] * codes)
+) -> tuple[Floats, Floats]:
+    """Of each sub-block's codes within the window, the one of least error, and the errors."""
+    best, error = codes, error_of(x, weights, levels, d[:, None] * codes)
     for step in range(1, window + 1):
         for move in (step, -step):
-            trial = np.clip(codes + np.float32(move), np.float32(span[0]), np.float32(span[1]))
-            here = fit(x, weights, levels, d[:, None] * trial)
-            better = here.error < best_fit.error
-            best = np.where(better, trial, best)
-            best_fit = Fit(*(np.where(better, a, b) for a, b in zip(here, best_fit, strict=True)))
-    return best, best_fit
+            moved = np.clip(codes + np.float32(move), np.float32(span[0]), np.float32(span[1]))
+            trial = error_of(x, weights, levels, d[:, None] * moved)
+            better = trial < error
+            best, error = np.where(better, moved, best), np.where(better, trial, error)
+    return np.asarray(best), error

@@ -11,8 +11,8 @@ from edgeq.formats.effort import Effort
 
 LEVELS = uniform(-1, 1)
 SEARCHES = {
-    Effort.normal: Search(floats(0.5, 0.35), floats(1), floats(1), rounds(0, 0)),
-    Effort.best: Search(grid(0.2, 1, 30), floats(1), floats(1), rounds(0, 0)),
+    Effort.normal: Search(floats(1, 0.5, 0.35), rounds(0, 0)),
+    Effort.best: Search(grid(0.2, 1, 30), rounds(0, 0)),
 }
 
 
