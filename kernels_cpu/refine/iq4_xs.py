@@ -9,7 +9,7 @@ from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.rounding import store_nibbles
 from edgeq.kernels_cpu.jit import helper, kernel
 from edgeq.kernels_cpu.refine.levels import UNEVEN
-from edgeq.kernels_cpu.refine.super_scales import load_tiles, round_values, scratch, store_scale_codes
+from edgeq.kernels_cpu.refine.super_scales import load_tiles, round_values, scratch, weight_tiles
 from edgeq.kernels_cpu.refine.symmetric_search import search_scales
 from edgeq.kernels_cpu.scalar import load_half, store_half
 
@@ -25,14 +25,16 @@ def _load_scale_codes(block, scale_codes):
 
 @helper
 def _store(d, scale_codes, codes, block):
+    """Scale codes −32..31 (int32 vector) and codes 0..15 (uint8 ``[256]``)."""
     store_half(block, 0, d)
     upper = 0
     for j in range(8):
-        upper |= ((np.int64(scale_codes[j]) + 32) >> 4) << (2 * j)
+        shifted = np.int64(simd.lane(scale_codes, j)) + 32
+        upper |= (shifted >> 4) << (2 * j)
+        low = shifted & 15
+        at = 4 + (j >> 1)
+        block[at] = np.uint8(low if j % 2 == 0 else np.int64(block[at]) | (low << 4))
     block[2], block[3] = np.uint8(upper & 0xFF), np.uint8(upper >> 8)
-    for j in range(4):
-        low, high = np.int64(scale_codes[2 * j]) + 32, np.int64(scale_codes[2 * j + 1]) + 32
-        block[4 + j] = np.uint8((low & 15) | ((high & 15) << 4))
     for j in range(8):
         store_nibbles(codes[32 * j : 32 * j + 32], block, 8 + 16 * j)
 
@@ -43,15 +45,14 @@ def refine_rows(first, last, values, weights, encoded, search, isa):
     eight, sixteen = simd.resized(isa, 8), simd.resized(isa, 16)
     each = weights.size // 256
     blocks = encoded.reshape(-1, 136)
-    memory = scratch(eight)
-    tiles, scale_codes, codes, _ = memory
+    columns, memory = weight_tiles(eight, eight, weights), scratch(eight)
+    tiles, row, codes, _ = memory
     for b in range(first * each, last * each):
-        load_tiles(eight, eight, values, weights, b, memory)
-        _load_scale_codes(blocks[b], scale_codes)
-        d = load_half(blocks[b], 0)
-        start = simd.load(eight, simd.address(scale_codes))
-        better, d, found = search_scales(eight, tiles, UNEVEN, SPAN, d, start, search)
+        weight = columns[b % each]
+        load_tiles(eight, eight, values, b, weight, memory)
+        _load_scale_codes(blocks[b], row)
+        d, start = load_half(blocks[b], 0), simd.load(eight, simd.address(row))
+        better, d, found = search_scales(eight, tiles[0], weight, tiles[1], UNEVEN, SPAN, d, start, search)
         if better:
-            store_scale_codes(memory, found)
-            round_values(sixteen, UNEVEN, values, b, d, memory)
-            _store(d, scale_codes, codes, blocks[b])
+            round_values(sixteen, UNEVEN, values, b, d * found, memory)
+            _store(d, simd.to_int32(found), codes, blocks[b])

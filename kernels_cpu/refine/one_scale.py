@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.kernels_cpu import simd
-from edgeq.kernels_cpu.encode.tiles import block_addresses, load, load_tile, vectors
+from edgeq.kernels_cpu.encode.tiles import load, load_tile, vectors
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.refine.levels import code
 from edgeq.kernels_cpu.refine.symmetric_search import inverse_of, search_scale, weigh
@@ -19,30 +19,45 @@ LANES = 16
 
 @helper
 def scratch(wide):
-    """Tiles of values, weights and weighted values, scales as found, and addresses."""
-    tiles = vectors(wide, 96).reshape(3, 32, LANES)
-    return tiles, vectors(wide, 1), np.empty((2, LANES), np.int64)
+    """Tiles of values and weighted values, scales as found, and addresses."""
+    return vectors(wide, 64).reshape(2, 32, LANES), vectors(wide, 1), np.empty(LANES, np.int64)
 
 
 @helper
-def load_tiles(isa, values, weights, b, last, scratch):
-    """Blocks b.. (repeating the last one) of values ``[rows, columns]`` and their weights ``[columns]``."""
-    tiles, _, addresses = scratch
-    block_addresses(values, b, last, 32, last, addresses[0])
-    block_addresses(weights, b, last, 32, weights.size // 32, addresses[1])
-    load_tile(isa, addresses[0], 0, tiles[0])
-    load_tile(isa, addresses[1], 0, tiles[1])
-
-
-@helper
-def search_blocks(isa, wide, values, weights, blocks, b, last, levels, search, scratch):
-    """Better scales of blocks b.. into the scratch; bit i tells that of block b + i there is one."""
-    load_tiles(isa, values, weights, b, last, scratch)
-    tiles, scales, _ = scratch
-    weigh(wide, tiles)
+def _load_group(isa, flat, b, end, tile, addresses):
     for lane in range(LANES):
-        scales[0, lane] = load_half(blocks[min(b + lane, last - 1)], 0)
-    better, d = search_scale(wide, tiles, levels, load(wide, scales, 0), search, False)
+        addresses[lane] = simd.address(flat) + 128 * min(b + lane, end - 1)
+    load_tile(isa, addresses, 0, tile)
+
+
+@helper
+def weight_tiles(isa, wide, weights):
+    """Tiles of weights ``[columns]``, one for each LANES blocks of a row; the last block is repeated."""
+    each = weights.size // 32
+    n = (each + LANES - 1) // LANES
+    tiles, addresses = vectors(wide, 32 * n).reshape(n, 32, LANES), np.empty(LANES, np.int64)
+    for group in range(n):
+        _load_group(isa, weights, group * LANES, each, tiles[group], addresses)
+    return tiles
+
+
+@helper
+def load_tiles(isa, wide, values, b, end, weights, memory):
+    """Blocks b..end (repeating the last one) of values ``[rows, columns]``, and times their weights."""
+    tiles, _, addresses = memory
+    _load_group(isa, values, b, end, tiles[0], addresses)
+    weigh(wide, tiles[0], weights, tiles[1])
+
+
+@helper
+def search_group(isa, wide, values, blocks, b, end, weights, levels, search, memory):
+    """Better scales of blocks b.. into the memory; bit i tells that of block b + i there is one."""
+    load_tiles(isa, wide, values, b, end, weights, memory)
+    tiles, scales, _ = memory
+    for lane in range(LANES):
+        scales[0, lane] = load_half(blocks[min(b + lane, end - 1)], 0)
+    d = load(wide, scales, 0)
+    better, d = search_scale(wide, tiles[0], weights, tiles[1], levels, d, search, False)
     simd.store(simd.address(scales), d)
     return simd.mask_bits(better)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from edgeq.formats.blocks.refine.q6_k import SPAN
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.q6_k import store_codes
 from edgeq.kernels_cpu.jit import kernel
 from edgeq.kernels_cpu.refine.levels import uniform
-from edgeq.kernels_cpu.refine.super_scales import load_tiles, round_values, scratch, store_scale_codes
+from edgeq.kernels_cpu.refine.super_scales import load_tiles, round_values, scratch, weight_tiles
 from edgeq.kernels_cpu.refine.symmetric_search import search_scales
 from edgeq.kernels_cpu.scalar import load_half, store_half
 
@@ -22,19 +20,16 @@ def refine_rows(first, last, values, weights, encoded, search, isa):
     sixteen = simd.resized(isa, 16)
     each = weights.size // 256
     blocks = encoded.reshape(-1, 210)
-    memory = scratch(sixteen)
-    tiles, scale_codes, codes, _ = memory
+    columns, memory = weight_tiles(isa, sixteen, weights), scratch(sixteen)
+    tiles, _, codes, _ = memory
     for b in range(first * each, last * each):
-        load_tiles(isa, sixteen, values, weights, b, memory)
+        weight, scales_at = columns[b % each], simd.address(blocks) + 210 * b + 192
+        load_tiles(isa, sixteen, values, b, weight, memory)
+        start = simd.to_float(simd.to_int32(simd.load_int8(sixteen, scales_at)))
         d = load_half(blocks[b], 208)
-        for j in range(16):
-            scale_codes[j] = np.float32(np.int8(blocks[b, 192 + j]))
-        start = simd.load(sixteen, simd.address(scale_codes))
-        better, d, found = search_scales(sixteen, tiles, _LEVELS, SPAN, d, start, search)
+        better, d, found = search_scales(sixteen, tiles[0], weight, tiles[1], _LEVELS, SPAN, d, start, search)
         if better:
-            store_scale_codes(memory, found)
-            round_values(sixteen, _LEVELS, values, b, d, memory)
+            round_values(sixteen, _LEVELS, values, b, d * found, memory)
             store_codes(isa, codes, blocks[b])
-            for j in range(16):
-                blocks[b, 192 + j] = np.uint8(np.int64(scale_codes[j]) & 0xFF)
+            simd.store(scales_at, simd.to_uint8(simd.to_int32(found)))
             store_half(blocks[b], 208, d)

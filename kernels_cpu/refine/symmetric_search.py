@@ -62,10 +62,10 @@ def moments(wide, x, weights, weighted_x, levels, scale):
 
 
 @helper
-def weigh(wide, tiles):
-    """The third tile becomes the weighted values."""
-    for i in range(tiles.shape[1]):
-        store(wide, tiles[2], i, load(wide, tiles[1], i) * load(wide, tiles[0], i))
+def weigh(wide, x, weights, weighted_x):
+    """The last tile becomes the product of the others."""
+    for i in range(x.shape[0]):
+        store(wide, weighted_x, i, load(wide, weights, i) * load(wide, x, i))
 
 
 @helper
@@ -85,12 +85,11 @@ def _of_block(wide, sums, joined):
 
 
 @helper
-def search_scale(wide, tiles, levels, d, search, joined):
+def search_scale(wide, x, weights, weighted_x, levels, d, search, joined):
     """In which lanes there is a better d, and d; ``joined`` lanes are parts of one block with one d.
 
     Tiles are of values, weights and weighted values.
     """
-    x, weights, weighted_x = tiles[0], tiles[1], tiles[2]
     limit = _of_block(wide, error_of(wide, x, weights, levels, d), joined) * LOWER
     ideal, gain = d, simd.splat(wide, ZERO)
     for factor in search.factors:
@@ -115,11 +114,11 @@ def search_scale(wide, tiles, levels, d, search, joined):
 
 
 @helper
-def _ideal_scales(wide, tiles, levels, scale, factors):
+def _ideal_scales(wide, x, weights, weighted_x, levels, scale, factors):
     """Each lane's best scale and its Σ w·level², by which an error of the scale weighs."""
     ideal, gain, curvature = scale, simd.splat(wide, ZERO), simd.splat(wide, ZERO)
     for factor in factors:
-        a, b = moments(wide, tiles[0], tiles[1], tiles[2], levels, scale * factor)
+        a, b = moments(wide, x, weights, weighted_x, levels, scale * factor)
         trial = _ratio(a, b)
         better = trial * a > gain
         gain = simd.select(better, trial * a, gain)
@@ -171,14 +170,13 @@ def _best_neighbours(wide, x, weights, levels, span, d, codes, window):
 
 
 @helper
-def search_scales(wide, tiles, levels, span, d, codes, search):
+def search_scales(wide, x, weights, weighted_x, levels, span, d, codes, search):
     """If there is a better d (a number) with better scale codes (float32, a lane each), and both of them.
 
     Tiles are of values, weights and weighted values, a lane per sub-block of one super-block.
     """
-    x, weights, weighted_x = tiles[0], tiles[1], tiles[2]
     limit = simd.sum_of(error_of(wide, x, weights, levels, d * codes)) * LOWER
-    ideal, curvature = _ideal_scales(wide, tiles, levels, d * codes, search.factors)
+    ideal, curvature = _ideal_scales(wide, x, weights, weighted_x, levels, d * codes, search.factors)
     common = _common_scale(ideal, curvature, span, search.peaks)
     best, best_d, best_codes = limit, d, codes
     for start in search.starts:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.refine.levels import uniform
@@ -15,17 +13,15 @@ _LEVELS = uniform(-1, 1, -1)
 
 
 @helper
-def search_block(isa, values, weights, b, block, at, search, memory):
+def search_block(isa, values, b, weight, block, at, search, memory):
     """Look for a better d of block b, which stands at byte ``at``; if found, d is stored and codes are made."""
     sixteen = simd.resized(isa, 16)
-    tiles, scale_codes = memory[0], memory[1]
-    load_tiles(isa, sixteen, values, weights, b, memory)
+    tiles = memory[0]
+    load_tiles(isa, sixteen, values, b, weight, memory)
     d = simd.splat(sixteen, load_half(block, at))
-    better, found = search_scale(sixteen, tiles, _LEVELS, d, search, True)
+    better, found = search_scale(sixteen, tiles[0], weight, tiles[1], _LEVELS, d, search, True)
     if not simd.any_of(better):
         return False
-    scale = simd.lane(found, 0)
-    scale_codes[:] = np.float32(1)
-    round_values(sixteen, _LEVELS, values, b, scale, memory)
-    store_half(block, at, scale)
+    round_values(sixteen, _LEVELS, values, b, found, memory)
+    store_half(block, at, simd.lane(found, 0))
     return True
