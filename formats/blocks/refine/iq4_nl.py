@@ -18,11 +18,54 @@ def LEVELS(x: Floats) -> Floats:
 SEARCHES = {
     Effort.normal: Search(
         floats(
-            1, -1.11, 1.23, 0.93, 0.812, -1.035, -1.189, -0.9, 1.035, 1.12, 0.87, 0.757, -1.41, 1.32, -0.81
+            1,
+            -1.11,
+            0.933,
+            1.231,
+            -1.035,
+            0.8706,
+            0.9659,
+            -1.149,
+            1.11,
+            1.035,
+            -0.9659,
+            -1.072,
+            -0.8706,
+            1.189,
+            -1.366,
+            0.9013,
         ),
         rounds(0, 0),
     ),
-    Effort.best: Search(grid(0.7, 1.45, 60, both_signs=True), rounds(0, 0, 0)),
+    Effort.best: Search(grid(0.6, 1.6, 100, both_signs=True), rounds(0, 0, 0)),
+}
+WEIGHTED_SEARCHES = {
+    Effort.normal: Search(
+        floats(
+            1,
+            -1.11,
+            1.231,
+            0.8123,
+            -0.9013,
+            -1.189,
+            0.933,
+            -1.035,
+            1.11,
+            -1.414,
+            -0.8123,
+            0.7579,
+            1.319,
+            1.035,
+            0.9659,
+            -0.732,
+            0.8706,
+            -1.275,
+            -1.149,
+            -1.072,
+        ),
+        rounds(0, 0),
+    ),
+    Effort.best: Search(grid(0.6, 1.6, 100, both_signs=True), rounds(0, 0, 0)),
 }
 
 

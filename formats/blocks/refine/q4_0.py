@@ -11,7 +11,29 @@ from edgeq.formats.effort import Effort
 
 LEVELS = uniform(-8, 7)
 SEARCHES = {
-    Effort.normal: Search(floats(1, 0.95, 1.04, 0.84, 1.11, 0.75), rounds(0)),
+    Effort.normal: Search(floats(0.9772, 0.933, 1.023, 1.123), rounds(0)),
+    Effort.best: Search(grid(0.5, 1.5, 60, both_signs=True), rounds(0, 0)),
+}
+WEIGHTED_SEARCHES = {
+    Effort.normal: Search(
+        floats(
+            1,
+            0.8312,
+            0.7405,
+            -0.8706,
+            0.9117,
+            0.9548,
+            1.203,
+            0.6752,
+            -0.9548,
+            -0.7937,
+            0.8706,
+            1.35,
+            0.7937,
+            0.6015,
+        ),
+        rounds(0, 0),
+    ),
     Effort.best: Search(grid(0.5, 1.5, 60, both_signs=True), rounds(0, 0)),
 }
 

@@ -11,7 +11,19 @@ from edgeq.formats.effort import Effort
 
 LEVELS = uniform(-16, 15)
 SEARCHES = {
-    Effort.normal: Search(floats(1, 0.97, 1.06, 1.14, 0.91, 1.03, 0.86), rounds(0)),
+    Effort.normal: Search(
+        floats(0.9913, 1.054, 0.9656, 1.009, 1.14, 1.082, 1.223, 0.9827, 1.027, 0.9489, 1.12, 1.16),
+        rounds(0, 0),
+    ),
+    Effort.best: Search(grid(0.6, 1.4, 80, both_signs=True), rounds(0, 0)),
+}
+WEIGHTED_SEARCHES = {
+    Effort.normal: Search(
+        floats(
+            1, 1.15, 0.9083, 1.082, 0.8543, 1.244, 0.9572, 0.7897, 1.12, -0.9324, 1.191, 0.9827, 0.9324, 1.027
+        ),
+        rounds(0, 0),
+    ),
     Effort.best: Search(grid(0.6, 1.4, 80, both_signs=True), rounds(0, 0)),
 }
 

@@ -12,12 +12,13 @@ from edgeq.formats.effort import Effort
 SPAN = (-128, 127)
 LEVELS = uniform(-32, 31)
 SEARCHES = {
-    Effort.normal: Search(floats(1, 1.07, 1.035, 1.1, 1.14), rounds(1), peaks=grid(0.88, 1.12, 5)),
+    Effort.normal: Search(
+        floats(1, 1.069, 1.038, 1.102, 1.143, 0.9635, 1.187, 1.232, 1.053, 0.9926),
+        rounds(1),
+        peaks=grid(0.88, 1.12, 5),
+    ),
     Effort.best: Search(
-        grid(0.88, 1.3, 50),
-        rounds(2, 1, 1, 0),
-        peaks=grid(0.875, 1.125, 9),
-        starts=floats(1, 0.9, 0.95, 1.05, 1.1),
+        grid(0.88, 1.3, 100), rounds(2, 1, 1, 0), peaks=grid(0.875, 1.125, 9), starts=grid(0.85, 1.2, 10)
     ),
 }
 

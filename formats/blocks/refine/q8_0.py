@@ -11,8 +11,32 @@ from edgeq.formats.effort import Effort
 
 LEVELS = uniform(-127, 127)
 SEARCHES = {
-    Effort.normal: Search(floats(1, 1.0075, 1.015, 1.0226, 1.03, 1.038, 1.07), rounds(0)),
-    Effort.best: Search(grid(0.97, 1.25, 100), rounds(0, 0)),
+    Effort.normal: Search(
+        floats(
+            1,
+            1.015,
+            1.025,
+            1.009,
+            1.04,
+            0.9909,
+            1.031,
+            1.05,
+            1.059,
+            1.066,
+            1.076,
+            1.006,
+            1.085,
+            0.9939,
+            1.095,
+            1.034,
+            1.018,
+            1.112,
+            1.105,
+            0.997,
+        ),
+        rounds(0, 0),
+    ),
+    Effort.best: Search(grid(0.97, 1.25, 250), rounds(0, 0)),
 }
 
 

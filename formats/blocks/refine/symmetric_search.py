@@ -227,7 +227,7 @@ def _common_scale(ideal: Floats, curvature: Floats, span: tuple[int, int], searc
         trial = ratio(product, square)
         better = trial * product > best
         best, best_d = np.where(better, trial * product, best), np.where(better, trial, best_d)
-    return best_d
+    return np.asarray(best_d)
 
 
 def _nearest_codes(scale: Floats, d: Floats, span: tuple[int, int]) -> Floats:
