@@ -10,68 +10,31 @@ from edgeq.formats.blocks.refine.symmetric_search import Search, floats, grid, r
 from edgeq.formats.effort import Effort
 
 
-def LEVELS(x: Floats) -> Floats:
+def nearest(x: Floats) -> Floats:
     """The nearest of the sixteen levels."""
     return nonlinear.LEVELS[nonlinear.nearest_level(x)]
 
 
+_FACTORS = floats(
+    1, -1.11, 0.93, 1.23, -1.04, 0.87, 0.97, -1.15, 1.11, 1.04, -0.97, -1.07, -0.87, 1.19, -1.37, 0.9
+)
+_WEIGHTED_FACTORS = floats(
+    1, -1.11, 1.23, 0.81, -0.9, -1.19, 0.93, -1.04, 1.11, -1.41, -0.81, 0.76, 1.32, 1.04, 0.97
+)
+_BEST = Search(grid(0.6, 1.6, 100, both_signs=True), rounds(0, 0, 0))
 SEARCHES = {
-    Effort.normal: Search(
-        floats(
-            1,
-            -1.11,
-            0.933,
-            1.231,
-            -1.035,
-            0.8706,
-            0.9659,
-            -1.149,
-            1.11,
-            1.035,
-            -0.9659,
-            -1.072,
-            -0.8706,
-            1.189,
-            -1.366,
-            0.9013,
-        ),
-        rounds(0, 0),
-    ),
-    Effort.best: Search(grid(0.6, 1.6, 100, both_signs=True), rounds(0, 0, 0)),
+    Effort.normal: Search(_FACTORS, rounds(0, 0)),
+    Effort.best: _BEST,
 }
 WEIGHTED_SEARCHES = {
-    Effort.normal: Search(
-        floats(
-            1,
-            -1.11,
-            1.231,
-            0.8123,
-            -0.9013,
-            -1.189,
-            0.933,
-            -1.035,
-            1.11,
-            -1.414,
-            -0.8123,
-            0.7579,
-            1.319,
-            1.035,
-            0.9659,
-            -0.732,
-            0.8706,
-            -1.275,
-            -1.149,
-            -1.072,
-        ),
-        rounds(0, 0),
-    ),
-    Effort.best: Search(grid(0.6, 1.6, 100, both_signs=True), rounds(0, 0, 0)),
+    Effort.normal: Search(_WEIGHTED_FACTORS, rounds(0, 0)),
+    Effort.best: _BEST,
 }
 
 
 def refine_blocks(values: Floats, weights: Floats, blocks: Bytes, search: Search) -> Bytes:
     """See the package."""
-    return refine_scale(values, weights, blocks, 0, 1, LEVELS, search, _pack)
+    return refine_scale(values, weights, blocks, 0, 1, nearest, search, _pack)
 
 
 def _pack(d: np.ndarray, units: Floats) -> Bytes:

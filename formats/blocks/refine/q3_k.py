@@ -11,44 +11,23 @@ from edgeq.formats.effort import Effort
 
 SPAN = (-32, 31)
 LEVELS = uniform(-4, 3)
+_FACTORS = floats(0.948, 0.852, -1.216, 1.018, 0.713)
+_WEIGHTED_FACTORS = floats(
+    0.98, -0.77, 0.71, 0.85, -0.92, 0.58, -0.66, 1.02, 0.92, 1.5, 0.79, -0.54, -0.82, 0.64, 0.5, 1.73
+)
+_BEST = Search(
+    grid(0.45, 2.2, 40, both_signs=True),
+    rounds(2, 1, 1, 0),
+    peaks=grid(0.875, 1.125, 9),
+    starts=grid(0.85, 1.2, 10),
+)
 SEARCHES = {
-    Effort.normal: Search(floats(0.948, 0.852, -1.216, 1.018, 0.713), rounds(0), peaks=grid(0.88, 1.12, 5)),
-    Effort.best: Search(
-        grid(0.45, 2.2, 40, both_signs=True),
-        rounds(2, 1, 1, 0),
-        peaks=grid(0.875, 1.125, 9),
-        starts=grid(0.85, 1.2, 10),
-    ),
+    Effort.normal: Search(_FACTORS, rounds(0), peaks=grid(0.88, 1.12, 5)),
+    Effort.best: _BEST,
 }
 WEIGHTED_SEARCHES = {
-    Effort.normal: Search(
-        floats(
-            0.982,
-            -0.766,
-            0.713,
-            0.852,
-            -0.915,
-            0.576,
-            -0.664,
-            1.018,
-            0.915,
-            1.505,
-            0.794,
-            -0.537,
-            -0.82,
-            0.64,
-            0.5,
-            1.735,
-        ),
-        rounds(1, 0),
-        peaks=grid(0.875, 1.125, 9),
-    ),
-    Effort.best: Search(
-        grid(0.45, 2.2, 40, both_signs=True),
-        rounds(2, 1, 1, 0),
-        peaks=grid(0.875, 1.125, 9),
-        starts=grid(0.85, 1.2, 10),
-    ),
+    Effort.normal: Search(_WEIGHTED_FACTORS, rounds(1, 0), peaks=grid(0.875, 1.125, 9)),
+    Effort.best: _BEST,
 }
 
 

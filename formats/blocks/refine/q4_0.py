@@ -10,31 +10,16 @@ from edgeq.formats.blocks.refine.symmetric_search import Search, floats, grid, r
 from edgeq.formats.effort import Effort
 
 LEVELS = uniform(-8, 7)
+_FACTORS = floats(0.977, 0.933, 1.023, 1.123)
+_WEIGHTED_FACTORS = floats(1, 0.83, 0.74, -0.87, 0.91, 0.95, 1.2, 0.68, -0.95, -0.79, 0.87, 1.35, 0.79, 0.6)
+_BEST = Search(grid(0.5, 1.5, 60, both_signs=True), rounds(0, 0))
 SEARCHES = {
-    Effort.normal: Search(floats(0.9772, 0.933, 1.023, 1.123), rounds(0)),
-    Effort.best: Search(grid(0.5, 1.5, 60, both_signs=True), rounds(0, 0)),
+    Effort.normal: Search(_FACTORS, rounds(0)),
+    Effort.best: _BEST,
 }
 WEIGHTED_SEARCHES = {
-    Effort.normal: Search(
-        floats(
-            1,
-            0.8312,
-            0.7405,
-            -0.8706,
-            0.9117,
-            0.9548,
-            1.203,
-            0.6752,
-            -0.9548,
-            -0.7937,
-            0.8706,
-            1.35,
-            0.7937,
-            0.6015,
-        ),
-        rounds(0, 0),
-    ),
-    Effort.best: Search(grid(0.5, 1.5, 60, both_signs=True), rounds(0, 0)),
+    Effort.normal: Search(_WEIGHTED_FACTORS, rounds(0, 0)),
+    Effort.best: _BEST,
 }
 
 

@@ -10,21 +10,16 @@ from edgeq.formats.blocks.refine.symmetric_search import Search, floats, grid, r
 from edgeq.formats.effort import Effort
 
 LEVELS = uniform(-16, 15)
+_FACTORS = floats(0.991, 1.054, 0.966, 1.009, 1.14, 1.082, 1.223, 0.983, 1.027, 0.949, 1.12, 1.16)
+_WEIGHTED_FACTORS = floats(1, 1.15, 0.91, 1.08, 0.85, 1.24, 0.96, 0.79, 1.12, -0.93, 1.19, 0.98, 0.93, 1.03)
+_BEST = Search(grid(0.6, 1.4, 80, both_signs=True), rounds(0, 0))
 SEARCHES = {
-    Effort.normal: Search(
-        floats(0.9913, 1.054, 0.9656, 1.009, 1.14, 1.082, 1.223, 0.9827, 1.027, 0.9489, 1.12, 1.16),
-        rounds(0, 0),
-    ),
-    Effort.best: Search(grid(0.6, 1.4, 80, both_signs=True), rounds(0, 0)),
+    Effort.normal: Search(_FACTORS, rounds(0, 0)),
+    Effort.best: _BEST,
 }
 WEIGHTED_SEARCHES = {
-    Effort.normal: Search(
-        floats(
-            1, 1.15, 0.9083, 1.082, 0.8543, 1.244, 0.9572, 0.7897, 1.12, -0.9324, 1.191, 0.9827, 0.9324, 1.027
-        ),
-        rounds(0, 0),
-    ),
-    Effort.best: Search(grid(0.6, 1.4, 80, both_signs=True), rounds(0, 0)),
+    Effort.normal: Search(_WEIGHTED_FACTORS, rounds(0, 0)),
+    Effort.best: _BEST,
 }
 
 

@@ -11,12 +11,9 @@ from edgeq.formats.effort import Effort
 
 SPAN = (-128, 127)
 LEVELS = uniform(-32, 31)
+_FACTORS = floats(1, 1.069, 1.038, 1.102, 1.143, 0.964, 1.187, 1.232, 1.053, 0.993)
 SEARCHES = {
-    Effort.normal: Search(
-        floats(1, 1.069, 1.038, 1.102, 1.143, 0.9635, 1.187, 1.232, 1.053, 0.9926),
-        rounds(1),
-        peaks=grid(0.88, 1.12, 5),
-    ),
+    Effort.normal: Search(_FACTORS, rounds(1), peaks=grid(0.88, 1.12, 5)),
     Effort.best: Search(
         grid(0.88, 1.3, 100), rounds(2, 1, 1, 0), peaks=grid(0.875, 1.125, 9), starts=grid(0.85, 1.2, 10)
     ),

@@ -6,36 +6,12 @@ import numpy as np
 
 from edgeq.formats.blocks import q8_0
 from edgeq.formats.blocks.base import Bytes, Floats
-from edgeq.formats.blocks.refine.symmetric_search import Search, floats, grid, refine_scale, rounds, uniform
+from edgeq.formats.blocks.refine.symmetric_search import Search, grid, refine_scale, rounds, uniform
 from edgeq.formats.effort import Effort
 
 LEVELS = uniform(-127, 127)
 SEARCHES = {
-    Effort.normal: Search(
-        floats(
-            1,
-            1.015,
-            1.025,
-            1.009,
-            1.04,
-            0.9909,
-            1.031,
-            1.05,
-            1.059,
-            1.066,
-            1.076,
-            1.006,
-            1.085,
-            0.9939,
-            1.095,
-            1.034,
-            1.018,
-            1.112,
-            1.105,
-            0.997,
-        ),
-        rounds(0, 0),
-    ),
+    Effort.normal: Search(grid(0.99, 1.11, 24), rounds(0, 0)),
     Effort.best: Search(grid(0.97, 1.25, 250), rounds(0, 0)),
 }
 
