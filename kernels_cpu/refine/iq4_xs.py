@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeq.formats.blocks.refine.iq4_xs import SPAN
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.rounding import store_nibbles
 from edgeq.kernels_cpu.jit import helper, kernel
@@ -12,6 +11,8 @@ from edgeq.kernels_cpu.refine.levels import UNEVEN
 from edgeq.kernels_cpu.refine.super_scales import load_tiles, round_values, scratch, weight_tiles
 from edgeq.kernels_cpu.refine.symmetric_search import search_scales
 from edgeq.kernels_cpu.scalar import load_half, store_half
+
+_SPAN = (-32, 31)
 
 
 @helper
@@ -52,7 +53,7 @@ def refine_rows(first, last, values, weights, encoded, search, isa):
         load_tiles(eight, eight, values, b, weight, memory)
         _load_scale_codes(blocks[b], row)
         d, start = load_half(blocks[b], 0), simd.load(eight, simd.address(row))
-        better, d, found = search_scales(eight, tiles[0], weight, tiles[1], UNEVEN, SPAN, d, start, search)
+        better, d, found = search_scales(eight, tiles[0], weight, tiles[1], UNEVEN, _SPAN, d, start, search)
         if better:
             round_values(sixteen, UNEVEN, values, b, d * found, memory)
             _store(d, simd.to_int32(found), codes, blocks[b])

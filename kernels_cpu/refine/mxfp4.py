@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeq.formats.blocks.refine.symmetric_search import LOWER
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.decode.mxfp4 import half_power_of_two
 from edgeq.kernels_cpu.encode.tiles import load
@@ -18,7 +17,7 @@ from edgeq.kernels_cpu.refine.one_scale import (
     store_nibbles,
     weight_tiles,
 )
-from edgeq.kernels_cpu.refine.symmetric_search import error_of
+from edgeq.kernels_cpu.refine.symmetric_search import LOWER, error_of
 
 _LARGEST = 254  # 255 is NaN
 _INFINITY = np.float32(np.inf)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from edgeq.formats.blocks.refine.q3_k import SPAN
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.jit import helper, kernel
 from edgeq.kernels_cpu.refine.levels import uniform
@@ -10,6 +9,7 @@ from edgeq.kernels_cpu.refine.super_scales import load_tiles, round_values, scra
 from edgeq.kernels_cpu.refine.symmetric_search import search_scales
 from edgeq.kernels_cpu.scalar import load_half, store_half
 
+_SPAN = (-32, 31)
 _LEVELS = uniform(-4, 3, -4)
 
 
@@ -66,7 +66,9 @@ def refine_rows(first, last, values, weights, encoded, search, isa):
         load_tiles(isa, sixteen, values, b, weight, memory)
         start = _scale_codes(isa, at, simd.address(codes))
         d = load_half(blocks[b], 108)
-        better, d, found = search_scales(sixteen, tiles[0], weight, tiles[1], _LEVELS, SPAN, d, start, search)
+        better, d, found = search_scales(
+            sixteen, tiles[0], weight, tiles[1], _LEVELS, _SPAN, d, start, search
+        )
         if better:
             round_values(sixteen, _LEVELS, values, b, d * found, memory)
             _store_codes(isa, at, codes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from edgeq.formats.blocks.refine.q6_k import SPAN
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.q6_k import store_codes
 from edgeq.kernels_cpu.jit import kernel
@@ -11,6 +10,7 @@ from edgeq.kernels_cpu.refine.super_scales import load_tiles, round_values, scra
 from edgeq.kernels_cpu.refine.symmetric_search import search_scales
 from edgeq.kernels_cpu.scalar import load_half, store_half
 
+_SPAN = (-128, 127)
 _LEVELS = uniform(-32, 31, -32)
 
 
@@ -27,7 +27,9 @@ def refine_rows(first, last, values, weights, encoded, search, isa):
         load_tiles(isa, sixteen, values, b, weight, memory)
         start = simd.to_float(simd.to_int32(simd.load_int8(sixteen, scales_at)))
         d = load_half(blocks[b], 208)
-        better, d, found = search_scales(sixteen, tiles[0], weight, tiles[1], _LEVELS, SPAN, d, start, search)
+        better, d, found = search_scales(
+            sixteen, tiles[0], weight, tiles[1], _LEVELS, _SPAN, d, start, search
+        )
         if better:
             round_values(sixteen, _LEVELS, values, b, d * found, memory)
             store_codes(isa, codes, blocks[b])

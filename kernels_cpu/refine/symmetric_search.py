@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeq.formats.blocks.refine.symmetric_search import LOWER
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.tiles import load, store
 from edgeq.kernels_cpu.half_floats import from_half, to_half
@@ -17,6 +16,7 @@ from edgeq.kernels_cpu.refine.levels import nearest
 from edgeq.kernels_cpu.scalar import ZERO
 
 _ONE = np.float32(1)
+LOWER = np.float32(1 - 2**-16)
 _SMALLEST = np.float32(1e-30)  # a scale that has an inverse
 _INFINITY = np.float32(np.inf)
 
