@@ -267,6 +267,14 @@ def lane_numbers(_typing, isa):
 
 
 @intrinsic
+def rint(_typing, a):
+    """Each lane rounded to a whole number, ties to even."""
+    if not (isinstance(a, Vector) and a.is_float):
+        return None
+    return a(a), lambda context, builder, sig, args: call(builder, f"llvm.rint.{suffix(a)}", a.llvm, *args)
+
+
+@intrinsic
 def lane(_typing, vector, i):
     """One lane as a scalar."""
     if not isinstance(vector, Vector) or not isinstance(i, types.Integer):

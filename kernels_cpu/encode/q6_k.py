@@ -103,8 +103,8 @@ def _round_codes(isa, values, b, lane, found, scale_codes, half, codes):
 
 
 @helper
-def _store(isa, lane, scale_codes, half, codes, block):
-    """ql, qh, scales and d; codes are uint8 ``[256]``."""
+def store_codes(isa, codes, block):
+    """Codes 0..63 (uint8 ``[256]``) to ql and qh."""
     eight = simd.resized(isa, 8)
     at, block_at = simd.address(codes), simd.address(block)
     for part in range(2):
@@ -115,6 +115,12 @@ def _store(isa, lane, scale_codes, half, codes, block):
         high = ((q0 >> 4) & 0x03030303) | (((q1 >> 4) & 0x03030303) << 2)
         high = high | (((q2 >> 4) & 0x03030303) << 4) | (((q3 >> 4) & 0x03030303) << 6)
         simd.store(block_at + 128 + part * 32, high)
+
+
+@helper
+def _store(isa, lane, scale_codes, half, codes, block):
+    """ql, qh, scales and d."""
+    store_codes(isa, codes, block)
     for sub in range(16):
         block[192 + sub] = np.uint8(scale_codes[sub, lane] & 0xFF)
     block[208] = np.uint8(half & 0xFF)
