@@ -8,7 +8,7 @@ from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.nonlinear import LEVELS, error_weights, nearest_level, search_level_scale
 from edgeq.formats.blocks.packing import pack_nibbles, unpack_nibbles
 
-_FIELDS = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
+FIELDS = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
 
 
 class IQ4_NL(BlockType):
@@ -32,7 +32,7 @@ class IQ4_NL(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
+        block = blocks.view(FIELDS)[:, 0]
         return np.asarray(block["d"].astype(np.float32)[:, None] * LEVELS[unpack_nibbles(block["qs"])])
 
     @classmethod
@@ -40,10 +40,10 @@ class IQ4_NL(BlockType):
         x, columns = (np.ascontiguousarray(a.T) for a in (values, error_weights(values, weights)))
         d = search_level_scale(x, columns)
         inverse = np.where(d != 0, 1 / d, np.float32(0))
-        block = np.empty(len(values), _FIELDS)
+        block = np.empty(len(values), FIELDS)
         block["d"] = cls.to_half(d)
         block["qs"] = pack_nibbles(nearest_level(inverse[:, None] * values))
         return block.view(np.uint8).reshape(len(values), -1)
 
 
-assert _FIELDS.itemsize == IQ4_NL.block_bytes
+assert FIELDS.itemsize == IQ4_NL.block_bytes

@@ -9,7 +9,7 @@ from edgeq.formats.blocks.nonlinear import LEVELS, error_weights, nearest_level,
 from edgeq.formats.blocks.packing import pack_nibbles, unpack_nibbles
 from edgeq.formats.blocks.search import nearest_int
 
-_FIELDS = np.dtype([("d", "<f2"), ("scales_h", "<u2"), ("scales_l", "u1", 4), ("qs", "u1", (8, 16))])
+FIELDS = np.dtype([("d", "<f2"), ("scales_h", "<u2"), ("scales_l", "u1", 4), ("qs", "u1", (8, 16))])
 _TWO_BITS = np.arange(0, 16, 2, dtype=np.uint16)
 
 
@@ -35,7 +35,7 @@ class IQ4_XS(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
+        block = blocks.view(FIELDS)[:, 0]
         low = np.stack([block["scales_l"] & 15, block["scales_l"] >> 4], axis=2).reshape(-1, 8)
         high = ((block["scales_h"][:, None] >> _TWO_BITS) & 3).astype(np.uint8)
         codes = (low | (high << 4)).astype(np.int8) - np.int8(32)
@@ -56,7 +56,7 @@ class IQ4_XS(BlockType):
         scale = d[:, None] * codes.astype(np.float32)  # not the rounded d that is stored: ggml's quirk
         inverse = np.where(scale != 0, 1 / scale, np.float32(0))
         stored = codes + 32
-        block = np.empty(n, _FIELDS)
+        block = np.empty(n, FIELDS)
         block["d"] = cls.to_half(d)
         block["scales_h"] = np.bitwise_or.reduce((stored >> 4).astype(np.uint16) << _TWO_BITS, axis=1)
         block["scales_l"] = (stored[:, 0::2] & 15) | ((stored[:, 1::2] & 15) << 4)
@@ -64,4 +64,4 @@ class IQ4_XS(BlockType):
         return block.view(np.uint8).reshape(n, -1)
 
 
-assert _FIELDS.itemsize == IQ4_XS.block_bytes
+assert FIELDS.itemsize == IQ4_XS.block_bytes

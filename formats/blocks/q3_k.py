@@ -8,7 +8,7 @@ from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.packing import pack_two_bits, unpack_two_bits
 from edgeq.formats.blocks.search import nearest_int, ordered_sum, search_by_moves, search_symmetric_scale
 
-_FIELDS = np.dtype([("hmask", "u1", 32), ("qs", "u1", 64), ("scales", "u1", 12), ("d", "<f2")])
+FIELDS = np.dtype([("hmask", "u1", 32), ("qs", "u1", 64), ("scales", "u1", 12), ("d", "<f2")])
 _EIGHTH = np.arange(8, dtype=np.uint8)[:, None]  # of the block: 32 values
 _TWO_BITS = np.array([0, 2, 4, 6], np.uint8)[:, None]
 
@@ -37,7 +37,7 @@ class Q3_K(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
+        block = blocks.view(FIELDS)[:, 0]
         high = ((block["hmask"][:, None, :] >> _EIGHTH) & 1).reshape(len(blocks), 256)
         codes = (unpack_two_bits(block["qs"]) | (high << 2)).astype(np.int8) - np.int8(4)
         scale = _sub_block_scales(block)[..., None]
@@ -61,7 +61,7 @@ class Q3_K(BlockType):
             totals = np.ascontiguousarray(ordered_sum(columns).reshape(n, 16).T)
             d, found = search_symmetric_scale(np.ascontiguousarray(scales.T), 32, totals)
             scale_codes = found.T
-        block = np.empty(n, _FIELDS)
+        block = np.empty(n, FIELDS)
         block["d"] = cls.to_half(d)
         block["scales"] = _pack_scales(scale_codes)
         sub_codes = np.ascontiguousarray(codes.T).reshape(n, 16, 16)
@@ -111,4 +111,4 @@ def _requantize(codes: Bytes, values: Floats, block: np.ndarray) -> None:
     np.copyto(codes, again, where=(scale != 0)[..., None])
 
 
-assert _FIELDS.itemsize == Q3_K.block_bytes
+assert FIELDS.itemsize == Q3_K.block_bytes

@@ -7,7 +7,7 @@ import numpy as np
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.super_block import Search, decode_super_blocks, encode_super_blocks
 
-_FIELDS = np.dtype(
+FIELDS = np.dtype(
     [("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", 12), ("qh", "u1", 32), ("qs", "u1", (4, 32))]
 )
 _SEARCH = Search(-0.5, 0.1, 15)
@@ -38,7 +38,7 @@ class Q5_K(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
+        block = blocks.view(FIELDS)[:, 0]
         nibbles = np.stack([block["qs"] & 15, block["qs"] >> 4], axis=2).reshape(-1, 8, 32)
         fifth = ((block["qh"][:, None, :] >> _SUB_BLOCK) & 1) << 4
         d, dmin = (block[field].astype(np.float32) for field in ("d", "dmin"))
@@ -48,7 +48,7 @@ class Q5_K(BlockType):
     def encode_blocks(cls, values: Floats, weights: Floats | None = None) -> Bytes:
         encoded = encode_super_blocks(cls, values, weights, 31, _SEARCH)
         nibbles = encoded.codes & 15
-        block = np.empty(len(values), _FIELDS)
+        block = np.empty(len(values), FIELDS)
         block["d"], block["dmin"] = encoded.d, encoded.dmin
         block["scales"] = encoded.scales
         block["qh"] = np.bitwise_or.reduce((encoded.codes >> 4) << _SUB_BLOCK, axis=1)
@@ -56,4 +56,4 @@ class Q5_K(BlockType):
         return block.view(np.uint8).reshape(len(values), -1)
 
 
-assert _FIELDS.itemsize == Q5_K.block_bytes
+assert FIELDS.itemsize == Q5_K.block_bytes

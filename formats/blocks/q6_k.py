@@ -7,7 +7,7 @@ import numpy as np
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.search import nearest_int, search_symmetric_scale
 
-_FIELDS = np.dtype([("ql", "u1", (2, 2, 32)), ("qh", "u1", (2, 32)), ("scales", "i1", 16), ("d", "<f2")])
+FIELDS = np.dtype([("ql", "u1", (2, 2, 32)), ("qh", "u1", (2, 32)), ("scales", "i1", 16), ("d", "<f2")])
 _TWO_BITS = np.array([0, 2, 4, 6], np.uint8)[:, None]
 _ZERO_BLOCK = np.float32(1e-15)  # GROUP_MAX_EPS
 
@@ -36,7 +36,7 @@ class Q6_K(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
+        block = blocks.view(FIELDS)[:, 0]
         low = np.concatenate([block["ql"] & 15, block["ql"] >> 4], axis=2)  # [n, half, quarter, 32]
         high = (block["qh"][:, :, None, :] >> _TWO_BITS) & 3
         codes = (low | (high << 4)).astype(np.int8).reshape(-1, 16, 16) - np.int8(32)
@@ -54,7 +54,7 @@ class Q6_K(BlockType):
         peak = np.take_along_axis(scales, np.abs(scales).argmax(axis=1)[:, None], axis=1)[:, 0]
         zero = np.abs(peak) < _ZERO_BLOCK
         inverse = np.float32(-128) / peak
-        block = np.empty(n, _FIELDS)
+        block = np.empty(n, FIELDS)
         block["d"] = cls.to_half(np.where(zero, np.float32(0), 1 / inverse))
         block["scales"] = np.minimum(nearest_int(inverse[:, None] * scales), 127)
         _requantize(sub_codes, values, block["d"].astype(np.float32), block["scales"])
@@ -78,4 +78,4 @@ def _store_codes(block: np.ndarray, codes: Bytes) -> None:
     block["qh"] = np.bitwise_or.reduce((codes >> 4) << _TWO_BITS, axis=2)
 
 
-assert _FIELDS.itemsize == Q6_K.block_bytes
+assert FIELDS.itemsize == Q6_K.block_bytes

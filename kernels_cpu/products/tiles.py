@@ -1,0 +1,219 @@
+"""The code of a product's inner part, emitted: some rows of activations times one panel of weights.
+
+``tile`` is compiled once for a layout, a source of weights and a number of rows. Loops over blocks and units
+run; those over the groups, registers and rows of a unit are written out, and no more than that: with more of
+them, LLVM runs out of registers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
+
+from edgeq.kernels_cpu.integer_dot import multiply_pairs
+from edgeq.kernels_cpu.products.layout import REGISTERS, Layout
+from edgeq.kernels_cpu.products.sources import Packed, Source, Unpacked
+from edgeq.kernels_cpu.products.sums import Sums, sums_for
+from edgeq.kernels_cpu.registers import F32, I8, I16, I32, I64, Emitter, Register, Variable
+
+ROWS = 4  # of activations in a tile: with 2 registers of weight rows, 8 sums in 16 registers
+
+
+class LayoutType(types.Type):
+    """The type of a ``Layout`` in a kernel, which is compiled once for each."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        features = " ".join(sorted(layout.features))
+        super().__init__(name=f"LayoutType({layout.format}, {layout.lanes}, {features})")
+
+
+register_model(LayoutType)(models.OpaqueModel)
+
+
+@typeof_impl.register(Layout)
+def _typeof_layout(layout: Layout, _context: Any) -> LayoutType:
+    return LayoutType(layout)
+
+
+@unbox(LayoutType)
+def _unbox_layout(_type: LayoutType, _value: Any, c: Any) -> NativeValue:
+    return NativeValue(c.context.get_dummy_value())
+
+
+class Row(NamedTuple):
+    """Addresses in a row of activations, as ``activations`` writes them."""
+
+    codes: Any
+    scales: Any
+    words: Any  # sums, or s of Q8_1
+
+
+class Tile:
+    """Emits ``rows`` × one panel. ``results[i][j]`` belong to row i of x and register j of weight rows."""
+
+    def __init__(self, e: Emitter, layout: Layout, source: Source, sums: Sums, rows: int) -> None:
+        self.e, self.layout, self.source, self.sums, self.rows = e, layout, source, sums, rows
+        self.scaled = layout.format.sub is not None
+        self.results = self._grid(F32)
+        self.totals, self.corrections = self._grid(I32), self._grid(I32)
+
+    def _grid(self, element: ir.Type) -> list[list[Variable]]:
+        zero = self.e.zero(element)
+        return [[self.e.variable(zero) for _ in range(REGISTERS)] for _ in range(self.rows)]
+
+    def emit(self, blocks: Any, weights_at: Any, x: Row) -> None:
+        """The whole of the columns."""
+        e, layout = self.e, self.layout
+        rows = [self._row(blocks, x, i) for i in range(self.rows)]
+        with e.loop(blocks) as b:
+            block_at = e.moved(weights_at, b, self.source.block_bytes)
+            words = 4 * layout.units if self.scaled else 4
+            here = [
+                Row(e.moved(r.codes, b, layout.format.block), e.moved(r.scales, b, 4), e.moved(r.words, b, words))
+                for r in rows
+            ]
+            for i in range(self.rows):
+                for j in range(REGISTERS):
+                    self.totals[i][j].set(e.zero(I32))
+                    self.corrections[i][j].set(e.zero(I32))
+            with e.loop(ir.Constant(I64, layout.units)) as u:
+                unit = [Row(e.moved(r.codes, u, layout.unit), None, e.moved(r.words, u, 4)) for r in here]
+                self._unit(e.moved(block_at, u, self.source.unit_bytes), unit)
+            self._finish_block(block_at, here)
+
+    def _row(self, blocks: Any, x: Row, i: int) -> Row:
+        words = self.layout.units if self.scaled else 1
+        strides = (i * self.layout.format.block, 4 * i, 4 * i * words)
+        return Row(*(self.e.moved(at, blocks, stride) for at, stride in zip(x, strides, strict=True)))
+
+    def _unit(self, unit_at: Any, rows: list[Row]) -> None:
+        layout, sums, source = self.layout, self.sums, self.source
+        for which in range(layout.unit // layout.sub):
+            for digit in range(len(sums.digits)):
+                groups = range(which * layout.sub // 4, (which + 1) * layout.sub // 4)
+                for first in range(0, len(groups), sums.groups):
+                    self._chunk(unit_at, rows, which, digit, groups[first : first + sums.groups])
+        if self.scaled and self._corrects():
+            for j in range(REGISTERS):
+                pairs = source.correction(unit_at, j)
+                for i, row in enumerate(rows):
+                    x_sums = self.e.load_word(row.words, 0, I32).bits_as(I16, 2 * layout.lanes)
+                    total = self.corrections[i][j]
+                    total.set(total.get() + multiply_pairs(self.e, pairs, x_sums))
+
+    def _corrects(self) -> bool:
+        return self.layout.format.correction != "bias" or self._bias() != 0
+
+    def _bias(self) -> int:
+        """What codes are too large by, as they reach the instructions."""
+        return self.layout.format.bias - (128 if self.sums.signed_codes else 0)
+
+    def _chunk(self, unit_at: Any, rows: list[Row], which: int, digit: int, groups: range) -> None:
+        """Groups of the unit whose sum cannot overflow, scaled and added to the totals."""
+        e, sums, source = self.e, self.sums, self.source
+        partial: dict[tuple[int, int], Register] = {}
+        for group in groups:
+            within = group - which * self.layout.sub // 4
+            codes = [source.code(unit_at, which, within, j, digit) for j in range(REGISTERS)]
+            for i, row in enumerate(rows):
+                x = e.load_word(row.codes, 4 * group, I32).bits_as(I8, self.layout.register)
+                for j in range(REGISTERS):
+                    partial[i, j] = sums.added(partial.get((i, j)), codes[j], x)
+        for j in range(REGISTERS):
+            scale = source.scale(unit_at, which, j, digit) if self.scaled else None
+            for i in range(self.rows):
+                total = self.totals[i][j]
+                total.set(sums.scaled(total.get(), partial[i, j], scale, digit))
+
+    def _finish_block(self, block_at: Any, rows: list[Row]) -> None:
+        """Integers times the float scales, added to the results."""
+        e, source = self.e, self.source
+        for j in range(REGISTERS):
+            d = source.float(block_at, 0, j)
+            second = source.float(block_at, 1, j) if self.layout.floats > 1 else None
+            zeros = source.zeros(block_at, j) if self.layout.has_zeros else None
+            for i, row in enumerate(rows):
+                d_x = e.load_word(row.scales, 0, F32)
+                result = self.results[i][j]
+                total = self._corrected(self.totals[i][j].get(), self.corrections[i][j].get(), row, zeros)
+                new = e.fma(d * d_x, total.as_floats(), result.get())
+                if self.layout.has_mins and second is not None:
+                    low = self.corrections[i][j].get().as_floats()
+                    new = e.fma(second * d_x * -1.0, low, new)
+                elif second is not None:
+                    new = e.fma(second, e.load_word(row.words, 0, F32), new)
+                result.set(new)
+
+    def _corrected(self, total: Register, correction: Register, row: Row, zeros: Register | None) -> Register:
+        """Take the bias, or the zero points, off the int32 total."""
+        bias = self._bias()
+        if zeros is not None:
+            return total - zeros * self.e.load_word(row.words, 0, I32)
+        if not bias:
+            return total
+        return total - (correction if self.scaled else self.e.load_word(row.words, 0, I32)) * bias
+
+
+@intrinsic(prefer_literal=True)
+def tile(_typing, layout, rows, blocks, weights, codes, scales, words, out, out_stride):
+    """``rows`` (a literal) of activations × one panel: float32 at ``out``, rows ``out_stride`` bytes apart.
+
+    One row is multiplied with packed weights, more with unpacked ones. All else are addresses, int64.
+    """
+    if not isinstance(layout, LayoutType) or not isinstance(rows, types.IntegerLiteral):
+        return None
+    count = rows.literal_value
+
+    def codegen(context, builder, sig, args):
+        blocks_, weights_, codes_, scales_, words_, out_, stride = args[2:]
+        e = Emitter(builder, layout.layout.lanes, layout.layout.features)
+        sums = sums_for(e, layout.layout.code_bits)
+        source = (Packed if count == 1 else Unpacked)(e, layout.layout, sums)
+        emitted = Tile(e, layout.layout, source, sums, count)
+        emitted.emit(blocks_, weights_, Row(codes_, scales_, words_))
+        for i, row in enumerate(emitted.results):
+            at = builder.add(out_, builder.mul(stride, ir.Constant(I64, i)))
+            for j, result in enumerate(row):
+                e.store(at, j * layout.layout.register, result.get())
+        return context.get_dummy_value()
+
+    return types.none(layout, rows, *[types.int64] * 7), codegen
+
+
+@intrinsic
+def unpack(_typing, layout, blocks, weights, out):
+    """Write one panel of packed weights to ``out``, unpacked. All but the layout are addresses, int64."""
+    if not isinstance(layout, LayoutType):
+        return None
+
+    def codegen(context, builder, sig, args):
+        e = Emitter(builder, layout.layout.lanes, layout.layout.features)
+        sums = sums_for(e, layout.layout.code_bits)
+        packed, unpacked = (source(e, layout.layout, sums) for source in (Packed, Unpacked))
+        with e.loop(args[1]) as b:
+            block_at, to = e.moved(args[2], b, packed.block_bytes), e.moved(args[3], b, unpacked.block_bytes)
+            with e.loop(ir.Constant(I64, layout.layout.units)) as u:
+                unit_at = e.moved(block_at, u, packed.unit_bytes)
+                unpacked.write_unit(e.moved(to, u, unpacked.unit_bytes), packed, unit_at)
+            unpacked.write_floats(to, packed, block_at)
+        return context.get_dummy_value()
+
+    return types.none(layout, types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def unpacked_block_bytes(_typing, layout):
+    """Bytes that ``unpack`` writes for each block of a panel, int64."""
+    if not isinstance(layout, LayoutType):
+        return None
+
+    def codegen(context, builder, sig, args):
+        e = Emitter(builder, layout.layout.lanes, layout.layout.features)
+        sums = sums_for(e, layout.layout.code_bits)
+        return ir.Constant(I64, Unpacked(e, layout.layout, sums).block_bytes)
+
+    return types.int64(layout), codegen
