@@ -159,9 +159,30 @@ class Emitter:
 
     @contextmanager
     def loop(self, count: Any) -> Iterator[Any]:
-        """A run-time loop; its int64 index."""
-        with cgutils.for_range(self.builder, count) as loop:
-            yield loop.index
+        """A loop that runs at least once, and that LLVM leaves one; its int64 index.
+
+        Written out, sums would be reordered into trees that need more registers than there are.
+        """
+        b = self.builder
+        before, body = b.block, b.append_basic_block("body")
+        b.branch(body)
+        b.position_at_end(body)
+        index = b.phi(I64)
+        index.add_incoming(ir.Constant(I64, 0), before)
+        yield index
+        following = b.add(index, ir.Constant(I64, 1))
+        index.add_incoming(following, b.block)
+        end = b.append_basic_block("end")
+        b.cbranch(b.icmp_signed("<", following, count), body, end).set_metadata("llvm.loop", self._rolled())
+        b.position_at_end(end)
+
+    def _rolled(self) -> Any:
+        """Metadata of a loop that is not to be unrolled: a node that names itself first."""
+        module = self.builder.module
+        disable = module.add_metadata(["llvm.loop.unroll.disable"])
+        loop = module.add_metadata([disable, ir.Constant(I64, len(module.metadata))])  # one of its own
+        loop.operands = (loop, disable)
+        return loop
 
     def moved(self, at: Any, index: Any, stride: int) -> Any:
         """at + index · stride."""

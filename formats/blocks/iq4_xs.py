@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.nonlinear import LEVELS, error_weights, nearest_level, search_level_scale
@@ -36,10 +37,7 @@ class IQ4_XS(BlockType):
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
         block = blocks.view(FIELDS)[:, 0]
-        low = np.stack([block["scales_l"] & 15, block["scales_l"] >> 4], axis=2).reshape(-1, 8)
-        high = ((block["scales_h"][:, None] >> _TWO_BITS) & 3).astype(np.uint8)
-        codes = (low | (high << 4)).astype(np.int8) - np.int8(32)
-        scale = block["d"].astype(np.float32)[:, None] * codes.astype(np.float32)
+        scale = block["d"].astype(np.float32)[:, None] * unpack_scales(block).astype(np.float32)
         return np.asarray(scale[..., None] * LEVELS[unpack_nibbles(block["qs"])]).reshape(len(blocks), -1)
 
     @classmethod
@@ -62,6 +60,13 @@ class IQ4_XS(BlockType):
         block["scales_l"] = (stored[:, 0::2] & 15) | ((stored[:, 1::2] & 15) << 4)
         block["qs"] = pack_nibbles(nearest_level(inverse[..., None] * values.reshape(n, 8, 32)))
         return block.view(np.uint8).reshape(n, -1)
+
+
+def unpack_scales(block: np.ndarray) -> NDArray[np.int8]:
+    """scale − 32 of each sub-block, ``[n, 8]``, of blocks as FIELDS."""
+    low = np.stack([block["scales_l"] & 15, block["scales_l"] >> 4], axis=2).reshape(-1, 8)
+    high = ((block["scales_h"][:, None] >> _TWO_BITS) & 3).astype(np.uint8)
+    return np.asarray((low | (high << 4)).astype(np.int8) - np.int8(32))
 
 
 assert FIELDS.itemsize == IQ4_XS.block_bytes

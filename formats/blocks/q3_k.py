@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.packing import pack_two_bits, unpack_two_bits
@@ -38,8 +39,7 @@ class Q3_K(BlockType):
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
         block = blocks.view(FIELDS)[:, 0]
-        high = ((block["hmask"][:, None, :] >> _EIGHTH) & 1).reshape(len(blocks), 256)
-        codes = (unpack_two_bits(block["qs"]) | (high << 2)).astype(np.int8) - np.int8(4)
+        codes = unpack_codes(block).astype(np.int8) - np.int8(4)
         scale = _sub_block_scales(block)[..., None]
         return (scale * codes.astype(np.float32).reshape(-1, 16, 16)).reshape(len(blocks), -1)
 
@@ -77,13 +77,24 @@ def _pack_scales(codes: Bytes) -> Bytes:
     return np.concatenate([low, high], axis=1)
 
 
-def _sub_block_scales(block: np.ndarray) -> Floats:
-    """d · (scale − 32) of each sub-block, ``[n, 16]``."""
+def unpack_codes(block: np.ndarray) -> Bytes:
+    """Codes 0..7 ``[n, 256]`` of blocks as FIELDS."""
+    high = ((block["hmask"][:, None, :] >> _EIGHTH) & 1).reshape(len(block), 256)
+    return np.asarray(unpack_two_bits(block["qs"]) | (high << 2))
+
+
+def unpack_scales(block: np.ndarray) -> NDArray[np.int8]:
+    """scale − 32 of each sub-block, ``[n, 16]``."""
     packed = block["scales"]
     low = np.concatenate([packed[:, :8] & 15, packed[:, :8] >> 4], axis=1)
     high = ((packed[:, None, 8:] >> _TWO_BITS) & 3).reshape(-1, 16)
-    codes = (low | (high << 4)).astype(np.int8) - np.int8(32)
-    return np.asarray(block["d"].astype(np.float32)[:, None] * codes.astype(np.float32))
+    return np.asarray((low | (high << 4)).astype(np.int8) - np.int8(32))
+
+
+def _sub_block_scales(block: np.ndarray) -> Floats:
+    """d · (scale − 32) of each sub-block, ``[n, 16]``."""
+    scales = unpack_scales(block).astype(np.float32)
+    return np.asarray(block["d"].astype(np.float32)[:, None] * scales)
 
 
 def _importance_weights(values: Floats, importance: Floats) -> Floats:

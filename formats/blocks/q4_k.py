@@ -35,9 +35,8 @@ class Q4_K(BlockType):
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
         block = blocks.view(FIELDS)[:, 0]
-        codes = np.stack([block["qs"] & 15, block["qs"] >> 4], axis=2).reshape(-1, 8, 32)
         d, dmin = (block[field].astype(np.float32) for field in ("d", "dmin"))
-        return decode_super_blocks(d, dmin, block["scales"], codes)
+        return decode_super_blocks(d, dmin, block["scales"], unpack_codes(block))
 
     @classmethod
     def encode_blocks(cls, values: Floats, weights: Floats | None = None) -> Bytes:
@@ -46,6 +45,11 @@ class Q4_K(BlockType):
         block["d"], block["dmin"], block["scales"] = encoded.d, encoded.dmin, encoded.scales
         block["qs"] = encoded.codes[:, 0::2] | (encoded.codes[:, 1::2] << 4)
         return block.view(np.uint8).reshape(len(values), -1)
+
+
+def unpack_codes(block: np.ndarray) -> Bytes:
+    """Codes ``[n, 8, 32]`` of blocks as FIELDS."""
+    return np.stack([block["qs"] & 15, block["qs"] >> 4], axis=2).reshape(-1, 8, 32)
 
 
 assert FIELDS.itemsize == Q4_K.block_bytes

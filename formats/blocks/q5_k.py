@@ -39,10 +39,8 @@ class Q5_K(BlockType):
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
         block = blocks.view(FIELDS)[:, 0]
-        nibbles = np.stack([block["qs"] & 15, block["qs"] >> 4], axis=2).reshape(-1, 8, 32)
-        fifth = ((block["qh"][:, None, :] >> _SUB_BLOCK) & 1) << 4
         d, dmin = (block[field].astype(np.float32) for field in ("d", "dmin"))
-        return decode_super_blocks(d, dmin, block["scales"], nibbles | fifth)
+        return decode_super_blocks(d, dmin, block["scales"], unpack_codes(block))
 
     @classmethod
     def encode_blocks(cls, values: Floats, weights: Floats | None = None) -> Bytes:
@@ -54,6 +52,13 @@ class Q5_K(BlockType):
         block["qh"] = np.bitwise_or.reduce((encoded.codes >> 4) << _SUB_BLOCK, axis=1)
         block["qs"] = nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)
         return block.view(np.uint8).reshape(len(values), -1)
+
+
+def unpack_codes(block: np.ndarray) -> Bytes:
+    """Codes ``[n, 8, 32]`` of blocks as FIELDS."""
+    nibbles = np.stack([block["qs"] & 15, block["qs"] >> 4], axis=2).reshape(-1, 8, 32)
+    fifth = ((block["qh"][:, None, :] >> _SUB_BLOCK) & 1) << 4
+    return np.asarray(nibbles | fifth)
 
 
 assert FIELDS.itemsize == Q5_K.block_bytes

@@ -37,9 +37,7 @@ class Q6_K(BlockType):
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
         block = blocks.view(FIELDS)[:, 0]
-        low = np.concatenate([block["ql"] & 15, block["ql"] >> 4], axis=2)  # [n, half, quarter, 32]
-        high = (block["qh"][:, :, None, :] >> _TWO_BITS) & 3
-        codes = (low | (high << 4)).astype(np.int8).reshape(-1, 16, 16) - np.int8(32)
+        codes = unpack_codes(block).astype(np.int8) - np.int8(32)
         scale = block["d"].astype(np.float32)[:, None] * block["scales"].astype(np.float32)
         return np.asarray(scale[..., None] * codes.astype(np.float32)).reshape(len(blocks), -1)
 
@@ -76,6 +74,13 @@ def _store_codes(block: np.ndarray, codes: Bytes) -> None:
     """Codes ``[n, half, quarter, 32]`` into ql and qh."""
     block["ql"] = (codes[:, :, :2] & 15) | (codes[:, :, 2:] << 4)
     block["qh"] = np.bitwise_or.reduce((codes >> 4) << _TWO_BITS, axis=2)
+
+
+def unpack_codes(block: np.ndarray) -> Bytes:
+    """Codes 0..63 ``[n, 16, 16]`` of blocks as FIELDS."""
+    low = np.concatenate([block["ql"] & 15, block["ql"] >> 4], axis=2)  # [n, half, quarter, 32]
+    high = (block["qh"][:, :, None, :] >> _TWO_BITS) & 3
+    return np.asarray(low | (high << 4)).reshape(-1, 16, 16)
 
 
 assert FIELDS.itemsize == Q6_K.block_bytes

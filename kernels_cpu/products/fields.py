@@ -13,9 +13,9 @@ from edgeq.formats.blocks.base import Bytes
 class Fields(NamedTuple):
     """``[n, ...]`` for n blocks. What a format does not have is None."""
 
-    codes: Bytes  # [n, block]
+    codes: Bytes  # [n, block], or that many in more axes
     d: NDArray[np.floating]  # [n], float16 or float32
-    scales: NDArray[np.int16] | None = None  # [n, sub-blocks]
-    mins: NDArray[np.int16] | None = None  # [n, sub-blocks]
+    scales: NDArray[np.integer] | None = None  # [n, sub-blocks]
+    mins: NDArray[np.integer] | None = None  # [n, sub-blocks]
     second: NDArray[np.floating] | None = None  # [n]: dmin or m
     zeros: Bytes | None = None  # [n]

@@ -53,7 +53,7 @@ def _codes(layout: Layout, codes: Bytes, panels: int, blocks: int) -> Bytes:
     return np.ascontiguousarray(ordered).reshape(panels, blocks, layout.units, layout.code_bytes)
 
 
-def _pairs(layout: Layout, values: NDArray[np.int16], panels: int, blocks: int) -> Bytes:
+def _pairs(layout: Layout, values: NDArray[np.integer], panels: int, blocks: int) -> Bytes:
     """Neighbouring sub-blocks' bytes side by side: ``[panels, blocks, units, pair_bytes]``."""
     split = values.astype(np.uint8).reshape(panels, layout.rows, blocks, layout.units, 2)
     ordered = np.ascontiguousarray(split.transpose(0, 2, 3, 1, 4))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgeq.formats.blocks.base import Bytes
-from edgeq.formats.blocks.packing import unpack_nibbles, unpack_scales_and_mins
-from edgeq.formats.blocks.q4_k import FIELDS
+from edgeq.formats.blocks.packing import unpack_scales_and_mins
+from edgeq.formats.blocks.q4_k import FIELDS, unpack_codes
 from edgeq.kernels_cpu.products.fields import Fields
 from edgeq.kernels_cpu.products.layout import Format
 
@@ -15,5 +15,4 @@ def fields(blocks: Bytes) -> Fields:
     """Of uint8 ``[n, block_bytes]``."""
     block = blocks.view(FIELDS)[:, 0]
     scales, mins = unpack_scales_and_mins(block["scales"])
-    codes = unpack_nibbles(block["qs"]).reshape(len(blocks), -1)
-    return Fields(codes, block["d"], scales, mins, block["dmin"])
+    return Fields(unpack_codes(block), block["d"], scales, mins, block["dmin"])

@@ -43,6 +43,8 @@ def _typeof_layout(layout: Layout, _context: Any) -> LayoutType:
 def _unbox_layout(_type: LayoutType, _value: Any, c: Any) -> NativeValue:
     return NativeValue(c.context.get_dummy_value())
 
+Grid = list[list[Register]]  # [row of activations][register of rows of weights]
+
 
 class Row(NamedTuple):
     """Addresses in a row of activations, as ``activations`` writes them."""
@@ -114,20 +116,39 @@ class Tile:
 
     def _chunk(self, unit_at: Any, rows: list[Row], which: int, digit: int, groups: range) -> None:
         """Groups of the unit whose sum cannot overflow, scaled and added to the totals."""
-        e, sums, source = self.e, self.sums, self.source
-        partial: dict[tuple[int, int], Register] = {}
-        for group in groups:
-            within = group - which * self.layout.sub // 4
-            codes = [source.code(unit_at, which, within, j, digit) for j in range(REGISTERS)]
-            for i, row in enumerate(rows):
-                x = e.load_word(row.codes, 4 * group, I32).bits_as(I8, self.layout.register)
-                for j in range(REGISTERS):
-                    partial[i, j] = sums.added(partial.get((i, j)), codes[j], x)
+        e, sums = self.e, self.sums
+        partial = self._group(unit_at, rows, which, digit, groups[0], None)
+        if len(groups) > 2 and isinstance(self.source, Unpacked):
+            variables = [[e.variable(register) for register in row] for row in partial]
+            with e.loop(ir.Constant(I64, len(groups) - 1)) as k:
+                moved = [row._replace(codes=e.moved(row.codes, k, 4)) for row in rows]
+                codes_at = e.moved(unit_at, k, REGISTERS * self.layout.register)
+                now = [[variable.get() for variable in row] for row in variables]
+                for i, row in enumerate(self._group(codes_at, moved, which, digit, groups[1], now)):
+                    for variable, register in zip(variables[i], row, strict=True):
+                        variable.set(register)
+            partial = [[variable.get() for variable in row] for row in variables]
+        else:
+            for group in groups[1:]:
+                partial = self._group(unit_at, rows, which, digit, group, partial)
         for j in range(REGISTERS):
-            scale = source.scale(unit_at, which, j, digit) if self.scaled else None
+            scale = self.source.scale(unit_at, which, j, digit) if self.scaled else None
             for i in range(self.rows):
                 total = self.totals[i][j]
-                total.set(sums.scaled(total.get(), partial[i, j], scale, digit))
+                total.set(sums.scaled(total.get(), partial[i][j], scale, digit))
+
+    def _group(
+        self, unit_at: Any, rows: list[Row], which: int, digit: int, group: int, partial: Grid | None
+    ) -> Grid:
+        """``partial`` and four more columns: group ``group`` of the unit."""
+        within = group - which * self.layout.sub // 4
+        codes = [self.source.code(unit_at, which, within, j, digit) for j in range(REGISTERS)]
+        result = []
+        for i, row in enumerate(rows):
+            x = self.e.load_word(row.codes, 4 * group, I32).bits_as(I8, self.layout.register)
+            before = partial[i] if partial else [None] * REGISTERS
+            result.append([self.sums.added(b, code, x) for b, code in zip(before, codes, strict=True)])
+        return result
 
     def _finish_block(self, block_at: Any, rows: list[Row]) -> None:
         """Integers times the float scales, added to the results."""
