@@ -3,13 +3,13 @@
 One row of activations reads packed weights once, so they are taken apart in registers. Many rows would take
 them apart again for each few of them: they read a panel that ``unpacked`` has written out, near the cache.
 
-In all methods ``unit_at`` and ``block_at`` are addresses, ``j`` is the register of rows, ``which`` the
-sub-block of the unit, ``group`` four columns of it, and ``digit`` that of the code.
+In all methods ``unit_at`` and ``block_at`` are addresses, ``j`` is the register of rows, and ``group`` four
+columns of a chunk.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 
@@ -19,17 +19,41 @@ from edgeq.kernels_cpu.products.sums import Sums
 from edgeq.kernels_cpu.registers import F16, F32, I8, I16, I32, Emitter, Register
 
 
+class Chunk(NamedTuple):
+    """What is summed up before it is scaled: some groups of a unit, one digit of their codes."""
+
+    number: int
+    which: int  # sub-block of the unit
+    digit: int
+    first_group: int  # of the unit
+    groups: int
+
+
+def chunks_of(layout: Layout, sums: Sums) -> list[Chunk]:
+    """All chunks of a unit, in the order in which they are unpacked."""
+    in_sub = layout.sub // 4
+    groups = min(in_sub, sums.groups)
+    parts = [
+        (which, digit, which * in_sub + first)
+        for which in range(layout.unit // layout.sub)
+        for digit in range(len(sums.digits))
+        for first in range(0, in_sub, groups)
+    ]
+    return [Chunk(n, *part, groups) for n, part in enumerate(parts)]
+
+
 class Packed:
     """Reads what ``interleave`` writes."""
 
     def __init__(self, e: Emitter, layout: Layout, sums: Sums) -> None:
         self.e, self.layout, self.sums = e, layout, sums
+        self.chunks = chunks_of(layout, sums)
         self.unit_bytes, self.block_bytes = layout.unit_bytes, layout.block_bytes
 
-    def code(self, unit_at: Any, which: int, group: int, j: int, digit: int) -> Register:
+    def code(self, unit_at: Any, chunk: Chunk, group: int, j: int) -> Register:
         """Four columns of each row: one digit of their codes, uint8."""
-        layout, sums = self.layout, self.sums
-        step, within = divmod(which * layout.sub // 4 + group, layout.step // 4)
+        layout, sums, digit = self.layout, self.sums, chunk.digit
+        step, within = divmod(chunk.first_group + group, layout.step // 4)
         code = self._code(unit_at, (step * REGISTERS + j) * layout.step_registers, within)
         if not layout.looks_up:
             return sums.digit(code, digit)
@@ -55,9 +79,10 @@ class Packed:
         assert whole is not None
         return whole
 
-    def scale(self, unit_at: Any, which: int, j: int, digit: int) -> Register:
+    def scale(self, unit_at: Any, chunk: Chunk, j: int) -> Register:
         """As ``sums.scale`` makes it."""
-        return self.sums.scale(self._pairs(unit_at, 0, j, self.layout.format.signed_scales), which, digit)
+        pairs = self._pairs(unit_at, 0, j, self.layout.format.signed_scales)
+        return self.sums.scale(pairs, chunk.which, chunk.digit)
 
     def correction(self, unit_at: Any, j: int) -> Register:
         """Pairs of int16 that the activations' sums are multiplied with: mins, else scales."""
@@ -88,38 +113,37 @@ class Unpacked:
 
     def __init__(self, e: Emitter, layout: Layout, sums: Sums) -> None:
         self.e, self.layout, self.sums = e, layout, sums
-        self.digits, self.groups = len(sums.digits), layout.sub // 4
-        self.subs = layout.unit // layout.sub
-        self.codes = self.subs * self.digits * self.groups * REGISTERS  # registers of codes in a unit
-        scales = self.subs * self.digits * REGISTERS
-        scaled = layout.format.sub is not None
-        self.unit_bytes = (self.codes + (scales + REGISTERS if scaled else 0)) * layout.register
-        self.scales = scales
+        self.chunks = chunks_of(layout, sums)
+        self.digits = len(sums.digits)
+        self.scaled = layout.format.sub is not None
+        self.chunk_registers = (self.chunks[0].groups + self.scaled) * REGISTERS
+        self.unit_registers = len(self.chunks) * self.chunk_registers + self.scaled * REGISTERS
+        self.unit_bytes = self.unit_registers * layout.register
         self.block_bytes = layout.units * self.unit_bytes + layout.block_registers * layout.register
 
     def _load(self, at: Any, n: int, element: ir.Type) -> Register:
-        count = self.layout.register * 8 // element.width if element is not F32 else self.layout.lanes
+        count = self.layout.lanes if element is F32 else self.layout.register * 8 // element.width
         return self.e.load(at, n * self.layout.register, element, count)
 
-    def code_slot(self, which: int, group: int, j: int, digit: int) -> int:
+    def code_slot(self, chunk: Chunk, group: int, j: int) -> int:
         """Number of the register in its unit."""
-        return ((which * self.digits + digit) * self.groups + group) * REGISTERS + j
+        return chunk.number * self.chunk_registers + group * REGISTERS + j
 
-    def scale_slot(self, which: int, j: int, digit: int) -> int:
-        return self.codes + (which * self.digits + digit) * REGISTERS + j
+    def scale_slot(self, chunk: Chunk, j: int) -> int:
+        return self.code_slot(chunk, chunk.groups, j)
 
     def correction_slot(self, j: int) -> int:
-        return self.codes + self.scales + j
+        return len(self.chunks) * self.chunk_registers + j
 
     def block_slot(self, n: int, j: int) -> int:
         """Number of the register in its block: floats, then zero points."""
-        return self.layout.units * self.unit_bytes // self.layout.register + n * REGISTERS + j
+        return self.layout.units * self.unit_registers + n * REGISTERS + j
 
-    def code(self, unit_at: Any, which: int, group: int, j: int, digit: int) -> Register:
-        return self._load(unit_at, self.code_slot(which, group, j, digit), I8)
+    def code(self, unit_at: Any, chunk: Chunk, group: int, j: int) -> Register:
+        return self._load(unit_at, self.code_slot(chunk, group, j), I8)
 
-    def scale(self, unit_at: Any, which: int, j: int, digit: int) -> Register:
-        return self._load(unit_at, self.scale_slot(which, j, digit), self.sums.scale_element)
+    def scale(self, unit_at: Any, chunk: Chunk, j: int) -> Register:
+        return self._load(unit_at, self.scale_slot(chunk, j), self.sums.scale_element)
 
     def correction(self, unit_at: Any, j: int) -> Register:
         return self._load(unit_at, self.correction_slot(j), I16)
@@ -137,14 +161,12 @@ class Unpacked:
             self.e.store(to, slot * self.layout.register, register)
 
         for j in range(REGISTERS):
-            for which in range(self.subs):
-                for digit in range(self.digits):
-                    for group in range(self.groups):
-                        code = packed.code(unit_at, which, group, j, digit)
-                        put(self.code_slot(which, group, j, digit), code)
-                    if self.layout.format.sub:
-                        put(self.scale_slot(which, j, digit), packed.scale(unit_at, which, j, digit))
-            if self.layout.format.sub:
+            for chunk in self.chunks:
+                for group in range(chunk.groups):
+                    put(self.code_slot(chunk, group, j), packed.code(unit_at, chunk, group, j))
+                if self.scaled:
+                    put(self.scale_slot(chunk, j), packed.scale(unit_at, chunk, j))
+            if self.scaled:
                 put(self.correction_slot(j), packed.correction(unit_at, j))
 
     def write_floats(self, to: Any, packed: Packed, block_at: Any) -> None:

@@ -15,7 +15,7 @@ from numba.extending import NativeValue, intrinsic, models, register_model, type
 
 from edgeq.kernels_cpu.integer_dot import multiply_pairs
 from edgeq.kernels_cpu.products.layout import REGISTERS, Layout
-from edgeq.kernels_cpu.products.sources import Packed, Source, Unpacked
+from edgeq.kernels_cpu.products.sources import Chunk, Packed, Source, Unpacked
 from edgeq.kernels_cpu.products.sums import Sums, sums_for
 from edgeq.kernels_cpu.registers import F32, I8, I16, I32, I64, Emitter, Register, Variable
 
@@ -93,12 +93,15 @@ class Tile:
         return Row(*(self.e.moved(at, blocks, stride) for at, stride in zip(x, strides, strict=True)))
 
     def _unit(self, unit_at: Any, rows: list[Row]) -> None:
-        layout, sums, source = self.layout, self.sums, self.source
-        for which in range(layout.unit // layout.sub):
-            for digit in range(len(sums.digits)):
-                groups = range(which * layout.sub // 4, (which + 1) * layout.sub // 4)
-                for first in range(0, len(groups), sums.groups):
-                    self._chunk(unit_at, rows, which, digit, groups[first : first + sums.groups])
+        layout, source = self.layout, self.source
+        chunks = source.chunks
+        if isinstance(source, Unpacked) and source.digits == 1:  # chunks are alike: let them be a loop
+            with self.e.loop(ir.Constant(I64, len(chunks))) as k:
+                moved = [row._replace(codes=self.e.moved(row.codes, k, 4 * chunks[0].groups)) for row in rows]
+                self._chunk(self.e.moved(unit_at, k, source.chunk_registers * layout.register), moved, chunks[0])
+        else:
+            for chunk in chunks:
+                self._chunk(unit_at, rows, chunk)
         if self.scaled and self._corrects():
             for j in range(REGISTERS):
                 pairs = source.correction(unit_at, j)
@@ -114,40 +117,45 @@ class Tile:
         """What codes are too large by, as they reach the instructions."""
         return self.layout.format.bias - (128 if self.sums.signed_codes else 0)
 
-    def _chunk(self, unit_at: Any, rows: list[Row], which: int, digit: int, groups: range) -> None:
-        """Groups of the unit whose sum cannot overflow, scaled and added to the totals."""
-        e, sums = self.e, self.sums
-        partial = self._group(unit_at, rows, which, digit, groups[0], None)
-        if len(groups) > 2 and isinstance(self.source, Unpacked):
-            variables = [[e.variable(register) for register in row] for row in partial]
-            with e.loop(ir.Constant(I64, len(groups) - 1)) as k:
-                moved = [row._replace(codes=e.moved(row.codes, k, 4)) for row in rows]
-                codes_at = e.moved(unit_at, k, REGISTERS * self.layout.register)
-                now = [[variable.get() for variable in row] for row in variables]
-                for i, row in enumerate(self._group(codes_at, moved, which, digit, groups[1], now)):
-                    for variable, register in zip(variables[i], row, strict=True):
-                        variable.set(register)
-            partial = [[variable.get() for variable in row] for row in variables]
-        else:
-            for group in groups[1:]:
-                partial = self._group(unit_at, rows, which, digit, group, partial)
+    def _chunk(self, unit_at: Any, rows: list[Row], chunk: Chunk) -> None:
+        """Groups whose sum cannot overflow, scaled and added to the totals."""
+        partial = [self._groups(unit_at, [row], chunk, 0, 2)[0] for row in rows] if chunk.groups == 2 else None
+        if partial is None and isinstance(self.source, Unpacked):
+            partial = self._looped(unit_at, rows, chunk)
+        elif partial is None:
+            partial = self._groups(unit_at, rows, chunk, 0, chunk.groups)
         for j in range(REGISTERS):
-            scale = self.source.scale(unit_at, which, j, digit) if self.scaled else None
+            scale = self.source.scale(unit_at, chunk, j) if self.scaled else None
             for i in range(self.rows):
                 total = self.totals[i][j]
-                total.set(sums.scaled(total.get(), partial[i][j], scale, digit))
+                total.set(self.sums.scaled(total.get(), partial[i][j], scale, chunk.digit))
 
-    def _group(
-        self, unit_at: Any, rows: list[Row], which: int, digit: int, group: int, partial: Grid | None
+    def _looped(self, unit_at: Any, rows: list[Row], chunk: Chunk) -> Grid:
+        """The sums of a chunk, group by group at run time."""
+        e = self.e
+        first = self._groups(unit_at, rows, chunk, 0, 1)
+        sums = [[e.variable(register) for register in row] for row in first]
+        with e.loop(ir.Constant(I64, chunk.groups - 1)) as k:
+            moved = [row._replace(codes=e.moved(row.codes, k, 4)) for row in rows]
+            codes_at = e.moved(unit_at, k, REGISTERS * self.layout.register)
+            before = [[variable.get() for variable in row] for row in sums]
+            after = self._groups(codes_at, moved, chunk, 1, 2, before)
+            for variables, registers in zip(sums, after, strict=True):
+                for variable, register in zip(variables, registers, strict=True):
+                    variable.set(register)
+        return [[variable.get() for variable in row] for row in sums]
+
+    def _groups(
+        self, unit_at: Any, rows: list[Row], chunk: Chunk, first: int, last: int, before: Grid | None = None
     ) -> Grid:
-        """``partial`` and four more columns: group ``group`` of the unit."""
-        within = group - which * self.layout.sub // 4
-        codes = [self.source.code(unit_at, which, within, j, digit) for j in range(REGISTERS)]
-        result = []
-        for i, row in enumerate(rows):
-            x = self.e.load_word(row.codes, 4 * group, I32).bits_as(I8, self.layout.register)
-            before = partial[i] if partial else [None] * REGISTERS
-            result.append([self.sums.added(b, code, x) for b, code in zip(before, codes, strict=True)])
+        """``before`` and the groups first..last of the chunk."""
+        result: list[list[Any]] = before or [[None] * REGISTERS for _ in rows]
+        for group in range(first, last):
+            codes = [self.source.code(unit_at, chunk, group, j) for j in range(REGISTERS)]
+            for i, row in enumerate(rows):
+                at = 4 * (chunk.first_group + group)
+                x = self.e.load_word(row.codes, at, I32).bits_as(I8, self.layout.register)
+                result[i] = [self.sums.added(b, code, x) for b, code in zip(result[i], codes, strict=True)]
         return result
 
     def _finish_block(self, block_at: Any, rows: list[Row]) -> None:
