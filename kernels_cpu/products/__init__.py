@@ -1,8 +1,9 @@
 """Integer products: packed weights times activations quantized to int8, as ggml computes them.
 
-A module here describes one weight type: its ``FORMAT``, and ``fields(blocks)``, which takes encoded blocks
-apart. The rest is common: ``layout`` says how that lies in memory, ``interleave`` packs it, ``tiles`` emits
-the product. For float activations see ``edgeq.kernels_cpu.matmul``.
+A module here that is named like a block type describes it: its ``FORMAT``, and ``fields(blocks)``, which takes
+encoded blocks apart (``blocked`` does so for ONNX's). The rest is common: ``layout`` says how that lies in
+memory, ``interleave`` packs it, ``tiles`` emits the product. For float activations see
+``edgeq.kernels_cpu.matmul``.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from edgeq.formats.blocks.base import Bytes, Floats
 from edgeq.formats.errors import EdgeqError
 from edgeq.kernels_cpu import threads
 from edgeq.kernels_cpu.isa import Isa
+from edgeq.kernels_cpu.products import blocked
+from edgeq.kernels_cpu.products.fields import Fields
 from edgeq.kernels_cpu.products.interleave import interleave
-from edgeq.kernels_cpu.products.layout import Layout, layout_of
+from edgeq.kernels_cpu.products.layout import Format, Layout, layout_of
 from edgeq.kernels_cpu.products.panels import many_rows, one_row
 from edgeq.kernels_cpu.products.tiles import ROWS
 from edgeq.kernels_cpu.quantized_activations import Quantized, quantize
@@ -33,38 +36,80 @@ class Packed(NamedTuple):
 
     data: Bytes  # [panels, blocks, block_bytes]
     n: int  # rows; the last panel is filled up with zeros
-    columns: int
+    columns: int  # the last block is filled up, too, where they are no whole number of blocks (ONNX)
     layout: Layout
     isa: Isa
 
 
 def pack(name: str, rows: Bytes, columns: int, isa: Isa) -> Packed:
-    """Pack uint8 ``[N, row_bytes(columns)]`` of that block type; raises EdgeqError for shapes that do not fit,
-    and for a type that has no integer product.
+    """Pack uint8 ``[N, row_bytes(columns)]`` of that block type, some rows at a time.
+
+    Raises EdgeqError for shapes that do not fit, and for a type that has no integer product.
     """
     block_type = by_name(name)
     block_type.check_rows(rows, columns)
     module = kernels(__name__, name)
     if module is None:
         raise EdgeqError(f"{block_type.name}: there is no integer product for this type")
-    layout = layout_of(module.FORMAT, isa)
-    blocks = columns // block_type.block_values
-    data = allocate(layout, len(rows), blocks)
-    step = max(1, _CHUNK_VALUES // max(1, layout.rows * columns)) * layout.rows
-    for first in range(0, len(rows) if blocks else 0, step):
-        part = _filled_up(rows[first : first + step], layout.rows).reshape(-1, block_type.block_bytes)
-        panels = slice(first // layout.rows, first // layout.rows + len(part) // blocks // layout.rows)
-        interleave(layout, module.fields(part), data[panels])
-    return Packed(data, len(rows), columns, layout, isa)
+    packed = _empty(module.FORMAT, len(rows), columns, isa)
+    for first, last in _parts(packed):
+        part = _filled_up(rows[first:last], packed.layout.rows)
+        _put(packed, first, module.fields(part.reshape(-1, block_type.block_bytes)))
+    return packed
 
 
-def allocate(layout: Layout, n: int, blocks: int) -> Bytes:
-    """Uninitialised ``[panels, blocks, block_bytes]`` for n rows, aligned to a cache line."""
-    shape = (-(-n // layout.rows), blocks, layout.block_bytes)
+def pack_blocked(
+    blob: Bytes, scales: Floats, zero_points: Bytes | None, columns: int, bits: int, isa: Isa
+) -> Packed:
+    """Pack the weights of ONNX's ``MatMulNBits``: blob uint8 ``[N, blocks, block · bits / 8]``.
+
+    scales are ``[N, blocks]``, zero points uint8 ``[N, ceil(blocks · bits / 8)]`` or None for the middle of
+    the range. Raises EdgeqError for shapes that do not fit and for sizes that have no product.
+    """
+    n, blocks = scales.shape
+    form = blocked.format_of(bits, blob.shape[-1] * 8 // bits)
+    wanted = (n, -(-columns // form.block), form.block * bits // 8)
+    zeros = (n, -(-blocks * bits // 8))
+    if blob.shape != wanted or blocks != wanted[1] or (zero_points is not None and zero_points.shape != zeros):
+        raise EdgeqError(f"{form.name}: blob must be {list(wanted)} and zero points {list(zeros)}")
+    packed = _empty(form, n, columns, isa)
+    for first, last in _parts(packed):
+        operands = [None if a is None else _filled_up(a[first:last], packed.layout.rows)
+                    for a in (blob, scales, zero_points)]  # fmt: skip
+        _put(packed, first, blocked.fields(*operands, bits))  # type: ignore[arg-type]
+    return packed
+
+
+def _empty(form: Format, n: int, columns: int, isa: Isa) -> Packed:
+    """Room for a packed matrix, aligned to a cache line."""
+    layout = layout_of(form, isa)
+    shape = (-(-n // layout.rows), -(-columns // form.block), layout.block_bytes)
     size = int(np.prod(shape))
     memory = np.empty(size + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].reshape(shape)
+    return Packed(memory[start : start + size].reshape(shape), n, columns, layout, isa)
+
+
+def _parts(packed: Packed) -> list[tuple[int, int]]:
+    """Ranges of rows, whole panels each."""
+    if not packed.data.size:
+        return []
+    rows = packed.layout.rows
+    step = max(1, _CHUNK_VALUES // (rows * packed.columns)) * rows
+    return [(first, min(first + step, packed.n)) for first in range(0, packed.n, step)]
+
+
+def _filled_up(rows: np.ndarray, multiple: int) -> np.ndarray:
+    """Contiguous rows, and zero rows up to a multiple."""
+    missing = -len(rows) % multiple
+    filling = np.zeros((missing, *rows.shape[1:]), rows.dtype)
+    return np.concatenate([rows, filling]) if missing else np.ascontiguousarray(rows)
+
+
+def _put(packed: Packed, first: int, fields: Fields) -> None:
+    """Pack fields of the rows from ``first`` on."""
+    panel, rows = first // packed.layout.rows, packed.layout.rows * packed.data.shape[1]
+    interleave(packed.layout, fields, packed.data[panel : panel + fields.d.size // rows])
 
 
 def product(x: Floats, packed: Packed, bias: Floats | None = None) -> Floats:
@@ -79,7 +124,8 @@ def product(x: Floats, packed: Packed, bias: Floats | None = None) -> Floats:
     if bias is not None and bias.shape != (packed.n,):
         raise EdgeqError(f"{name}: bias must be [{packed.n}], not {list(bias.shape)}")
     if x.size and packed.n:
-        result = _product(read_only(np.asarray(x, np.float32)), packed)
+        result = multiply(quantized_for(packed, x), packed)[: len(x), : packed.n]
+        result = np.ascontiguousarray(result)
     else:
         result = np.zeros((len(x), packed.n), np.float32)
     if bias is not None:
@@ -87,27 +133,21 @@ def product(x: Floats, packed: Packed, bias: Floats | None = None) -> Floats:
     return result
 
 
-def _product(x: Floats, packed: Packed) -> Floats:
-    t, columns = x.shape
-    rows = 1 if t == 1 else -(-t // ROWS) * ROWS
-    quantized = quantize_for(packed, x, rows)
-    panels = len(packed.data)
-    out = np.empty((rows, panels * packed.layout.rows), np.float32)
-    run = one_row if t == 1 else many_rows
-    work = packed.layout.rows * columns * rows
-    threads.run(run, panels, work, packed.layout, packed.data, *quantized, out)
-    return np.ascontiguousarray(out[:t, : packed.n])
-
-
-def quantize_for(packed: Packed, x: Floats, rows: int) -> Quantized:
-    """Activations as the packed weights' kernels take them, filled up to ``rows``."""
+def quantized_for(packed: Packed, x: Floats) -> Quantized:
+    """Activations float32 ``[T, K]`` as the packed weights' kernels take them: filled up to whole tiles."""
     form = packed.layout.format
-    return quantize(x, form.activation, form.block, form.sub or 0, rows, packed.isa)
+    rows = 1 if len(x) == 1 else -(-len(x) // ROWS) * ROWS
+    x = np.asarray(x, np.float32)
+    missing = -packed.columns % form.block
+    if missing:
+        x = np.concatenate([x, np.zeros((len(x), missing), np.float32)], axis=1)
+    return quantize(read_only(x), form.activation, form.block, form.sub or 0, rows, packed.isa)
 
 
-def _filled_up(rows: Bytes, multiple: int) -> Bytes:
-    """Contiguous rows, and zero rows up to a multiple."""
-    missing = -len(rows) % multiple
-    if not missing:
-        return np.ascontiguousarray(rows)
-    return np.concatenate([rows, np.zeros((missing, rows.shape[1]), np.uint8)])
+def multiply(x: Quantized, packed: Packed) -> Floats:
+    """float32 ``[rows of x, rows of the panels]``: one row of x, or a multiple of ``ROWS``."""
+    panels, rows = len(packed.data), len(x.codes)
+    out = np.empty((rows, panels * packed.layout.rows), np.float32)
+    kernel = one_row if rows == 1 else many_rows
+    threads.run(kernel, panels, packed.layout.rows * x.codes.size, packed.layout, packed.data, *x, out)
+    return out
