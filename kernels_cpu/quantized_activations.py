@@ -72,7 +72,9 @@ def _quantize_rows(first, last, x, codes, scales, words, block, sub, signed, hal
             else:
                 inverse = _LEVELS / peak if peak != _ZERO else _ZERO
                 scale = peak / _LEVELS
-            if np.isnan(peak):
+            if not np.isfinite(
+                inverse
+            ):  # of a NaN, or of a subnormal peak, whose codes ggml leaves undefined
                 inverse = _ZERO
             _round(isa, at, to, block, inverse)
             scales[t, b] = _rounded_to_half(isa, scale) if halves else scale

@@ -69,14 +69,18 @@ def pack_blocked(
     n, blocks = scales.shape
     form = blocked.format_of(bits, blob.shape[-1] * 8 // bits)
     wanted = (n, -(-columns // form.block), form.block * bits // 8)
-    zeros = (n, -(-blocks * bits // 8))
-    if blob.shape != wanted or blocks != wanted[1] or (zero_points is not None and zero_points.shape != zeros):
-        raise EdgeqError(f"{form.name}: blob must be {list(wanted)} and zero points {list(zeros)}")
+    packed_zeros = (n, -(-blocks * bits // 8))
+    if (
+        blob.shape != wanted
+        or blocks != wanted[1]
+        or (zero_points is not None and zero_points.shape != packed_zeros)
+    ):
+        raise EdgeqError(f"{form.name}: blob must be {list(wanted)} and zero points {list(packed_zeros)}")
     packed = _empty(form, n, columns, isa)
     for first, last in _parts(packed):
-        operands = [None if a is None else _filled_up(a[first:last], packed.layout.rows)
-                    for a in (blob, scales, zero_points)]  # fmt: skip
-        _put(packed, first, blocked.fields(*operands, bits))  # type: ignore[arg-type]
+        part, d = (_filled_up(a[first:last], packed.layout.rows) for a in (blob, scales))
+        zeros = None if zero_points is None else _filled_up(zero_points[first:last], packed.layout.rows)
+        _put(packed, first, blocked.fields(part, d, zeros, bits))
     return packed
 
 

@@ -43,6 +43,7 @@ def _typeof_layout(layout: Layout, _context: Any) -> LayoutType:
 def _unbox_layout(_type: LayoutType, _value: Any, c: Any) -> NativeValue:
     return NativeValue(c.context.get_dummy_value())
 
+
 Grid = list[list[Register]]  # [row of activations][register of rows of weights]
 
 
@@ -75,7 +76,11 @@ class Tile:
             block_at = e.moved(weights_at, b, self.source.block_bytes)
             words = 4 * layout.units if self.scaled else 4
             here = [
-                Row(e.moved(r.codes, b, layout.format.block), e.moved(r.scales, b, 4), e.moved(r.words, b, words))
+                Row(
+                    e.moved(r.codes, b, layout.format.block),
+                    e.moved(r.scales, b, 4),
+                    e.moved(r.words, b, words),
+                )
                 for r in rows
             ]
             for i in range(self.rows):
@@ -98,7 +103,9 @@ class Tile:
         if isinstance(source, Unpacked) and source.digits == 1:  # chunks are alike: let them be a loop
             with self.e.loop(ir.Constant(I64, len(chunks))) as k:
                 moved = [row._replace(codes=self.e.moved(row.codes, k, 4 * chunks[0].groups)) for row in rows]
-                self._chunk(self.e.moved(unit_at, k, source.chunk_registers * layout.register), moved, chunks[0])
+                self._chunk(
+                    self.e.moved(unit_at, k, source.chunk_registers * layout.register), moved, chunks[0]
+                )
         else:
             for chunk in chunks:
                 self._chunk(unit_at, rows, chunk)
@@ -119,7 +126,9 @@ class Tile:
 
     def _chunk(self, unit_at: Any, rows: list[Row], chunk: Chunk) -> None:
         """Groups whose sum cannot overflow, scaled and added to the totals."""
-        partial = [self._groups(unit_at, [row], chunk, 0, 2)[0] for row in rows] if chunk.groups == 2 else None
+        partial = (
+            [self._groups(unit_at, [row], chunk, 0, 2)[0] for row in rows] if chunk.groups == 2 else None
+        )
         if partial is None and isinstance(self.source, Unpacked):
             partial = self._looped(unit_at, rows, chunk)
         elif partial is None:
