@@ -7,6 +7,7 @@ them, LLVM runs out of registers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -196,6 +197,20 @@ class Tile:
         return total - (correction if self.scaled else self.e.load_word(row.words, 0, I32)) * bias
 
 
+def emit_tile(builder: ir.IRBuilder, layout: Layout, rows: int, addresses: Sequence[Any]) -> None:
+    """``tile`` by LLVM values: blocks, weights, codes, scales, words, out, out_stride."""
+    blocks, weights, codes, scales, words, out, stride = addresses
+    e = Emitter(builder, layout.lanes, layout.features)
+    sums = sums_for(e, layout.code_bits)
+    source = (Packed if rows == 1 else Unpacked)(e, layout, sums)
+    emitted = Tile(e, layout, source, sums, rows)
+    emitted.emit(blocks, weights, Row(codes, scales, words))
+    for i, row in enumerate(emitted.results):
+        at = builder.add(out, builder.mul(stride, ir.Constant(I64, i)))
+        for j, result in enumerate(row):
+            e.store(at, j * layout.register, result.get())
+
+
 @intrinsic(prefer_literal=True)
 def tile(_typing, layout, rows, blocks, weights, codes, scales, words, out, out_stride):
     """``rows`` (a literal) of activations × one panel: float32 at ``out``, rows ``out_stride`` bytes apart.
@@ -204,19 +219,9 @@ def tile(_typing, layout, rows, blocks, weights, codes, scales, words, out, out_
     """
     if not isinstance(layout, LayoutType) or not isinstance(rows, types.IntegerLiteral):
         return None
-    count = rows.literal_value
 
     def codegen(context, builder, sig, args):
-        blocks_, weights_, codes_, scales_, words_, out_, stride = args[2:]
-        e = Emitter(builder, layout.layout.lanes, layout.layout.features)
-        sums = sums_for(e, layout.layout.code_bits)
-        source = (Packed if count == 1 else Unpacked)(e, layout.layout, sums)
-        emitted = Tile(e, layout.layout, source, sums, count)
-        emitted.emit(blocks_, weights_, Row(codes_, scales_, words_))
-        for i, row in enumerate(emitted.results):
-            at = builder.add(out_, builder.mul(stride, ir.Constant(I64, i)))
-            for j, result in enumerate(row):
-                e.store(at, j * layout.layout.register, result.get())
+        emit_tile(builder, layout.layout, rows.literal_value, args[2:])
         return context.get_dummy_value()
 
     return types.none(layout, rows, *[types.int64] * 7), codegen
