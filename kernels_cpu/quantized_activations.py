@@ -49,8 +49,9 @@ def quantize(x: Floats, kind: str, block: int, sub: int, rows: int, isa: Isa) ->
     words = columns // (2 * sub) if sub else blocks
     codes, scales = np.empty((rows, columns), np.int8), np.empty((rows, blocks), np.float32)
     result = Quantized(codes, scales, np.empty((rows, words), np.int32))
-    for array in result:
-        array[t:] = 0
+    if rows > t:
+        for array in result:
+            array[t:] = 0
     signed = kind == "Q8_K"
     halves = kind in ("Q8_0", "Q8_1")
     threads.run(_quantize_rows, t, columns, x, *result, block, sub, signed, halves, kind == "Q8_1", isa)

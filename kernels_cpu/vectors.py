@@ -7,6 +7,7 @@ of the other. Comparisons give masks, ``Vector(boolean, lanes)``. Named function
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any, cast
@@ -90,9 +91,14 @@ class _VectorModel(models.PrimitiveModel):
 register_model(Lanes)(models.OpaqueModel)
 
 
+@functools.cache  # making a type takes microseconds, at every call of a kernel
+def _lanes(isa: Isa) -> Lanes:
+    return Lanes(isa.name, isa.float_lanes, isa.features)
+
+
 @typeof_impl.register(Isa)
 def _typeof_isa(isa: Isa, _context: Any) -> Lanes:
-    return Lanes(isa.name, isa.float_lanes, isa.features)
+    return _lanes(isa)
 
 
 @unbox(Lanes)

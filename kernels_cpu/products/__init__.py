@@ -128,8 +128,7 @@ def product(x: Floats, packed: Packed, bias: Floats | None = None) -> Floats:
     if bias is not None and bias.shape != (packed.n,):
         raise EdgeqError(f"{name}: bias must be [{packed.n}], not {list(bias.shape)}")
     if x.size and packed.n:
-        result = multiply(quantized_for(packed, x), packed)[: len(x), : packed.n]
-        result = np.ascontiguousarray(result)
+        result = np.ascontiguousarray(multiply(quantized_for(packed, x), packed)[: len(x), : packed.n])
     else:
         result = np.zeros((len(x), packed.n), np.float32)
     if bias is not None:

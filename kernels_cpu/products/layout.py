@@ -52,6 +52,10 @@ class Layout:
     lanes: int
     features: frozenset[str]
 
+    def __reduce__(self) -> tuple[type[Layout], tuple[Format, int, frozenset[str]]]:
+        """Pickled (into the cache of kernels) without what is remembered beside the fields."""
+        return Layout, (self.format, self.lanes, self.features)
+
     @cached_property
     def rows(self) -> int:
         """Rows of a panel."""

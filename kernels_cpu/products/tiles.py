@@ -8,7 +8,7 @@ them, LLVM runs out of registers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from llvmlite import ir
 from numba.core import types
@@ -37,7 +37,10 @@ register_model(LayoutType)(models.OpaqueModel)
 
 @typeof_impl.register(Layout)
 def _typeof_layout(layout: Layout, _context: Any) -> LayoutType:
-    return LayoutType(layout)
+    known = vars(layout)  # making a type takes microseconds, at every call of a kernel
+    if "_type" not in known:
+        known["_type"] = LayoutType(layout)
+    return cast(LayoutType, known["_type"])
 
 
 @unbox(LayoutType)
