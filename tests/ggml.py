@@ -95,6 +95,11 @@ def cpu_traits(ggml_id: int) -> CpuTraits | None:
     return found
 
 
+def activation_kind(traits: CpuTraits) -> str:
+    """What the vec_dot of a type takes on its other side."""
+    return next(kind for kind, (number, _, _) in _ACTIVATIONS.items() if number == traits.vec_dot_type)
+
+
 def activations(kind: str, x: np.ndarray) -> np.ndarray:
     """Float rows quantized by ggml's CPU kernels: uint8 [rows, row_bytes]."""
     number, values, size = _ACTIVATIONS[kind]
@@ -113,8 +118,7 @@ def product(name: str, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
     traits = cpu_traits(by_name(name).ggml_id)
     if traits is None:
         pytest.skip("llama_cpp is not installed")
-    kind = next(k for k, (number, _, _) in _ACTIVATIONS.items() if number == traits.vec_dot_type)
-    quantized = activations(kind, x)
+    quantized = activations(activation_kind(traits), x)
     out = np.empty((len(x), len(rows)), np.float32)
     for t in range(len(x)):
         for n in range(len(rows)):
