@@ -138,6 +138,11 @@ class Emitter:
     def store(self, at: Any, offset: int, register: Register) -> None:
         self.builder.store(register.value, self._pointer(at, offset, register.kind), align=1)
 
+    def prefetch(self, at: Any, offset: int) -> None:
+        """Bring a cache line near, but not so near that it drives out what is in use; any address will do."""
+        pointer, flags = self._pointer(at, offset, I8), [ir.Constant(I32, flag) for flag in (0, 2, 1)]
+        call(self.builder, "llvm.prefetch.p0", ir.VoidType(), pointer, *flags)
+
     def constant(self, element: ir.Type, count: int, value: float | Sequence[int]) -> Register:
         """A number in every lane, or one for each."""
         kind = ir.VectorType(element, count)

@@ -17,7 +17,7 @@ def one_row(first, last, layout, packed, codes, scales, words, out):
     x, d, w = simd.address(codes), simd.address(scales), simd.address(words)
     for panel in range(first, last):
         weights, to = simd.address(packed) + panel * stride, simd.address(out) + 4 * panel * width
-        tile(layout, 1, blocks, weights, x, d, w, to, 0)
+        tile(layout, 1, blocks, weights, x, d, w, to, 0, 0)
 
 
 @kernel
@@ -28,11 +28,13 @@ def many_rows(first, last, layout, packed, codes, scales, words, out):
     memory = np.empty(blocks * unpacked_block_bytes(layout) + 64, np.uint8)
     panel_at = (simd.address(memory) + 63) & -64
     for panel in range(first, last):
-        unpack(layout, blocks, simd.address(packed) + panel * stride, panel_at)
+        weights = simd.address(packed) + panel * stride
+        ahead = weights + stride  # beyond the last panel, too: nothing is read
+        unpack(layout, blocks, weights, panel_at)
         for t in range(0, codes.shape[0], ROWS):
             x = simd.address(codes) + t * codes.shape[1]
             d = simd.address(scales) + 4 * t * scales.shape[1]
             w = simd.address(words) + 4 * t * words.shape[1]
             to = simd.address(out) + 4 * (t * out.shape[1] + panel * width)
-            tile(layout, ROWS, blocks, panel_at, x, d, w, to, 4 * out.shape[1])
+            tile(layout, ROWS, blocks, panel_at, x, d, w, to, 4 * out.shape[1], ahead if t == 0 else panel_at)
     return memory[0]  # keeps it alive

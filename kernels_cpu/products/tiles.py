@@ -20,6 +20,7 @@ from edgeq.kernels_cpu.products.sources import Chunk, Packed, Source, Unpacked
 from edgeq.kernels_cpu.products.sums import Sums, sums_for
 from edgeq.kernels_cpu.registers import F32, I8, I16, I32, I64, Emitter, Register, Variable
 
+_LINE = 64  # bytes of a cache line
 ROWS = 4  # of activations in a tile: with 2 registers of weight rows, 8 sums in 16 registers
 
 
@@ -72,12 +73,15 @@ class Tile:
         zero = self.e.zero(element)
         return [[self.e.variable(zero) for _ in range(REGISTERS)] for _ in range(self.rows)]
 
-    def emit(self, blocks: Any, weights_at: Any, x: Row) -> None:
-        """The whole of the columns."""
+    def emit(self, blocks: Any, weights_at: Any, x: Row, ahead_at: Any) -> None:
+        """The whole of the columns. Meanwhile as many packed blocks as there are come near from ``ahead_at``."""
         e, layout = self.e, self.layout
         rows = [self._row(blocks, x, i) for i in range(self.rows)]
         with e.loop(blocks) as b:
             block_at = e.moved(weights_at, b, self.source.block_bytes)
+            if isinstance(self.source, Unpacked):  # packed weights are read one after the other: CPUs see that
+                for line in range(0, layout.block_bytes, _LINE):
+                    e.prefetch(e.moved(ahead_at, b, layout.block_bytes), line)
             words = 4 * layout.units if self.scaled else 4
             here = [
                 Row(
@@ -201,13 +205,13 @@ class Tile:
 
 
 def emit_tile(builder: ir.IRBuilder, layout: Layout, rows: int, addresses: Sequence[Any]) -> None:
-    """``tile`` by LLVM values: blocks, weights, codes, scales, words, out, out_stride."""
-    blocks, weights, codes, scales, words, out, stride = addresses
+    """``tile`` by LLVM values: blocks, weights, codes, scales, words, out, out_stride, ahead."""
+    blocks, weights, codes, scales, words, out, stride, ahead = addresses
     e = Emitter(builder, layout.lanes, layout.features)
     sums = sums_for(e, layout.code_bits)
     source = (Packed if rows == 1 else Unpacked)(e, layout, sums)
     emitted = Tile(e, layout, source, sums, rows)
-    emitted.emit(blocks, weights, Row(codes, scales, words))
+    emitted.emit(blocks, weights, Row(codes, scales, words), ahead)
     for i, row in enumerate(emitted.results):
         at = builder.add(out, builder.mul(stride, ir.Constant(I64, i)))
         for j, result in enumerate(row):
@@ -215,10 +219,11 @@ def emit_tile(builder: ir.IRBuilder, layout: Layout, rows: int, addresses: Seque
 
 
 @intrinsic(prefer_literal=True)
-def tile(_typing, layout, rows, blocks, weights, codes, scales, words, out, out_stride):
+def tile(_typing, layout, rows, blocks, weights, codes, scales, words, out, out_stride, ahead):
     """``rows`` (a literal) of activations × one panel: float32 at ``out``, rows ``out_stride`` bytes apart.
 
-    One row is multiplied with packed weights, more with unpacked ones. All else are addresses, int64.
+    One row is multiplied with packed weights, more with unpacked ones; meanwhile the packed panel at ``ahead``
+    (any address) comes near. All else are addresses, int64.
     """
     if not isinstance(layout, LayoutType) or not isinstance(rows, types.IntegerLiteral):
         return None
@@ -227,7 +232,7 @@ def tile(_typing, layout, rows, blocks, weights, codes, scales, words, out, out_
         emit_tile(builder, layout.layout, rows.literal_value, args[2:])
         return context.get_dummy_value()
 
-    return types.none(layout, rows, *[types.int64] * 7), codegen
+    return types.none(layout, rows, *[types.int64] * 8), codegen
 
 
 @intrinsic

@@ -41,7 +41,7 @@ def assembly(isa: Isa, triple: str, name: str, rows: int) -> str:
     form = importlib.import_module(f"edgeq.kernels_cpu.products.{name}").FORMAT
     module = ir.Module()
     module.triple = triple
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 7), "tile")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 8), "tile")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     emit_tile(builder, layout_of(form, isa), rows, function.args)
     builder.ret_void()
