@@ -69,7 +69,10 @@ def onnxruntime_product(x: np.ndarray, blob: np.ndarray, scales: np.ndarray) -> 
     )  # fmt: skip
     inputs = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [None, x.shape[1]])]
     outputs = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [None, n])]
-    weights = [onnx.numpy_helper.from_array(blob, "blob"), onnx.numpy_helper.from_array(scales.ravel(), "scales")]
+    weights = [
+        onnx.numpy_helper.from_array(blob, "blob"),
+        onnx.numpy_helper.from_array(scales.ravel(), "scales"),
+    ]
     opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
     graph = onnx.helper.make_graph([node], "product", inputs, outputs, weights)
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)

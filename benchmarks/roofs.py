@@ -17,7 +17,6 @@ from edgeq.kernels_cpu.registers import I8, I16, I32, I64, Emitter
 from edgeq.kernels_cpu.vectors import Lanes
 
 
-
 def clock() -> float:
     """Seconds. With one thread those that it ran, so that other processes cost nothing but their cache."""
     return time.thread_time() if threads.get_threads() == 1 else time.perf_counter()

@@ -113,13 +113,15 @@ def dot4_takes_signed(features: frozenset[str]) -> bool:
 
 
 def dot4(e: Emitter, total: Register, codes: Register, x: Register) -> Register:
-    """int32 total + the sums of four neighbouring u8 · s8 products (vpdpbusd, usdot), or s8 · s8 (sdot).
-
-    Only where ``has_dot4``.
-    """
+    """int32 total + the sums of four neighbouring u8 · s8 products (vpdpbusd, usdot), or s8 · s8 (sdot)."""
     instruction = _found(e, _DOTS, codes.kind.count * 8)
-    assert instruction is not None
-    return _called(e, instruction, I32, total, codes, x)
+    if instruction is not None:
+        return _called(e, instruction, I32, total, codes, x)
+    signed = dot4_takes_signed(e.features)
+    for lane in range(4):
+        a, b = (register.shuffled(range(lane, register.kind.count, 4)) for register in (codes, x))
+        total = total + a.extended(I32, signed) * b.extended(I32, signed=True)
+    return total
 
 
 def has_lookup(features: frozenset[str]) -> bool:

@@ -79,7 +79,9 @@ class Tile:
         rows = [self._row(blocks, x, i) for i in range(self.rows)]
         with e.loop(blocks) as b:
             block_at = e.moved(weights_at, b, self.source.block_bytes)
-            if isinstance(self.source, Unpacked):  # packed weights are read one after the other: CPUs see that
+            if isinstance(
+                self.source, Unpacked
+            ):  # packed weights are read one after the other: CPUs see that
                 for line in range(0, layout.block_bytes, _LINE):
                     e.prefetch(e.moved(ahead_at, b, layout.block_bytes), line)
             words = 4 * layout.units if self.scaled else 4
@@ -198,7 +200,7 @@ class Tile:
         """Take the bias, or the zero points, off the int32 total."""
         bias = self._bias()
         if zeros is not None:
-            return total - zeros * self.e.load_word(row.words, 0, I32)
+            return total - (zeros + bias) * self.e.load_word(row.words, 0, I32)
         if not bias:
             return total
         return total - (correction if self.scaled else self.e.load_word(row.words, 0, I32)) * bias

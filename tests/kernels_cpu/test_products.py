@@ -11,7 +11,7 @@ import pytest
 from edgeq.devices.detect import instruction_set
 from edgeq.formats.blocks import by_name
 from edgeq.formats.errors import EdgeqError
-from edgeq.kernels_cpu import products
+from edgeq.kernels_cpu import integer_dot, products
 from edgeq.kernels_cpu.isa import PORTABLE, Isa
 from edgeq.kernels_cpu.products import blocked
 from edgeq.kernels_cpu.products.fields import Fields
@@ -87,6 +87,23 @@ def test_integers_are_exact(form: Format, isa: Isa, t: int, extreme: bool):
         result = products.multiply(x, packed_fields(form, swapped, n, isa))
         wanted = -low[..., 0] if form.correction == "mins" else x.words.view(np.float32)
         assert np.array_equal(result, np.broadcast_to(wanted, result.shape).astype(np.float32))
+
+
+@formats
+@pytest.mark.parametrize("takes", ["avx512vnni", "dotprod"], ids=["unsigned codes", "signed codes"])
+@rows_of_x
+def test_integers_are_exact_by_dot_products(
+    form: Format, takes: str, t: int, monkeypatch: pytest.MonkeyPatch
+):
+    """What CPUs with a dot product instruction run, with plain code in its place."""
+    monkeypatch.setattr(integer_dot, "_DOTS", ())
+    features = instruction_set().features - {"avx512vnni", "avxvnni", "dotprod", "i8mm"} | {takes, "emulated"}
+    n, isa = 64, Isa(f"emulated {takes}", 256, features)
+    for extreme in (False, True):
+        fields, x = random_fields(form, n, extreme, 1), quantized_rows(form, t, extreme, 2)
+        result = products.multiply(x, packed_fields(form, fields, n, isa))
+        high, _ = plain.integers(form, fields, x, n)
+        assert np.array_equal(result, high[..., 0].astype(np.float32))
 
 
 @formats
