@@ -62,7 +62,7 @@ def onnxruntime_product(x: np.ndarray, blob: np.ndarray, scales: np.ndarray) -> 
         import onnxruntime
     except ImportError:
         return None
-    n, blocks, size = blob.shape
+    n, _blocks, size = blob.shape
     node = onnx.helper.make_node(
         "MatMulNBits", ["x", "blob", "scales"], ["y"], domain="com.microsoft",
         K=x.shape[1], N=n, bits=4, block_size=2 * size, accuracy_level=4,

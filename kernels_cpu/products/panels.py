@@ -6,7 +6,8 @@ import numpy as np
 
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.jit import kernel
-from edgeq.kernels_cpu.products.tiles import ROWS, tile, unpack, unpacked_block_bytes
+from edgeq.kernels_cpu.products.layout import REGISTERS
+from edgeq.kernels_cpu.products.tiles import ROWS, operand_bytes, tile, unpack, unpacked_block_bytes, widen
 
 
 @kernel
@@ -25,6 +26,11 @@ def many_rows(first, last, layout, packed, codes, scales, words, out):
     """The same for a multiple of ROWS rows; out ``[T, N]``. Each panel is unpacked once."""
     blocks, stride = packed.shape[1], packed.shape[1] * packed.shape[2]
     width = out.shape[1] // packed.shape[0]
+    size = operand_bytes(layout)
+    x_at, wide = simd.address(codes), np.empty(codes.size if size == 2 else 0, np.int16)
+    if size == 2:
+        widen(layout, codes.size // (width // REGISTERS), x_at, simd.address(wide))
+        x_at = simd.address(wide)
     memory = np.empty(blocks * unpacked_block_bytes(layout) + 64, np.uint8)
     panel_at = (simd.address(memory) + 63) & -64
     for panel in range(first, last):
@@ -32,9 +38,9 @@ def many_rows(first, last, layout, packed, codes, scales, words, out):
         ahead = weights + stride  # beyond the last panel, too: nothing is read
         unpack(layout, blocks, weights, panel_at)
         for t in range(0, codes.shape[0], ROWS):
-            x = simd.address(codes) + t * codes.shape[1]
+            x = x_at + t * codes.shape[1] * size
             d = simd.address(scales) + 4 * t * scales.shape[1]
             w = simd.address(words) + 4 * t * words.shape[1]
             to = simd.address(out) + 4 * (t * out.shape[1] + panel * width)
             tile(layout, ROWS, blocks, panel_at, x, d, w, to, 4 * out.shape[1], ahead if t == 0 else panel_at)
-    return memory[0]  # keeps it alive
+    return memory.size + wide.size  # keeps them alive

@@ -3,8 +3,8 @@
 One row of activations reads packed weights once, so they are taken apart in registers. Many rows would take
 them apart again for each few of them: they read a panel that ``unpacked`` has written out, near the cache.
 
-In all methods ``unit_at`` and ``block_at`` are addresses, ``j`` is the register of rows, and ``group`` four
-columns of a chunk.
+In all methods ``unit_at`` and ``block_at`` are addresses, ``j`` is the register of rows, and ``group`` a
+register of operands of a chunk: four columns, or two where a word is taken for each.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Chunk(NamedTuple):
 
 def chunks_of(layout: Layout, sums: Sums) -> list[Chunk]:
     """All chunks of a unit, in the order in which they are unpacked."""
-    in_sub = layout.sub // 4
+    in_sub = layout.sub // 4 * sums.parts
     groups = min(in_sub, sums.groups)
     parts = [
         (which, digit, which * in_sub + first)
@@ -51,15 +51,16 @@ class Packed:
         self.unit_bytes, self.block_bytes = layout.unit_bytes, layout.block_bytes
 
     def code(self, unit_at: Any, chunk: Chunk, group: int, j: int) -> Register:
-        """Four columns of each row: one digit of their codes, uint8."""
+        """The codes of a group, of each row, as ``sums.operand`` makes them."""
         layout, sums, digit = self.layout, self.sums, chunk.digit
-        step, within = divmod(chunk.first_group + group, layout.step // 4)
+        four, part = divmod(chunk.first_group + group, sums.parts)
+        step, within = divmod(four, layout.step // 4)
         code = self._code(unit_at, (step * REGISTERS + j) * layout.step_registers, within)
         if not layout.looks_up:
-            return sums.digit(code, digit)
+            return sums.operand(code, digit, part)
         levels = layout.unsigned_levels
         if len(sums.digits) == 1:
-            return sums.digit(lookup(self.e, levels, code), digit)
+            return sums.operand(lookup(self.e, levels, code), digit, part)
         return lookup(self.e, [level >> 4 * digit & 15 for level in levels], code)
 
     def _code(self, unit_at: Any, register: int, group: int) -> Register:
@@ -140,7 +141,7 @@ class Unpacked:
         return self.layout.units * self.unit_registers + n * REGISTERS + j
 
     def code(self, unit_at: Any, chunk: Chunk, group: int, j: int) -> Register:
-        return self._load(unit_at, self.code_slot(chunk, group, j), I8)
+        return self._load(unit_at, self.code_slot(chunk, group, j), self.sums.element)
 
     def scale(self, unit_at: Any, chunk: Chunk, j: int) -> Register:
         return self._load(unit_at, self.scale_slot(chunk, j), self.sums.scale_element)

@@ -1,14 +1,15 @@
-"""Two ways to sum code · activation, by what the instruction set has; ``tiles`` is written in their names.
+"""Three ways to sum code · activation, by what the instruction set has; ``tiles`` is written in their names.
 
-Both are exact. ``PairSums`` adds up int16 pairs as long as they cannot overflow and scales them with the
+All are exact. ``PairSums`` adds up int16 pairs as long as they cannot overflow and scales them with the
 instruction that widens them: one multiplication per 4 columns instead of two, since codes are small. Codes of
-8 bits are cut into two digits below 16. ``QuadSums`` is one dot product instruction per 4 columns.
+8 bits are cut into two digits below 16; in a product of many rows, they are better widened beforehand, with the
+activations, for ``WordSums``. ``QuadSums`` is one dot product instruction per 4 columns.
 """
 
 from __future__ import annotations
 
 from edgeq.kernels_cpu.integer_dot import dot4, dot4_takes_signed, has_dot4, multiply_pairs, pair_sums
-from edgeq.kernels_cpu.registers import I16, I32, Emitter, Register
+from edgeq.kernels_cpu.registers import I8, I16, I32, Emitter, Register
 
 _LARGEST = 32767
 
@@ -17,7 +18,8 @@ class PairSums:
     """u8 · s8 in int16 (vpmaddubsw, vpmaddwd)."""
 
     signed_codes = False
-    scale_element = I16
+    element, scale_element = I8, I16
+    parts = 1  # registers of operands for 4 columns
 
     def __init__(self, e: Emitter, bits: int) -> None:
         self.e = e
@@ -25,11 +27,11 @@ class PairSums:
         top = (1 << min(bits, 4 if len(self.digits) > 1 else bits)) - 1
         self.groups = _LARGEST // (top * 128 * 2)  # of 4 columns, before the sum could leave int16
 
-    def digit(self, code: Register, i: int) -> Register:
-        """Digit i of bytes, uint8."""
+    def operand(self, code: Register, digit: int, part: int) -> Register:
+        """One digit of bytes, uint8."""
         if len(self.digits) == 1:
             return code
-        return code & 15 if i == 0 else code >> 4
+        return code & 15 if digit == 0 else code >> 4
 
     def added(self, partial: Register | None, code: Register, x: Register) -> Register:
         """Four more columns."""
@@ -53,14 +55,15 @@ class QuadSums:
     """u8 · s8 in int32 (vpdpbusd, usdot), or s8 · s8 (sdot)."""
 
     groups = 1 << 16
-    digits = (1,)
-    scale_element = I32
+    digits: tuple[int, ...] = (1,)
+    element, scale_element = I8, I32
+    parts = 1
 
     def __init__(self, e: Emitter, bits: int) -> None:
         self.e = e
         self.signed_codes = bits > 7 and dot4_takes_signed(e.features)  # 128 is taken off them
 
-    def digit(self, code: Register, i: int) -> Register:
+    def operand(self, code: Register, digit: int, part: int) -> Register:
         """The code itself; where it must be signed, less 128."""
         return code ^ -128 if self.signed_codes else code
 
@@ -76,9 +79,31 @@ class QuadSums:
         return (lanes if which else lanes << 16).signed_shift(16)
 
 
+class WordSums(QuadSums):
+    """s16 · s16 in int32 (vpmaddwd), for codes of 8 bits: columns 0 and 2 of four, then 1 and 3."""
+
+    element = I16
+    parts = 2
+
+    def __init__(self, e: Emitter, bits: int) -> None:
+        self.e = e
+        self.signed_codes = True
+
+    def operand(self, code: Register, digit: int, part: int) -> Register:
+        """Two columns of each lane, code less 128."""
+        words = (code ^ -128).bits_as(I16, 2 * self.e.lanes)
+        return (words if part else words << 8).signed_shift(8)
+
+    def added(self, partial: Register | None, code: Register, x: Register) -> Register:
+        sums = multiply_pairs(self.e, code, x)
+        return sums if partial is None else partial + sums
+
+
 Sums = PairSums | QuadSums
 
 
-def sums_for(e: Emitter, bits: int) -> Sums:
-    """The way for this instruction set and codes of so many bits."""
-    return (QuadSums if has_dot4(e.features) else PairSums)(e, bits)
+def sums_for(e: Emitter, bits: int, rows: int) -> Sums:
+    """The way for this instruction set, codes of so many bits, and so many rows of activations in a tile."""
+    if has_dot4(e.features):
+        return QuadSums(e, bits)
+    return WordSums(e, bits) if bits > 6 and rows > 1 else PairSums(e, bits)

@@ -87,7 +87,7 @@ class Tile:
             words = 4 * layout.units if self.scaled else 4
             here = [
                 Row(
-                    e.moved(r.codes, b, layout.format.block),
+                    e.moved(r.codes, b, layout.format.block * self.sums.parts),
                     e.moved(r.scales, b, 4),
                     e.moved(r.words, b, words),
                 )
@@ -98,13 +98,14 @@ class Tile:
                     self.totals[i][j].set(e.zero(I32))
                     self.corrections[i][j].set(e.zero(I32))
             with e.loop(ir.Constant(I64, layout.units)) as u:
-                unit = [Row(e.moved(r.codes, u, layout.unit), None, e.moved(r.words, u, 4)) for r in here]
+                columns = layout.unit * self.sums.parts
+                unit = [Row(e.moved(r.codes, u, columns), None, e.moved(r.words, u, 4)) for r in here]
                 self._unit(e.moved(block_at, u, self.source.unit_bytes), unit)
             self._finish_block(block_at, here)
 
     def _row(self, blocks: Any, x: Row, i: int) -> Row:
         words = self.layout.units if self.scaled else 1
-        strides = (i * self.layout.format.block, 4 * i, 4 * i * words)
+        strides = (i * self.layout.format.block * self.sums.parts, 4 * i, 4 * i * words)
         return Row(*(self.e.moved(at, blocks, stride) for at, stride in zip(x, strides, strict=True)))
 
     def _unit(self, unit_at: Any, rows: list[Row]) -> None:
@@ -173,7 +174,9 @@ class Tile:
             codes = [self.source.code(unit_at, chunk, group, j) for j in range(REGISTERS)]
             for i, row in enumerate(rows):
                 at = 4 * (chunk.first_group + group)
-                x = self.e.load_word(row.codes, at, I32).bits_as(I8, self.layout.register)
+                x = self.e.load_word(row.codes, at, I32).bits_as(
+                    self.sums.element, self.layout.register // (self.sums.element.width // 8)
+                )
                 result[i] = [self.sums.added(b, code, x) for b, code in zip(result[i], codes, strict=True)]
         return result
 
@@ -210,7 +213,7 @@ def emit_tile(builder: ir.IRBuilder, layout: Layout, rows: int, addresses: Seque
     """``tile`` by LLVM values: blocks, weights, codes, scales, words, out, out_stride, ahead."""
     blocks, weights, codes, scales, words, out, stride, ahead = addresses
     e = Emitter(builder, layout.lanes, layout.features)
-    sums = sums_for(e, layout.code_bits)
+    sums = sums_for(e, layout.code_bits, rows)
     source = (Packed if rows == 1 else Unpacked)(e, layout, sums)
     emitted = Tile(e, layout, source, sums, rows)
     emitted.emit(blocks, weights, Row(codes, scales, words), ahead)
@@ -245,7 +248,7 @@ def unpack(_typing, layout, blocks, weights, out):
 
     def codegen(context, builder, sig, args):
         e = Emitter(builder, layout.layout.lanes, layout.layout.features)
-        sums = sums_for(e, layout.layout.code_bits)
+        sums = sums_for(e, layout.layout.code_bits, ROWS)
         packed, unpacked = (source(e, layout.layout, sums) for source in (Packed, Unpacked))
         with e.loop(args[1]) as b:
             block_at, to = e.moved(args[2], b, packed.block_bytes), e.moved(args[3], b, unpacked.block_bytes)
@@ -266,7 +269,37 @@ def unpacked_block_bytes(_typing, layout):
 
     def codegen(context, builder, sig, args):
         e = Emitter(builder, layout.layout.lanes, layout.layout.features)
-        sums = sums_for(e, layout.layout.code_bits)
+        sums = sums_for(e, layout.layout.code_bits, ROWS)
         return ir.Constant(I64, Unpacked(e, layout.layout, sums).block_bytes)
 
     return types.int64(layout), codegen
+
+
+@intrinsic
+def operand_bytes(_typing, layout):
+    """Bytes of an activation in a product of many rows: 2 where they must be widened (``widen``), int64."""
+    if not isinstance(layout, LayoutType):
+        return None
+
+    def codegen(context, builder, sig, args):
+        e = Emitter(builder, layout.layout.lanes, layout.layout.features)
+        return ir.Constant(I64, sums_for(e, layout.layout.code_bits, ROWS).parts)
+
+    return types.int64(layout), codegen
+
+
+@intrinsic
+def widen(_typing, layout, count, codes, out):
+    """int8 activations to int16, of each four 0, 2, 1, 3: ``count`` times as many as there are lanes."""
+    if not isinstance(layout, LayoutType):
+        return None
+
+    def codegen(context, builder, sig, args):
+        e = Emitter(builder, layout.layout.lanes, layout.layout.features)
+        order = [i - i % 4 + (0, 2, 1, 3)[i % 4] for i in range(e.lanes)]
+        with e.loop(args[1]) as k:
+            codes = e.load(e.moved(args[2], k, e.lanes), 0, I8, e.lanes)
+            e.store(e.moved(args[3], k, 2 * e.lanes), 0, codes.extended(I16, signed=True).shuffled(order))
+        return context.get_dummy_value()
+
+    return types.none(layout, *[types.int64] * 3), codegen
