@@ -79,20 +79,9 @@ class Tile:
         rows = [self._row(blocks, x, i) for i in range(self.rows)]
         with e.loop(blocks) as b:
             block_at = e.moved(weights_at, b, self.source.block_bytes)
-            if isinstance(
-                self.source, Unpacked
-            ):  # packed weights are read one after the other: CPUs see that
-                for line in range(0, layout.block_bytes, _LINE):
-                    e.prefetch(e.moved(ahead_at, b, layout.block_bytes), line)
-            words = 4 * layout.units if self.scaled else 4
-            here = [
-                Row(
-                    e.moved(r.codes, b, layout.format.block * self.sums.parts),
-                    e.moved(r.scales, b, 4),
-                    e.moved(r.words, b, words),
-                )
-                for r in rows
-            ]
+            self._bring_near(e.moved(ahead_at, b, layout.block_bytes))
+            columns, words = layout.format.block * self.sums.parts, 4 * layout.units if self.scaled else 4
+            here = [Row(*map(e.moved, row, [b] * 3, (columns, 4, words))) for row in rows]
             for i in range(self.rows):
                 for j in range(REGISTERS):
                     self.totals[i][j].set(e.zero(I32))
@@ -102,6 +91,12 @@ class Tile:
                 unit = [Row(e.moved(r.codes, u, columns), None, e.moved(r.words, u, 4)) for r in here]
                 self._unit(e.moved(block_at, u, self.source.unit_bytes), unit)
             self._finish_block(block_at, here)
+
+    def _bring_near(self, packed_at: Any) -> None:
+        """Prefetch a packed block. Where the tile itself reads them, CPUs see the next one coming."""
+        if isinstance(self.source, Unpacked):
+            for line in range(0, self.layout.block_bytes, _LINE):
+                self.e.prefetch(packed_at, line)
 
     def _row(self, blocks: Any, x: Row, i: int) -> Row:
         words = self.layout.units if self.scaled else 1
