@@ -8,6 +8,7 @@ memory, ``interleave`` packs it, ``tiles`` emits the product. For float activati
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ from edgeq.kernels_cpu.registry import kernels
 from edgeq.kernels_cpu.views import read_only
 
 _ALIGNMENT = 64  # of a cache line: no load of a register may cross one
-_CHUNK_VALUES = 1 << 20  # packed at a time, so that temporaries stay small
+_CHUNK_VALUES = 1 << 17  # packed at a time, so that temporaries stay small
 
 
 class Packed(NamedTuple):
@@ -42,7 +43,7 @@ class Packed(NamedTuple):
 
 
 def pack(name: str, rows: Bytes, columns: int, isa: Isa) -> Packed:
-    """Pack uint8 ``[N, row_bytes(columns)]`` of that block type, some rows at a time.
+    """Pack uint8 ``[N, row_bytes(columns)]`` of that block type, some rows at a time on each thread.
 
     Raises EdgeqError for shapes that do not fit, and for a type that has no integer product.
     """
@@ -52,9 +53,13 @@ def pack(name: str, rows: Bytes, columns: int, isa: Isa) -> Packed:
     if module is None:
         raise EdgeqError(f"{block_type.name}: there is no integer product for this type")
     packed = _empty(module.FORMAT, len(rows), columns, isa)
-    for first, last in _parts(packed):
-        part = _filled_up(rows[first:last], packed.layout.rows)
-        _put(packed, first, module.fields(part.reshape(-1, block_type.block_bytes)))
+
+    def fields(part: slice) -> Fields:
+        blocks = _filled_up(rows[part], packed.layout.rows).reshape(-1, block_type.block_bytes)
+        read: Fields = module.fields(blocks)
+        return read
+
+    _fill(packed, fields)
     return packed
 
 
@@ -77,10 +82,13 @@ def pack_blocked(
     ):
         raise EdgeqError(f"{form.name}: blob must be {list(wanted)} and zero points {list(packed_zeros)}")
     packed = _empty(form, n, columns, isa)
-    for first, last in _parts(packed):
-        part, d = (_filled_up(a[first:last], packed.layout.rows) for a in (blob, scales))
-        zeros = None if zero_points is None else _filled_up(zero_points[first:last], packed.layout.rows)
-        _put(packed, first, blocked.fields(part, d, zeros, bits))
+
+    def fields(part: slice) -> Fields:
+        codes, d = (_filled_up(array[part], packed.layout.rows) for array in (blob, scales))
+        zeros = None if zero_points is None else _filled_up(zero_points[part], packed.layout.rows)
+        return blocked.fields(codes, d, zeros, bits)
+
+    _fill(packed, fields)
     return packed
 
 
@@ -94,13 +102,18 @@ def _empty(form: Format, n: int, columns: int, isa: Isa) -> Packed:
     return Packed(memory[start : start + size].reshape(shape), n, columns, layout, isa)
 
 
-def _parts(packed: Packed) -> list[tuple[int, int]]:
-    """Ranges of rows, whole panels each."""
-    if not packed.data.size:
-        return []
-    rows = packed.layout.rows
-    step = max(1, _CHUNK_VALUES // (rows * packed.columns)) * rows
-    return [(first, min(first + step, packed.n)) for first in range(0, packed.n, step)]
+def _fill(packed: Packed, fields: Callable[[slice], Fields]) -> None:
+    """Pack all panels, on all threads; ``fields`` reads rows, whole panels of them."""
+    rows, data = packed.layout.rows, packed.data
+    step = max(1, _CHUNK_VALUES // max(1, rows * packed.columns))
+
+    def fill(first: int, last: int) -> None:
+        for panel in range(first, last, step):
+            end = min(panel + step, last)
+            interleave(packed.layout, fields(slice(panel * rows, end * rows)), data[panel:end])
+
+    if data.size:
+        threads.run(fill, len(data), rows * packed.columns)
 
 
 def _filled_up(rows: np.ndarray, multiple: int) -> np.ndarray:
@@ -108,12 +121,6 @@ def _filled_up(rows: np.ndarray, multiple: int) -> np.ndarray:
     missing = -len(rows) % multiple
     filling = np.zeros((missing, *rows.shape[1:]), rows.dtype)
     return np.concatenate([rows, filling]) if missing else np.ascontiguousarray(rows)
-
-
-def _put(packed: Packed, first: int, fields: Fields) -> None:
-    """Pack fields of the rows from ``first`` on."""
-    panel, rows = first // packed.layout.rows, packed.layout.rows * packed.data.shape[1]
-    interleave(packed.layout, fields, packed.data[panel : panel + fields.d.size // rows])
 
 
 def product(x: Floats, packed: Packed, bias: Floats | None = None) -> Floats:

@@ -15,6 +15,7 @@ from edgeq.kernels_cpu import integer_dot, products
 from edgeq.kernels_cpu.isa import PORTABLE, Isa
 from edgeq.kernels_cpu.products import blocked
 from edgeq.kernels_cpu.products.fields import Fields
+from edgeq.kernels_cpu.products.interleave import interleave
 from edgeq.kernels_cpu.products.layout import Format
 from edgeq.kernels_cpu.quantized_activations import Quantized, quantize
 
@@ -67,7 +68,7 @@ def quantized_rows(form: Format, t: int, extreme: bool, seed: int) -> Quantized:
 def packed_fields(form: Format, fields: Fields, n: int, isa: Isa) -> products.Packed:
     packed = products._empty(form, n, form.block, isa)
     assert len(packed.data) * packed.layout.rows == n
-    products._put(packed, 0, fields)
+    interleave(packed.layout, fields, packed.data)
     return packed
 
 
