@@ -1,6 +1,7 @@
 """Integer products: exact integers on every instruction set, shapes of all kinds, agreement with ggml."""
 
 import importlib
+from concurrent.futures import ThreadPoolExecutor
 
 import block_samples as samples
 import ggml
@@ -11,7 +12,7 @@ import pytest
 from edgeq.devices.detect import instruction_set
 from edgeq.formats.blocks import by_name
 from edgeq.formats.errors import EdgeqError
-from edgeq.kernels_cpu import integer_dot, products
+from edgeq.kernels_cpu import integer_dot, products, threads
 from edgeq.kernels_cpu.isa import PORTABLE, Isa
 from edgeq.kernels_cpu.products import blocked
 from edgeq.kernels_cpu.products.fields import Fields
@@ -318,3 +319,23 @@ def test_onnx_weights_that_do_not_fit_are_refused():
         products.pack_blocked(blob, scales, np.zeros((4, 2), np.uint8), 64, 4, ISAS[0])
     with pytest.raises(EdgeqError, match="no integer product"):
         products.pack_blocked(blob[..., :4], scales, None, 16, 4, ISAS[0])
+
+
+def test_threads_change_nothing():
+    """Ranges of panels on several threads, and several Python threads at once."""
+    rows, before = encoded_rows("Q6_K", 600, 512), threads.get_threads()
+    results = []
+    try:
+        for n in (1, 3):
+            threads.set_threads(n)
+            packed = products.pack("Q6_K", rows, 512, ISAS[0])
+            for t in (1, 30):
+                x = activations(t, 512)
+                with ThreadPoolExecutor(4) as pool:
+                    several = list(pool.map(products.product, [x] * 8, [packed] * 8))
+                assert all(np.array_equal(one, several[0]) for one in several)
+                results.append(several[0])
+    finally:
+        threads.set_threads(before)
+    assert np.array_equal(results[0], results[2])
+    assert np.array_equal(results[1], results[3])
