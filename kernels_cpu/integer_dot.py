@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from llvmlite import ir
+from llvmlite.binding import llvm_version_info
 
 from edgeq.kernels_cpu.registers import I8, I16, I32, Emitter, Register
 from edgeq.kernels_cpu.vectors import call
 
+_LLVM_OF_BYTES = 22  # from here on, x86's dot products take vectors of bytes, before of int32
 _DOT_FEATURES = frozenset({"avxvnni", "avx512vnni", "dotprod"})
 
 
@@ -116,6 +118,8 @@ def dot4(e: Emitter, total: Register, codes: Register, x: Register) -> Register:
     """int32 total + the sums of four neighbouring u8 · s8 products (vpdpbusd, usdot), or s8 · s8 (sdot)."""
     instruction = _found(e, _DOTS, codes.kind.count * 8)
     if instruction is not None:
+        if instruction.name.startswith("llvm.x86") and llvm_version_info[0] < _LLVM_OF_BYTES:
+            codes, x = (register.bits_as(I32, total.kind.count) for register in (codes, x))
         return _called(e, instruction, I32, total, codes, x)
     signed = dot4_takes_signed(e.features)
     for lane in range(4):
