@@ -157,7 +157,7 @@ def quantized_for(packed: Packed, x: Floats) -> Quantized:
 def multiply(x: Quantized, packed: Packed) -> Floats:
     """float32 ``[rows of x, rows of the panels]``: one row of x, or a multiple of ``ROWS``."""
     panels, rows = len(packed.data), len(x.codes)
-    out = np.empty((rows, panels * packed.layout.rows), np.float32)
+    out = np.zeros((rows, panels * packed.layout.rows), np.float32)
     kernel = one_row if rows == 1 else many_rows
     threads.run(kernel, panels, packed.layout.rows * x.codes.size, packed.layout, packed.data, *x, out)
     return out

@@ -73,10 +73,10 @@ class Tile:
         zero = self.e.zero(element)
         return [[self.e.variable(zero) for _ in range(REGISTERS)] for _ in range(self.rows)]
 
-    def emit(self, blocks: Any, weights_at: Any, x: Row, ahead_at: Any) -> None:
-        """The whole of the columns. Meanwhile as many packed blocks as there are come near from ``ahead_at``."""
+    def emit(self, blocks: Any, of_blocks: Any, weights_at: Any, x: Row, ahead_at: Any) -> None:
+        """Some blocks of rows of ``of_blocks``. Meanwhile as many packed blocks come near from ``ahead_at``."""
         e, layout = self.e, self.layout
-        rows = [self._row(blocks, x, i) for i in range(self.rows)]
+        rows = [self._row(of_blocks, x, i) for i in range(self.rows)]
         with e.loop(blocks) as b:
             block_at = e.moved(weights_at, b, self.source.block_bytes)
             self._bring_near(e.moved(ahead_at, b, layout.block_bytes))
@@ -98,10 +98,11 @@ class Tile:
             for line in range(0, self.layout.block_bytes, _LINE):
                 self.e.prefetch(packed_at, line)
 
-    def _row(self, blocks: Any, x: Row, i: int) -> Row:
+    def _row(self, of_blocks: Any, x: Row, i: int) -> Row:
+        """Addresses in row i."""
         words = self.layout.units if self.scaled else 1
         strides = (i * self.layout.format.block * self.sums.parts, 4 * i, 4 * i * words)
-        return Row(*(self.e.moved(at, blocks, stride) for at, stride in zip(x, strides, strict=True)))
+        return Row(*(self.e.moved(at, of_blocks, stride) for at, stride in zip(x, strides, strict=True)))
 
     def _unit(self, unit_at: Any, rows: list[Row]) -> None:
         layout, source = self.layout, self.source
@@ -205,22 +206,27 @@ class Tile:
 
 
 def emit_tile(builder: ir.IRBuilder, layout: Layout, rows: int, addresses: Sequence[Any]) -> None:
-    """``tile`` by LLVM values: blocks, weights, codes, scales, words, out, out_stride, ahead."""
-    blocks, weights, codes, scales, words, out, stride, ahead = addresses
+    """``tile`` by LLVM values: blocks, of_blocks, weights, codes, scales, words, out, out_stride, ahead."""
+    blocks, of_blocks, weights, codes, scales, words, out, stride, ahead = addresses
     e = Emitter(builder, layout.lanes, layout.features)
     sums = sums_for(e, layout.code_bits, rows)
     source = (Packed if rows == 1 else Unpacked)(e, layout, sums)
     emitted = Tile(e, layout, source, sums, rows)
-    emitted.emit(blocks, weights, Row(codes, scales, words), ahead)
-    for i, row in enumerate(emitted.results):
-        at = builder.add(out, builder.mul(stride, ir.Constant(I64, i)))
+    results_at = [builder.add(out, builder.mul(stride, ir.Constant(I64, i))) for i in range(rows)]
+    for at, row in zip(results_at, emitted.results, strict=True):
+        for j, result in enumerate(row):
+            result.set(e.load(at, j * layout.register, F32, layout.lanes))
+    emitted.emit(blocks, of_blocks, weights, Row(codes, scales, words), ahead)
+    for at, row in zip(results_at, emitted.results, strict=True):
         for j, result in enumerate(row):
             e.store(at, j * layout.register, result.get())
 
 
 @intrinsic(prefer_literal=True)
-def tile(_typing, layout, rows, blocks, weights, codes, scales, words, out, out_stride, ahead):
-    """``rows`` (a literal) of activations × one panel: float32 at ``out``, rows ``out_stride`` bytes apart.
+def tile(_typing, layout, rows, blocks, of_blocks, weights, codes, scales, words, out, out_stride, ahead):
+    """``rows`` (a literal) of activations × one panel, added to float32 at ``out``, rows ``out_stride`` bytes apart.
+
+    Of each row's ``of_blocks`` blocks, those are multiplied that all else points to, ``blocks`` of them.
 
     One row is multiplied with packed weights, more with unpacked ones; meanwhile the packed panel at ``ahead``
     (any address) comes near. All else are addresses, int64.
@@ -232,7 +238,7 @@ def tile(_typing, layout, rows, blocks, weights, codes, scales, words, out, out_
         emit_tile(builder, layout.layout, rows.literal_value, args[2:])
         return context.get_dummy_value()
 
-    return types.none(layout, rows, *[types.int64] * 8), codegen
+    return types.none(layout, rows, *[types.int64] * 9), codegen
 
 
 @intrinsic

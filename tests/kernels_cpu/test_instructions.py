@@ -41,7 +41,7 @@ def assembly(isa: Isa, triple: str, name: str, rows: int) -> str:
     form = importlib.import_module(f"edgeq.kernels_cpu.products.{name}").FORMAT
     module = ir.Module()
     module.triple = triple
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 8), "tile")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9), "tile")
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     emit_tile(builder, layout_of(form, isa), rows, function.args)
     builder.ret_void()
@@ -77,7 +77,7 @@ def test_the_kernels_of_this_machine():
     for t, function in ((1, panels.one_row), (ROWS, panels.many_rows)):
         kernel = numba.njit(function.py_func)
         x = products.quantized_for(packed, np.ones((t, 256), np.float32))
-        out = np.empty((t, packed.layout.rows), np.float32)
+        out = np.zeros((t, packed.layout.rows), np.float32)
         kernel(0, len(packed.data), packed.layout, packed.data, *x, out)
         (code,) = kernel.inspect_asm().values()
         _, wanted, unwanted = _WANTED[isa]

@@ -18,6 +18,7 @@ from edgeq.kernels_cpu.products import blocked
 from edgeq.kernels_cpu.products.fields import Fields
 from edgeq.kernels_cpu.products.interleave import interleave
 from edgeq.kernels_cpu.products.layout import Format
+from edgeq.kernels_cpu.products.panels import FEW_ROWS, SEGMENT
 from edgeq.kernels_cpu.quantized_activations import Quantized, quantize
 
 NAMES = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS")
@@ -165,6 +166,19 @@ def test_product_is_near_that_of_floats(name: str):
     rows, x = encoded_rows(name, 200, 512), activations(6, 512)
     exact = x.astype(np.float64) @ by_name(name).decode(rows, 512).astype(np.float64).T
     assert error(products.product(x, products.pack(name, rows, 512, ISAS[0])), exact) < 0.012
+
+
+@names
+def test_many_segments(name: str):
+    """More columns than are unpacked at a time, and no whole number of such segments."""
+    columns = 2 * SEGMENT + 256
+    rows = encoded_rows(name, 18, columns)
+    form, fields = fields_of(name, rows)
+    for t in (FEW_ROWS, FEW_ROWS + 1):
+        x = activations(t, columns)
+        quantized = plain.quantize(x, form.activation, form.block, form.sub or 0)
+        result = products.product(x, products.pack(name, rows, columns, ISAS[0]))
+        assert error(result, plain.product(form, fields, quantized, 18)) < 1e-5
 
 
 @names
