@@ -52,7 +52,7 @@ def pack(name: str, rows: Bytes, columns: int, isa: Isa) -> Packed:
     module = kernels(__name__, name)
     if module is None:
         raise EdgeqError(f"{block_type.name}: there is no integer product for this type")
-    packed = _empty(module.FORMAT, len(rows), columns, isa)
+    packed = empty(module.FORMAT, len(rows), columns, isa)
 
     def fields(part: slice) -> Fields:
         blocks = _filled_up(rows[part], packed.layout.rows).reshape(-1, block_type.block_bytes)
@@ -81,7 +81,7 @@ def pack_blocked(
         or (zero_points is not None and zero_points.shape != packed_zeros)
     ):
         raise EdgeqError(f"{form.name}: blob must be {list(wanted)} and zero points {list(packed_zeros)}")
-    packed = _empty(form, n, columns, isa)
+    packed = empty(form, n, columns, isa)
 
     def fields(part: slice) -> Fields:
         codes, d = (_filled_up(array[part], packed.layout.rows) for array in (blob, scales))
@@ -92,7 +92,7 @@ def pack_blocked(
     return packed
 
 
-def _empty(form: Format, n: int, columns: int, isa: Isa) -> Packed:
+def empty(form: Format, n: int, columns: int, isa: Isa) -> Packed:
     """Room for a packed matrix, aligned to a cache line."""
     layout = layout_of(form, isa)
     shape = (-(-n // layout.rows), -(-columns // form.block), layout.block_bytes)

@@ -68,7 +68,7 @@ def quantized_rows(form: Format, t: int, extreme: bool, seed: int) -> Quantized:
 
 
 def packed_fields(form: Format, fields: Fields, n: int, isa: Isa) -> products.Packed:
-    packed = products._empty(form, n, form.block, isa)
+    packed = products.empty(form, n, form.block, isa)
     assert len(packed.data) * packed.layout.rows == n
     interleave(packed.layout, fields, packed.data)
     return packed

@@ -57,3 +57,25 @@ def test_bad_options(edgeq, options, code, said):
     assert done.code == code
     assert said in done.err
     assert done.err.count("\n") == 1
+
+
+@pytest.mark.skipif(ggml.library() is None, reason="llama_cpp is not installed")
+def test_kernels(edgeq):
+    options = ("--types", "q8_0,int4x32", "--rows", "1,8", "--seconds", 0.1, "--threads", 1, "--json")
+    found = figures(edgeq("bench", "kernels", *options))
+    assert [(f["type_name"], f["rows"]) for f in found] == [
+        ("Q8_0", 1),
+        ("Q8_0", 8),
+        ("int4x32", 1),
+        ("int4x32", 8),
+    ]
+    for f in found:
+        assert f["unit"] == ("GB/s" if f["rows"] == 1 else "GOPS")
+        assert min(f["ours"], f["limit"], f["peer"], f["of_limit"], f["of_peer"]) > 0
+
+
+@pytest.mark.parametrize("options", [("--types", "F16"), ("--rows", "0"), ("--rows", "1,x")])
+def test_bad_options_of_kernels(edgeq, options):
+    done = edgeq("bench", "kernels", *options)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert options[0] in done.err

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numba
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-import ggml
+from numpy.typing import NDArray
 
 from edgeq.formats.blocks import by_name
 from edgeq.kernels_cpu import threads
+from edgeq.runtimes import ggml
 
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
 Product = Callable[[], object]
 _TILE = 16  # rows of weights that stay in cache for all rows of activations, as in ggml's mul_mat
 
@@ -23,20 +22,25 @@ _TILE = 16  # rows of weights that stay in cache for all rows of activations, as
 @functools.cache
 def _ggml_dots(ggml_id: int) -> Callable[..., None]:
     """``vec_dot`` of a type for rows first..last of the weights and all rows of x; all are addresses."""
-    dot = ggml.cpu_traits(ggml_id).vec_dot
+    traits = ggml.cpu_traits(ggml_id)
+    assert traits is not None
+    dot = traits.vec_dot
 
-    @numba.njit(nogil=True)
-    def dots(first, last, weights, stride, quantized, x_stride, columns, count, n, out):
+    def dots(
+        first: int, last: int, weights: int, stride: int, quantized: int, x_stride: int, *rest: int
+    ) -> None:
+        columns, count, n, out = rest
         for start in range(first, last, _TILE):
             for t in range(count):
                 for i in range(start, min(start + _TILE, last)):
                     at = weights + i * stride, quantized + t * x_stride
                     dot(columns, out + 4 * (t * n + i), 0, at[0], 0, at[1], 0, 1)
 
-    return dots
+    compiled: Callable[..., None] = numba.njit(nogil=True)(dots)
+    return compiled
 
 
-def ggml_product(name: str, x: np.ndarray, rows: np.ndarray) -> Product | None:
+def ggml_product(name: str, x: Floats, rows: Bytes) -> Product | None:
     """ggml's CPU kernels: x quantized, then ``vec_dot`` of each of its rows with each row of the weights."""
     ggml_id = by_name(name).ggml_id
     traits = ggml.cpu_traits(ggml_id)
@@ -55,13 +59,11 @@ def ggml_product(name: str, x: np.ndarray, rows: np.ndarray) -> Product | None:
     return run
 
 
-def onnxruntime_product(x: np.ndarray, blob: np.ndarray, scales: np.ndarray) -> Product | None:
+def onnxruntime_product(x: Floats, blob: Bytes, scales: Floats) -> Product:
     """ONNX Runtime's MatMulNBits with 4 bits and accuracy level 4 (activations in int8)."""
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError:
-        return None
+    import onnx
+    import onnxruntime
+
     n, _, size = blob.shape
     node = onnx.helper.make_node(
         "MatMulNBits", ["x", "blob", "scales"], ["y"], domain="com.microsoft",
