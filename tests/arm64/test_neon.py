@@ -46,3 +46,10 @@ def guest(features: str, *arguments: str) -> list[list[str]]:
 def test_encoders():
     names = ["Q8_0", "Q4_0"]
     assert guest(FEATURES["neon"], "encode", *names) == [["encode", name, "neon"] for name in names]
+
+
+@pytest.mark.parametrize("isa", FEATURES)
+def test_products(isa: str):
+    """vmull and friends, sdot, usdot: unsigned codes with mins, and signed bytes."""
+    names = ["Q4_K", "Q8_0"]
+    assert guest(FEATURES[isa], "products", *names) == [["products", name, isa] for name in names]
