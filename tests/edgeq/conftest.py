@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import heldout
 import minilm as minilm_package
@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from edgeq import tokenization
 from edgeq.calibration.text import Text, read_text
+from edgeq.formats.effort import Effort
 from edgeq.source import SourceModel
 
 TINYLM = Path(__file__).parents[1] / "assets/tinylm"
@@ -199,23 +200,25 @@ def make_onnx(tmp_path_factory: pytest.TempPathFactory) -> MakeOnnx:
     return make
 
 
-MakeGGUF = Callable[[Path, str], Path]
+class MakeGGUF(Protocol):
+    def __call__(self, folder: Path, quant: str, effort: Effort = Effort.ggml) -> Path: ...
 
 
 @pytest.fixture(scope="session")
 def make_gguf(tmp_path_factory: pytest.TempPathFactory) -> MakeGGUF:
-    """(folder, quant) → the file's path, made once."""
+    """(folder, quant) → the file's path, made once; with llama.cpp's bytes where nothing else is said."""
     from edgeq.convert import gguf_file
     from edgeq.convert.gguf_sources import CheckpointRows
 
-    made: dict[tuple[Path, str], Path] = {}
+    made: dict[tuple[Path, str, Effort], Path] = {}
 
-    def make(folder: Path, quant: str) -> Path:
-        if (folder, quant) not in made:
+    def make(folder: Path, quant: str, effort: Effort = Effort.ggml) -> Path:
+        key = folder, quant, effort
+        if key not in made:
             rows = CheckpointRows(SourceModel.open(folder))
             path = tmp_path_factory.mktemp(quant) / f"model-{quant}.gguf"
-            gguf_file.write(rows, gguf_file.plan(rows, quant), path, gguf_file.WriteOptions())
-            made[folder, quant] = path
-        return made[folder, quant]
+            gguf_file.write(rows, gguf_file.plan(rows, quant), path, gguf_file.WriteOptions(effort=effort))
+            made[key] = path
+        return made[key]
 
     return make

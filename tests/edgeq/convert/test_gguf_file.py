@@ -16,6 +16,7 @@ import pytest
 from edgeq import tokenization
 from edgeq.engine import model as engine
 from edgeq.evaluation.metrics import Divergence, cosines
+from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.runtimes.llama_cpp import LlamaCpp
 
@@ -111,6 +112,17 @@ def test_perplexity_is_that_of_llama_cpp(
     print(quant, summary)
     assert summary["perplexity_float"] / summary["perplexity"] <= MOST_PERPLEXITY_RATIO[quant]
     assert summary["kl_mean"] <= MOST_TWIN_KL
+
+
+@pytest.mark.parametrize("quant", ["Q8_0", "Q4_K_M"])
+def test_refined_weights_keep_its_perplexity(
+    tinylm: Path, make_gguf: MakeGGUF, llama_quantize: MakeGGUF, code_tokens: list[int], quant: str
+) -> None:
+    windows = _windows(code_tokens, PERPLEXITY_TOKENS)
+    with LlamaCpp(make_gguf(tinylm, quant, Effort.normal), 512, THREADS) as ours:
+        # In "perplexity" is llama.cpp's file, in "perplexity_float" ours.
+        summary = _in_llama_cpp(llama_quantize(tinylm, quant), lambda window: ours.logits(window)[0], windows)
+    assert summary["perplexity_float"] / summary["perplexity"] <= MOST_PERPLEXITY_RATIO[quant]
 
 
 @pytest.mark.parametrize("quant", ["F16", "Q8_0", "Q4_K_M"])
