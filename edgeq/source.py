@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from edgeq import families
 from edgeq.errors import FormatError, InputError
 from edgeq.families import Family, HyperParameters, TensorSpec
+from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.checkpoint.safetensors import Checkpoint
+from edgeq.formats.checkpoint.weights import CheckpointWeights
 from edgeq.hub import model_name
 
 _TIED_HEAD = ("lm_head.weight", "output.weight")
@@ -21,10 +23,13 @@ _TIED_HEAD = ("lm_head.weight", "output.weight")
 
 @dataclass
 class SourceModel:
-    """An opened Hugging Face directory. ``specs`` holds the tensors that the checkpoint really has, in file order."""
+    """An opened Hugging Face directory. ``specs`` holds the tensors that the checkpoint really has, in file order.
+
+    Weights that others quantized (GPTQ, AWQ, bitsandbytes, FP8) are decoded as they are read.
+    """
 
     path: Path
-    checkpoint: Checkpoint
+    weights: CheckpointWeights
     family: Family
     hp: HyperParameters
     specs: dict[str, TensorSpec]
@@ -43,7 +48,8 @@ class SourceModel:
             raise InputError(f"{path}: {error}") from None
         specs: dict[str, TensorSpec] = {}
         names: dict[str, str] = {}
-        available = set(checkpoint.names)
+        weights = CheckpointWeights(checkpoint)
+        available = set(weights.names)
         for spec in family.tensors(hp):
             found = next(
                 (p + spec.source for p in ("", *family.source_prefixes) if p + spec.source in available), None
@@ -54,15 +60,15 @@ class SourceModel:
                 raise FormatError(
                     path, f"tensor {spec.source} is missing from the checkpoint", "download it again"
                 )
-            if checkpoint.shape(found) != spec.shape:
+            if weights.shape(found) != spec.shape:
                 raise FormatError(
-                    checkpoint.path_of(found),
-                    f"tensor {found} has shape {list(checkpoint.shape(found))}, config.json says {list(spec.shape)}",
+                    weights.path_of(found),
+                    f"tensor {found} has shape {list(weights.shape(found))}, config.json says {list(spec.shape)}",
                 )
             specs[spec.name], names[spec.name] = spec, found
         tied = set(_TIED_HEAD) if hp.tied else set()
         unused = sorted(available - set(names.values()) - tied)
-        return cls(path, checkpoint, family, hp, specs, unused, names)
+        return cls(path, weights, family, hp, specs, unused, names)
 
     @property
     def name(self) -> str:
@@ -76,20 +82,28 @@ class SourceModel:
         return name in self.specs
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        return self.checkpoint.dtype(self._names[name])
+        return self.weights.dtype(self._names[name])
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         """Rows of a tensor as float32, in the checkpoint's own (Hugging Face) row order.
 
         Raises FormatError for NaN or infinity: nothing that edgeq makes of such a weight is of use.
         """
-        values = self.checkpoint.rows(self._names[name], start, stop)
+        values = self.weights.rows(self._names[name], start, stop)
         self._check_finite(name, values)
         return values
 
+    def layout(self, name: str) -> str | None:
+        """How others quantized the tensor, in words; None where they did not."""
+        return self.weights.layout(self._names[name])
+
+    def grid(self, name: str, start: int, stop: int) -> Grid | None:
+        """Rows as the integers that others quantized them to, where they did so; in the checkpoint's row order."""
+        return self.weights.grid(self._names[name], start, stop)
+
     def array(self, name: str) -> NDArray[np.float32]:
         """A whole tensor as float32; raises as ``rows`` does."""
-        values = self.checkpoint.array(self._names[name])
+        values = self.weights.array(self._names[name])
         self._check_finite(name, values)
         return values
 
@@ -97,12 +111,12 @@ class SourceModel:
         if not np.isfinite(values).all():
             stored = self._names[name]
             raise FormatError(
-                self.checkpoint.path_of(stored), f"tensor {stored} holds NaN or infinity", "download it again"
+                self.weights.path_of(stored), f"tensor {stored} holds NaN or infinity", "download it again"
             )
 
     def release(self, name: str) -> None:
         """Let the operating system drop the tensor's mapped pages."""
-        self.checkpoint.release(self._names[name])
+        self.weights.release(self._names[name])
 
     def parameters(self) -> int:
         return sum(int(np.prod(spec.shape)) for spec in self.specs.values())

@@ -100,6 +100,24 @@ class Checkpoint:
             )
         return file.read(tensor, start * columns, (stop - start) * columns).reshape(stop - start, columns)
 
+    def stored_columns(self, name: str, first: int, last: int) -> NDArray[Any]:
+        """A copy of columns ``first`` to before ``last`` of a matrix in the stored dtype, ``[rows, last - first]``."""
+        file, tensor = self._find(name)
+        if len(tensor.shape) != 2 or not 0 <= first <= last <= tensor.shape[1]:
+            raise EdgeqError(
+                f"{file.path}: tensor {name!r} is {list(tensor.shape)}; columns {first} to {last} are not in it"
+            )
+        return file.read_columns(tensor, first, last)
+
+    def stored_values(self, name: str, first: int, last: int) -> NDArray[Any]:
+        """A copy of values ``first`` to before ``last`` of the tensor laid flat, in the stored dtype."""
+        file, tensor = self._find(name)
+        if not 0 <= first <= last <= prod(tensor.shape):
+            raise EdgeqError(
+                f"{file.path}: tensor {name!r} has {prod(tensor.shape)} values; {first} to {last} are not in it"
+            )
+        return file.read(tensor, first, last - first)
+
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         """Rows ``start`` to ``stop`` as float32 ``[stop - start, columns]``, a copy of no more than those.
 
