@@ -75,8 +75,12 @@ def run(request: Request) -> dict[str, Any]:
         )
         started = time.perf_counter()
         with output_folder(path.parent) if path != request.out else nullcontext():
-            paths, _ = gguf_file.write(source, planned, path, options)
+            paths, results = gguf_file.write(source, planned, path, options)
         seconds = time.perf_counter() - started
+    for line in gguf_file.handling_summary(results):
+        request.warn(line)
+    for tensor, result in zip(record["tensors"], results, strict=True):
+        tensor |= {"origin": result.origin, "handling": result.handling}
     return record | {
         "files": [str(path) for path in paths],
         "written_bytes": sum(path.stat().st_size for path in paths),

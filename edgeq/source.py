@@ -15,7 +15,7 @@ from edgeq.errors import FormatError, InputError
 from edgeq.families import Family, HyperParameters, TensorSpec
 from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.checkpoint.safetensors import Checkpoint
-from edgeq.formats.checkpoint.weights import CheckpointWeights
+from edgeq.formats.checkpoint.weights import StoredWeights
 from edgeq.hub import model_name
 
 _TIED_HEAD = ("lm_head.weight", "output.weight")
@@ -29,7 +29,7 @@ class SourceModel:
     """
 
     path: Path
-    weights: CheckpointWeights
+    checkpoint: StoredWeights
     family: Family
     hp: HyperParameters
     specs: dict[str, TensorSpec]
@@ -40,7 +40,7 @@ class SourceModel:
     def open(cls, path: str | Path) -> SourceModel:
         """Open and check a directory; raises EdgeqError naming the file, tensor or field that is wrong."""
         path = Path(path)
-        checkpoint = Checkpoint.open(path)
+        checkpoint = StoredWeights(Checkpoint.open(path))
         family = families.for_config(checkpoint.config, str(path / "config.json"))
         try:
             hp = replace(family.from_config(checkpoint.config), pooling=_pooling(path))
@@ -48,8 +48,7 @@ class SourceModel:
             raise InputError(f"{path}: {error}") from None
         specs: dict[str, TensorSpec] = {}
         names: dict[str, str] = {}
-        weights = CheckpointWeights(checkpoint)
-        available = set(weights.names)
+        available = set(checkpoint.names)
         for spec in family.tensors(hp):
             found = next(
                 (p + spec.source for p in ("", *family.source_prefixes) if p + spec.source in available), None
@@ -60,15 +59,15 @@ class SourceModel:
                 raise FormatError(
                     path, f"tensor {spec.source} is missing from the checkpoint", "download it again"
                 )
-            if weights.shape(found) != spec.shape:
+            if checkpoint.shape(found) != spec.shape:
                 raise FormatError(
-                    weights.path_of(found),
-                    f"tensor {found} has shape {list(weights.shape(found))}, config.json says {list(spec.shape)}",
+                    checkpoint.path_of(found),
+                    f"tensor {found} has shape {list(checkpoint.shape(found))}, config.json says {list(spec.shape)}",
                 )
             specs[spec.name], names[spec.name] = spec, found
         tied = set(_TIED_HEAD) if hp.tied else set()
         unused = sorted(available - set(names.values()) - tied)
-        return cls(path, weights, family, hp, specs, unused, names)
+        return cls(path, checkpoint, family, hp, specs, unused, names)
 
     @property
     def name(self) -> str:
@@ -82,28 +81,28 @@ class SourceModel:
         return name in self.specs
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        return self.weights.dtype(self._names[name])
+        return self.checkpoint.dtype(self._names[name])
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         """Rows of a tensor as float32, in the checkpoint's own (Hugging Face) row order.
 
         Raises FormatError for NaN or infinity: nothing that edgeq makes of such a weight is of use.
         """
-        values = self.weights.rows(self._names[name], start, stop)
+        values = self.checkpoint.rows(self._names[name], start, stop)
         self._check_finite(name, values)
         return values
 
     def layout(self, name: str) -> str | None:
         """How others quantized the tensor, in words; None where they did not."""
-        return self.weights.layout(self._names[name])
+        return self.checkpoint.layout(self._names[name])
 
     def grid(self, name: str, start: int, stop: int) -> Grid | None:
         """Rows as the integers that others quantized them to, where they did so; in the checkpoint's row order."""
-        return self.weights.grid(self._names[name], start, stop)
+        return self.checkpoint.grid(self._names[name], start, stop)
 
     def array(self, name: str) -> NDArray[np.float32]:
         """A whole tensor as float32; raises as ``rows`` does."""
-        values = self.weights.array(self._names[name])
+        values = self.checkpoint.array(self._names[name])
         self._check_finite(name, values)
         return values
 
@@ -111,12 +110,12 @@ class SourceModel:
         if not np.isfinite(values).all():
             stored = self._names[name]
             raise FormatError(
-                self.weights.path_of(stored), f"tensor {stored} holds NaN or infinity", "download it again"
+                self.checkpoint.path_of(stored), f"tensor {stored} holds NaN or infinity", "download it again"
             )
 
     def release(self, name: str) -> None:
         """Let the operating system drop the tensor's mapped pages."""
-        self.weights.release(self._names[name])
+        self.checkpoint.release(self._names[name])
 
     def parameters(self) -> int:
         return sum(int(np.prod(spec.shape)) for spec in self.specs.values())

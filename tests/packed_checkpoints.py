@@ -37,8 +37,13 @@ def pack_words(codes: NDArray[Any], bits: int, order: list[int] | None = None) -
     return words.view(np.int32)
 
 
-def to_grid(weight: Floats, groups: NDArray[Any], bits: int, sym: bool) -> tuple[NDArray[Any], ...]:
-    """Codes ``[out, in]``, float16 scales ``[g, out]`` and zeros ``[g, out]`` by the range of each group."""
+def to_grid(
+    weight: Floats, groups: NDArray[Any], bits: int, sym: bool, short: bool = False
+) -> tuple[NDArray[Any], ...]:
+    """Codes ``[out, in]``, float16 scales ``[g, out]`` and zeros ``[g, out]`` by the range of each group.
+
+    ``short`` gives scales 7 significant bits, so that scale · zero is a float16 number for any zero of 4 bits.
+    """
     top = 2**bits - 1
     scales = np.empty((groups.max() + 1, len(weight)), np.float16)
     zeros = np.empty(scales.shape, np.int64)
@@ -50,6 +55,8 @@ def to_grid(weight: Floats, groups: NDArray[Any], bits: int, sym: bool) -> tuple
             high = np.maximum(-low, high)
             low = -high
         scales[g] = (high - low) / top
+        if short:
+            scales[g] = ((scales[g].view(np.uint16) + 8) & 0xFFF0).view(np.float16)
         zeros[g] = (top + 1) // 2 if sym else np.round(-low / scales[g].astype(np.float32))
         raw = np.round(part / scales[g].astype(np.float32)[:, None]) + zeros[g][:, None]
         codes[:, groups == g] = np.clip(raw, 0, top)
@@ -73,9 +80,10 @@ def gptq(
     sym: bool = False,
     v2: bool = False,
     act_order: bool = False,
+    short: bool = False,
 ) -> Packed:
     groups = column_groups(weight.shape[1], group_size, act_order)
-    codes, scales, zeros = to_grid(weight, groups, bits, sym)
+    codes, scales, zeros = to_grid(weight, groups, bits, sym, short)
     stored = zeros if v2 else (zeros - 1) % 2**bits
     return {
         "qweight": np.ascontiguousarray(pack_words(codes, bits).T),
@@ -85,9 +93,9 @@ def gptq(
     }, from_grid(codes, scales, zeros, groups)
 
 
-def awq(weight: Floats, group_size: int = 32, sym: bool = False) -> Packed:
+def awq(weight: Floats, group_size: int = 32, sym: bool = False, short: bool = False) -> Packed:
     groups = column_groups(weight.shape[1], group_size, False)
-    codes, scales, zeros = to_grid(weight, groups, 4, sym)
+    codes, scales, zeros = to_grid(weight, groups, 4, sym, short)
     order = [0, 2, 4, 6, 1, 3, 5, 7]
     return {
         "qweight": pack_words(codes.T, 4, order),

@@ -9,7 +9,7 @@ from edgeq.formats.blocks.packing import pack_nibbles, unpack_nibbles
 from edgeq.formats.blocks.rounding import round_by_peak
 from edgeq.formats.blocks.search import row_rms_weights, search_symmetric_scale
 
-_FIELDS = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
+FIELDS = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
 
 
 class Q4_0(BlockType):
@@ -33,7 +33,7 @@ class Q4_0(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
+        block = blocks.view(FIELDS)[:, 0]
         codes = unpack_nibbles(block["qs"]).astype(np.int8) - np.int8(8)
         return np.asarray(block["d"].astype(np.float32)[:, None] * codes.astype(np.float32))
 
@@ -44,7 +44,7 @@ class Q4_0(BlockType):
         else:
             d, columns = search_symmetric_scale(values.T, 8, weights.T)
             codes = columns.T
-        block = np.empty(len(values), _FIELDS)
+        block = np.empty(len(values), FIELDS)
         block["d"] = cls.to_half(d)
         block["qs"] = pack_nibbles(codes)
         return block.view(np.uint8).reshape(len(values), -1)
@@ -54,4 +54,4 @@ class Q4_0(BlockType):
         return row_rms_weights(values, importance)
 
 
-assert _FIELDS.itemsize == Q4_0.block_bytes
+assert FIELDS.itemsize == Q4_0.block_bytes

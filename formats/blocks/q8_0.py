@@ -7,7 +7,7 @@ import numpy as np
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.rounding import round_half_away
 
-_FIELDS = np.dtype([("d", "<f2"), ("qs", "i1", 32)])
+FIELDS = np.dtype([("d", "<f2"), ("qs", "i1", 32)])
 
 
 class Q8_0(BlockType):
@@ -30,17 +30,17 @@ class Q8_0(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
+        block = blocks.view(FIELDS)[:, 0]
         return np.asarray(block["d"].astype(np.float32)[:, None] * block["qs"].astype(np.float32))
 
     @classmethod
     def encode_blocks(cls, values: Floats, weights: Floats | None = None) -> Bytes:
         d = np.abs(values).max(axis=1) / np.float32(127)
         inverse = np.where(d != 0, 1 / d, np.float32(0))
-        block = np.empty(len(values), _FIELDS)
+        block = np.empty(len(values), FIELDS)
         block["d"] = cls.to_half(d)
         block["qs"] = round_half_away(values * inverse[:, None])
         return block.view(np.uint8).reshape(len(values), -1)
 
 
-assert _FIELDS.itemsize == Q8_0.block_bytes
+assert FIELDS.itemsize == Q8_0.block_bytes

@@ -14,25 +14,30 @@ from edgeq.formats.checkpoint.safetensors import Checkpoint
 from edgeq.formats.errors import EdgeqError
 
 
-class CheckpointWeights:
+class StoredWeights:
     """A checkpoint in which a quantized weight is one tensor of float32, decoded as its rows are read.
 
-    ``names`` are the weights' names, those of quantized ones after the others. Raises FormatError, as ``find_packed``
-    does, when it is made.
+    ``path`` and ``config`` are the checkpoint's; ``names`` are the weights' names, those of quantized ones after the
+    others. Raises FormatError, as ``find_packed`` does, when it is made.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
+        self.path, self.config = checkpoint.path, checkpoint.config
+        self._checkpoint = checkpoint
         self._packed = find_packed(checkpoint)
         parts = {part for weight in self._packed.values() for part in weight.parts}
         self.names = [*(name for name in checkpoint.names if name not in parts), *self._packed]
+        self._names = set(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self._packed[name].shape if name in self._packed else self.checkpoint.shape(name)
+        return self._packed[name].shape if name in self._packed else self._checkpoint.shape(name)
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """The dtype in which the weight is stored; of a quantized one float32."""
-        return np.dtype(np.float32) if name in self._packed else self.checkpoint.dtype(name)
+        return np.dtype(np.float32) if name in self._packed else self._checkpoint.dtype(name)
 
     def layout(self, name: str) -> str | None:
         """How the weight was quantized, in words; None for a plain one."""
@@ -40,14 +45,15 @@ class CheckpointWeights:
 
     def path_of(self, name: str) -> Path:
         """The file that holds the weight, or the first of its parts."""
-        return self.checkpoint.path_of(self._parts(name)[0])
+        return self._checkpoint.path_of(self._parts(name)[0])
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         """Rows ``start`` to before ``stop`` as float32, ``[stop - start, columns]``; raises EdgeqError."""
         packed = self._packed.get(name)
         if packed is None:
-            return self.checkpoint.rows(name, start, stop)
-        return _checked(packed, start, stop).rows(start, stop)
+            return self._checkpoint.rows(name, start, stop)
+        with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are the caller's to refuse
+            return _checked(packed, start, stop).rows(start, stop)
 
     def grid(self, name: str, start: int, stop: int) -> Grid | None:
         """The same rows as the integers they were quantized to, where they were; raises EdgeqError."""
@@ -62,7 +68,7 @@ class CheckpointWeights:
     def release(self, name: str) -> None:
         """Let the system drop the weight's pages from memory; they are read again when next needed."""
         for part in self._parts(name):
-            self.checkpoint.release(part)
+            self._checkpoint.release(part)
 
     def _parts(self, name: str) -> tuple[str, ...]:
         return self._packed[name].parts if name in self._packed else (name,)

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from edgeq.formats.checkpoint.safetensors import Checkpoint
-from edgeq.formats.checkpoint.weights import CheckpointWeights
+from edgeq.formats.checkpoint.weights import StoredWeights
 from edgeq.formats.errors import EdgeqError, FormatError
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": False}
@@ -85,14 +85,14 @@ def folder_of(folder: Path, settings: Any, tensors: dict[str, Any]) -> Path:
     return folder
 
 
-def make(folder: Path, case: str) -> tuple[CheckpointWeights, packed.Floats]:
+def make(folder: Path, case: str) -> tuple[StoredWeights, packed.Floats]:
     """A checkpoint of one packed weight ``a.weight`` beside a plain one, and the packed weight's values."""
     settings, pack = CASES[case]
     parts, meant = pack(weight())
     tensors = {"a." + ending: part for ending, part in parts.items()} | {
         "norm.weight": np.ones(96, np.float16)
     }
-    return CheckpointWeights(Checkpoint.open(folder_of(folder, settings, tensors))), meant
+    return StoredWeights(Checkpoint.open(folder_of(folder, settings, tensors))), meant
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -138,7 +138,7 @@ def test_stored_zero_wraps_around(tmp_path: Path) -> None:
     parts, meant = packed.gptq(np.abs(weight()))
     assert (parts["qzeros"] == -1).any()
     folder_of(tmp_path, GPTQ, {"a." + ending: part for ending, part in parts.items()})
-    np.testing.assert_array_equal(CheckpointWeights(Checkpoint.open(tmp_path)).array("a.weight"), meant)
+    np.testing.assert_array_equal(StoredWeights(Checkpoint.open(tmp_path)).array("a.weight"), meant)
 
 
 def test_gptq_without_g_idx(tmp_path: Path) -> None:
@@ -146,10 +146,10 @@ def test_gptq_without_g_idx(tmp_path: Path) -> None:
     del parts["g_idx"]
     tensors = {"a." + ending: part for ending, part in parts.items()}
     folder_of(tmp_path / "a", GPTQ, tensors)
-    np.testing.assert_array_equal(CheckpointWeights(Checkpoint.open(tmp_path / "a")).array("a.weight"), meant)
+    np.testing.assert_array_equal(StoredWeights(Checkpoint.open(tmp_path / "a")).array("a.weight"), meant)
     folder_of(tmp_path / "b", GPTQ | {"desc_act": True}, tensors)
     with pytest.raises(FormatError, match=r"tensor a.qweight has no a.g_idx, but desc_act is true"):
-        CheckpointWeights(Checkpoint.open(tmp_path / "b"))
+        StoredWeights(Checkpoint.open(tmp_path / "b"))
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_tensors_that_contradict(tmp_path: Path, case: str, change: Callable[...
 def assert_refused(folder: Path, problem: str) -> None:
     """One line that names the folder or a file in it, when the checkpoint is opened or its rows are read."""
     with pytest.raises(FormatError, match=re.escape(problem)) as caught:
-        CheckpointWeights(Checkpoint.open(folder)).array("a.weight")
+        StoredWeights(Checkpoint.open(folder)).array("a.weight")
     message = str(caught.value)
     assert message.startswith(str(folder))
     assert "\n" not in message
@@ -291,7 +291,7 @@ def test_only_the_rows_that_are_asked_for_are_in_memory(tmp_path: Path) -> None:
         "a.qzeros": np.zeros((columns // 32, out // 8), np.int32),
         "a.scales": np.ones((columns // 32, out), np.float16),
     }
-    weights = CheckpointWeights(Checkpoint.open(folder_of(tmp_path, GPTQ, tensors)))
+    weights = StoredWeights(Checkpoint.open(folder_of(tmp_path, GPTQ, tensors)))
     tracemalloc.start()
     weights.rows("a.weight", 100, 108)
     _, peak = tracemalloc.get_traced_memory()
