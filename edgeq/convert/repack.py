@@ -41,9 +41,9 @@ def repack(type_name: str, grid: Grid, values: Floats) -> Repacked:
     """
     rows, columns = values.shape
     first_columns = grid.groups[::_SIZE]
-    codes = (grid.codes - grid.zeros[:, grid.groups]).reshape(-1, _SIZE)
-    scales = np.ascontiguousarray(grid.scales[:, first_columns]).reshape(-1)
-    zeros = np.ascontiguousarray(grid.zeros[:, first_columns]).reshape(-1)
+    codes = grid.signed().reshape(-1, _SIZE)
+    scales = grid.scales.take(first_columns, axis=1).reshape(-1)
+    zeros = grid.zeros.take(first_columns, axis=1).reshape(-1)
     kind = blocks.by_name(type_name)
     with np.errstate(
         over="ignore", invalid="ignore"

@@ -31,12 +31,11 @@ from edgeq.formats.checkpoint.quantized.base import (
     check_groups,
     check_part,
     layout,
-    unpack,
 )
 from edgeq.formats.checkpoint.safetensors import Checkpoint
 
 _PER_WORD = 8
-_NIBBLE_OF_ROW = np.array([0, 4, 1, 5, 2, 6, 3, 7])
+_NIBBLE_OF_ROW = (0, 4, 1, 5, 2, 6, 3, 7)
 
 
 @layout("awq")
@@ -71,9 +70,10 @@ class AWQWeight(GridWeight):
         self._group_size = check_groups(checkpoint, self._scales, n_groups, columns, group_size)
 
     def grid(self, start: int, stop: int) -> Grid:
+        scales = self._checkpoint.stored_columns(self._scales, start, stop)
         return Grid(
             self._unpacked(self._qweight, start, stop),
-            self._checkpoint.stored_columns(self._scales, start, stop).astype(np.float32).T,
+            np.ascontiguousarray(scales.T, dtype=np.float32),
             self._unpacked(self._qzeros, start, stop),
             np.arange(self.shape[1]) // self._group_size,
         )
@@ -81,6 +81,10 @@ class AWQWeight(GridWeight):
     def _unpacked(self, name: str, start: int, stop: int) -> NDArray[np.int16]:
         """Rows ``start`` to before ``stop`` of what is packed in a tensor's columns: ``[rows, len(tensor)]``."""
         first = start // _PER_WORD
-        words = self._checkpoint.stored_columns(name, first, -(-stop // _PER_WORD))
-        codes = unpack(words, 4)[..., _NIBBLE_OF_ROW].reshape(len(words), words.shape[1] * _PER_WORD)
-        return codes.T[start - first * _PER_WORD :][: stop - start].astype(np.int16)
+        words = np.ascontiguousarray(self._checkpoint.stored_columns(name, first, -(-stop // _PER_WORD)).T)
+        codes = np.empty((len(words), _PER_WORD, words.shape[1]), np.int16)
+        for row, nibble in enumerate(_NIBBLE_OF_ROW):
+            codes[:, row] = (words >> np.int32(4 * nibble)) & np.int32(15)
+        return codes.reshape(len(words) * _PER_WORD, words.shape[1])[start - first * _PER_WORD :][
+            : stop - start
+        ]

@@ -35,9 +35,13 @@ class Grid:
 
     def values(self) -> Floats:
         """The weights in float32: exact for scales of 16 bits, not rounded to 16 bits as half-precision kernels do."""
-        whole = (self.codes - self.zeros[:, self.groups]).astype(np.float32)
-        whole *= self.scales[:, self.groups]
-        return whole
+        values = self.signed().astype(np.float32)
+        values *= self.scales.take(self.groups, axis=1)
+        return values
+
+    def signed(self) -> NDArray[np.int16]:
+        """code − zero, ``[rows, columns]``."""
+        return self.codes - self.zeros.take(self.groups, axis=1)
 
     def reordered(self, rows: NDArray[np.int64]) -> Grid:
         """The grid with its rows in another order."""
@@ -194,14 +198,13 @@ def check_groups(checkpoint: Checkpoint, scales: str, n_groups: int, columns: in
     return size
 
 
-def unpack(words: NDArray[np.int32], bits: int) -> NDArray[np.uint8]:
-    """Words ``[...]`` to the codes in them, lowest bits first: ``[..., 32 // bits]``."""
-    octets = np.ascontiguousarray(words, "<i4").view(np.uint8).reshape(*words.shape, 4)
-    if bits == 8:
-        return octets
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    codes = (octets[..., None] >> shifts) & np.uint8((1 << bits) - 1)
-    return codes.reshape(*words.shape, 32 // bits)
+def unpack(words: NDArray[np.int32], bits: int) -> NDArray[np.int16]:
+    """Words ``[rows, n]`` to the codes in them, lowest bits first: ``[rows, n · 32 / bits]``."""
+    octets = np.ascontiguousarray(words, "<i4").view(np.uint8)
+    codes = np.empty((*octets.shape, 8 // bits), np.int16)
+    for i in range(8 // bits):
+        codes[..., i] = (octets >> np.uint8(i * bits)) & np.uint8((1 << bits) - 1)
+    return codes.reshape(len(words), words.shape[1] * (32 // bits))
 
 
 def _short(value: object) -> str:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from edgeq.formats.checkpoint.quantized.base import (
@@ -36,6 +37,7 @@ from edgeq.formats.checkpoint.safetensors import Checkpoint
 
 Tile = tuple[int, int]
 _DTYPE = "float8_e4m3fn"
+_VALUES = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float32)  # of each byte
 _SCALES = ("weight_scale_inv", "weight_scale")
 _ACTIVATIONS = ("input_scale", "activation_scale", "input_scale_ub")
 _FORMATS = ("float-quantized", "naive-quantized")
@@ -120,6 +122,8 @@ class FP8Weight(PackedWeight):
         first, last = start // high, -(-stop // high)
         scales = self._checkpoint.stored_values(self._scale, first * across, last * across)
         scales = scales.astype(np.float32).reshape(-1, across)
-        values = self._checkpoint.rows(self.name, start, stop)
-        values *= scales[np.arange(start, stop) // high - first][:, np.arange(self.shape[1]) // wide]
+        codes = self._checkpoint.stored_rows(self.name, start, stop).view(np.uint8)
+        values: Floats = _VALUES.take(codes)
+        scales = scales.take(np.arange(start, stop) // high - first, axis=0)
+        values *= scales.take(np.arange(self.shape[1]) // wide, axis=1)
         return values

@@ -87,16 +87,15 @@ class GPTQWeight(GridWeight):
 
     def grid(self, start: int, stop: int) -> Grid:
         per_word = 32 // self._bits
-        codes = unpack(self._checkpoint.stored_columns(self._qweight, start, stop), self._bits)
         first = start // per_word
-        words = self._checkpoint.stored_columns(self._qzeros, first, -(-stop // per_word))
-        zeros = unpack(words, self._bits).reshape(len(words), words.shape[1] * per_word).astype(np.int16)
+        zeros = unpack(self._checkpoint.stored_columns(self._qzeros, first, -(-stop // per_word)), self._bits)
         zeros = (zeros + self._zero_offset) & ((1 << self._bits) - 1)
         return Grid(
-            # [words, rows, codes of a word] to [rows, columns]
-            codes.transpose(1, 0, 2).reshape(stop - start, self.shape[1]).astype(np.int16),
-            self._checkpoint.stored_columns(self._scales, start, stop).astype(np.float32).T,
-            zeros.T[start - first * per_word :][: stop - start],
+            unpack(self._checkpoint.stored_columns(self._qweight, start, stop).T, self._bits),
+            np.ascontiguousarray(
+                self._checkpoint.stored_columns(self._scales, start, stop).T, dtype=np.float32
+            ),
+            np.ascontiguousarray(zeros.T[start - first * per_word :][: stop - start]),
             self._column_groups(),
         )
 
