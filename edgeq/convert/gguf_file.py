@@ -16,6 +16,7 @@ from edgeq.convert.overlap import in_order
 from edgeq.convert.repack import can_repack, merge, repack
 from edgeq.devices.detect import instruction_set
 from edgeq.errors import EdgeqError, InputError
+from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mixes import Choice, choose_types, file_type, is_quantizable
 from edgeq.formats.gguf.overrides import Override, apply_overrides
@@ -213,10 +214,7 @@ class _TensorEncoder:
         values = self._source.rows(name, rows)
         grid = self._source.grid(name, rows) if can_repack(self.tensor.type_name) else None
         if grid is not None:
-            repacked = repack(self.tensor.type_name, grid, values)
-            count, blocks = int(repacked.exact.sum()), repacked.exact.size
-            coded = repacked.coded if count == blocks else merge(repacked, self._coded(values))
-            return self._measured(values, coded)._replace(repacked_blocks=count, blocks=blocks)
+            return self._repacked(values, grid)
         try:
             coded = self._coded(values)
         except EdgeqError as error:
@@ -231,6 +229,15 @@ class _TensorEncoder:
         self._squared_size += piece.squared_size
         self._repacked_blocks += piece.repacked_blocks
         self._blocks += piece.blocks
+
+    def _repacked(self, values: Floats, grid: Grid) -> _Piece:
+        """The piece as the integers that others made of it, as far as the type's blocks can hold those."""
+        repacked = repack(self.tensor.type_name, grid, values)
+        count, blocks = int(repacked.exact.sum()), repacked.exact.size
+        coded = repacked.coded
+        if count < blocks:
+            coded = merge(self.tensor.type_name, repacked, self._coded(values), values)
+        return self._measured(values, coded)._replace(repacked_blocks=count, blocks=blocks)
 
     def _coded(self, values: Floats) -> NDArray[np.uint8]:
         importance = (self._options.importance or {}).get(self.tensor.name)

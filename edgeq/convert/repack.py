@@ -21,10 +21,14 @@ Integers = NDArray[np.int16]
 
 
 class Repacked(NamedTuple):
-    """Blocks ``[rows, bytes of a row]``, and which of them hold the source's values bit for bit: ``[rows, blocks]``."""
+    """Blocks ``[rows, bytes of a row]``; which of them hold the source's values bit for bit, and Σ (x − x̂)² of each.
+
+    The last two are ``[rows, blocks]``; the error is NaN or infinite where float16 does not hold a scale.
+    """
 
     coded: Bytes
     exact: NDArray[np.bool_]
+    squared_error: Floats
 
 
 def can_repack(type_name: str) -> bool:
@@ -39,26 +43,40 @@ def repack(type_name: str, grid: Grid, values: Floats) -> Repacked:
     practice: Q4_0 takes 4 bits with the zero in the middle, Q5_0 and Q8_0 any 4 bits, Q8_0 also 8 bits with the zero in
     the middle, Q4_1 4 bits where scale · zero has no more than 11 significant bits. Columns are a multiple of 32.
     """
-    rows, columns = values.shape
     first_columns = grid.groups[::_SIZE]
     codes = grid.signed().reshape(-1, _SIZE)
     scales = grid.scales.take(first_columns, axis=1).reshape(-1)
     zeros = grid.zeros.take(first_columns, axis=1).reshape(-1)
     kind = blocks.by_name(type_name)
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # what float16 cannot hold is not exact, and is seen below
+    # What float16 cannot hold decodes to something else, and is seen so.
+    with np.errstate(over="ignore", invalid="ignore"):
         packed = _PACKERS[type_name](codes, scales, zeros).view(np.uint8).reshape(-1, kind.block_bytes)
         decoded = kind.decode_blocks(packed)
+    error = _squared_error(decoded, values)
     same = decoded.view(np.uint32) == np.ascontiguousarray(values).reshape(-1, _SIZE).view(np.uint32)
-    return Repacked(packed.reshape(rows, -1), same.all(axis=1).reshape(rows, columns // _SIZE))
+    return Repacked(packed.reshape(len(values), -1), same.all(axis=1).reshape(error.shape), error)
 
 
-def merge(repacked: Repacked, encoded: Bytes) -> Bytes:
-    """The repacked blocks where they are exact, the encoded ones (of the same type and shape) elsewhere."""
+def merge(type_name: str, repacked: Repacked, encoded: Bytes, values: Floats) -> Bytes:
+    """Of each block the nearer to ``values``: the repacked one, or the encoded one of the same type.
+
+    A repacked block that is not exact is mostly one of Q4_1 whose minimum float16 rounds a little: still much nearer
+    than codes that were rounded twice.
+    """
+    kind = blocks.by_name(type_name)
     rows, n_blocks = repacked.exact.shape
-    pieces = (part.reshape(rows, n_blocks, -1) for part in (repacked.coded, encoded))
-    return np.where(repacked.exact[..., None], *pieces).reshape(encoded.shape)
+    old, new = (part.reshape(rows, n_blocks, kind.block_bytes) for part in (repacked.coded, encoded))
+    error = _squared_error(kind.decode_blocks(new.reshape(-1, kind.block_bytes)), values)
+    nearer = repacked.exact | (repacked.squared_error < error)
+    return np.where(nearer[..., None], old, new).reshape(encoded.shape)
+
+
+def _squared_error(decoded: Floats, values: Floats) -> Floats:
+    """Of each block, ``[rows, blocks]``; ``decoded`` is ``[all blocks, 32]``, ``values`` ``[rows, columns]``."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = decoded - values.reshape(decoded.shape)
+        squared: Floats = np.einsum("bi,bi->b", difference, difference)
+    return squared.reshape(len(values), -1)
 
 
 def _q4_0(codes: Integers, scales: Floats, zeros: Integers) -> NDArray[np.void]:
