@@ -52,7 +52,7 @@ class Checkpoint:
         try:
             # The weights first: where they are missing, that says more about the folder than its config.
             files = _open_weights(folder, shards)
-            return cls(folder, _read_json(folder / CONFIG, "the model's settings"), files)
+            return cls(folder, read_object(folder / CONFIG, "the model's settings"), files)
         except BaseException:
             for shard in shards.values():
                 shard.close()
@@ -168,7 +168,7 @@ def _open_weights(folder: Path, shards: dict[str, SafetensorsFile]) -> dict[str,
 
 def _read_index(path: Path) -> dict[str, str]:
     """The index's weight_map, tensor → shard, with every shard a plain file name in the same folder."""
-    weight_map = _read_json(path, "the list of shards").get("weight_map")
+    weight_map = read_object(path, "the list of shards").get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise FormatError(path, "weight_map is not an object of tensor names and shards", "download it again")
     for tensor, shard in weight_map.items():
@@ -183,7 +183,8 @@ def _is_plain_name(name: str) -> bool:
     return name.endswith(".safetensors") and not set(name) & set("/\\:\0")
 
 
-def _read_json(path: Path, what: str) -> dict[str, Any]:
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """The object in a JSON file, which holds ``what``; raises EdgeqError."""
     try:
         value = json.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.formats.checkpoint.safetensors import CONFIG, Checkpoint
+from edgeq.formats.checkpoint.safetensors import CONFIG, Checkpoint, read_object
 from edgeq.formats.errors import FormatError
 
 Floats = NDArray[np.float32]
+# Where early versions of AutoGPTQ and AutoAWQ left the settings that are now in config.json.
+_OLD_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 FLOATS = ("float16", "bfloat16", "float32")  # dtypes of scales
 
 
@@ -93,14 +95,25 @@ class Settings:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Settings | None:
-        """Those of a checkpoint, None where it has none; raises FormatError where they are no object."""
+        """Those of a checkpoint, None where it has none; raises FormatError where they are no object, or missing."""
         fields = checkpoint.config.get("quantization_config")
         if fields is None:
-            return None
+            return cls._of_old_file(checkpoint) if bases(checkpoint, ".qweight") else None
         settings = cls(str(checkpoint.path / CONFIG), {})
         if not isinstance(fields, dict):
             raise settings.wrong(f"must be an object, not {_short(fields)}")
         return cls(settings.where, fields)
+
+    @classmethod
+    def _of_old_file(cls, checkpoint: Checkpoint) -> Settings:
+        """Those of a checkpoint with packed weights whose config says nothing of them."""
+        for name, method in _OLD_FILES.items():
+            if (path := checkpoint.path / name).is_file():
+                fields = read_object(path, "the quantization's settings")
+                return cls(str(path), {"quant_method": method} | fields, "settings")
+        raise FormatError(
+            checkpoint.path / CONFIG, "has no quantization_config, but there are quantized weights (.qweight)"
+        )
 
     def wrong(self, problem: str, key: str = "") -> FormatError:
         """The error to raise for a field."""

@@ -205,6 +205,30 @@ def test_settings_of_the_others(tmp_path: Path, settings: Any, problem: str) -> 
     assert_refused(tmp_path, problem)
 
 
+@pytest.mark.parametrize(
+    ("file", "settings", "pack"),
+    [
+        ("quantize_config.json", {"bits": 4, "group_size": 32, "desc_act": False, "sym": True}, packed.gptq),
+        (
+            "quant_config.json",
+            {"w_bit": 4, "q_group_size": 32, "zero_point": True, "version": "GEMM"},
+            packed.awq,
+        ),
+    ],
+)
+def test_settings_in_a_file_of_their_own(tmp_path: Path, file: str, settings: Any, pack: Any) -> None:
+    """As early versions of AutoGPTQ and AutoAWQ left them."""
+    parts, meant = pack(weight())
+    folder_of(tmp_path, None, {"a." + ending: part for ending, part in parts.items()})
+    assert_refused(tmp_path, "has no quantization_config, but there are quantized weights (.qweight)")
+    (tmp_path / file).write_text("[]")
+    assert_refused(tmp_path, f"{file}: is not a JSON object")
+    (tmp_path / file).write_text(json.dumps(settings | {"w_bit": 3, "bits": 3}))
+    assert_refused(tmp_path, f"{file}: settings.bits: 3 is not supported")
+    (tmp_path / file).write_text(json.dumps(settings))
+    np.testing.assert_array_equal(StoredWeights(Checkpoint.open(tmp_path)).array("a.weight"), meant)
+
+
 def state(**changes: Any) -> Callable[[dict[str, Any]], None]:
     def change(tensors: dict[str, Any]) -> None:
         name = "a.weight.quant_state.bitsandbytes__nf4"
