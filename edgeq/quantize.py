@@ -80,7 +80,8 @@ def run(request: Request) -> dict[str, Any]:
     for line in gguf_file.handling_summary(results):
         request.warn(line)
     for tensor, result in zip(record["tensors"], results, strict=True):
-        tensor |= {"origin": result.origin, "handling": result.handling}
+        if result.origin:
+            tensor["handling"] = result.handling
     return record | {
         "files": [str(path) for path in paths],
         "written_bytes": sum(path.stat().st_size for path in paths),
@@ -146,6 +147,7 @@ def _record(request: Request, source: RowSource, planned: GGUFPlan) -> dict[str,
                 "name": tensor.name,
                 "shape": list(tensor.shape),
                 "stored_type": source.stored_type(tensor.name),
+                "origin": source.layout(tensor.name) or "",
                 "type_name": choice.type_name,
                 "wanted_type": choice.wanted_type,
                 "reason": choice.reason,
