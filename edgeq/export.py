@@ -162,7 +162,7 @@ def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> C
         measure_error=True,
     )
     paths, tensors = gguf_file.write(rows, planned, path, options)
-    return path, paths, tensors, notes
+    return path, paths, tensors, notes + gguf_file.handling_summary(tensors)
 
 
 def _to_onnx(request: Request, quant: str, source: SourceModel, text: Text) -> Converted:

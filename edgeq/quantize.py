@@ -75,8 +75,13 @@ def run(request: Request) -> dict[str, Any]:
         )
         started = time.perf_counter()
         with output_folder(path.parent) if path != request.out else nullcontext():
-            paths, _ = gguf_file.write(source, planned, path, options)
+            paths, results = gguf_file.write(source, planned, path, options)
         seconds = time.perf_counter() - started
+    for line in gguf_file.handling_summary(results):
+        request.warn(line)
+    for tensor, result in zip(record["tensors"], results, strict=True):
+        if result.origin:
+            tensor["handling"] = result.handling
     return record | {
         "files": [str(path) for path in paths],
         "written_bytes": sum(path.stat().st_size for path in paths),
@@ -142,6 +147,7 @@ def _record(request: Request, source: RowSource, planned: GGUFPlan) -> dict[str,
                 "name": tensor.name,
                 "shape": list(tensor.shape),
                 "stored_type": source.stored_type(tensor.name),
+                "origin": source.layout(tensor.name) or "",
                 "type_name": choice.type_name,
                 "wanted_type": choice.wanted_type,
                 "reason": choice.reason,

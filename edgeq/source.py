@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from edgeq import families
 from edgeq.errors import FormatError, InputError
 from edgeq.families import Family, HyperParameters, TensorSpec
+from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.checkpoint.safetensors import Checkpoint
+from edgeq.formats.checkpoint.weights import StoredWeights
 from edgeq.hub import model_name
 
 _TIED_HEAD = ("lm_head.weight", "output.weight")
@@ -21,10 +23,13 @@ _TIED_HEAD = ("lm_head.weight", "output.weight")
 
 @dataclass
 class SourceModel:
-    """An opened Hugging Face directory. ``specs`` holds the tensors that the checkpoint really has, in file order."""
+    """An opened Hugging Face directory. ``specs`` holds the tensors that the checkpoint really has, in file order.
+
+    Weights that others quantized (GPTQ, AWQ, bitsandbytes, FP8) are decoded as they are read.
+    """
 
     path: Path
-    checkpoint: Checkpoint
+    checkpoint: StoredWeights
     family: Family
     hp: HyperParameters
     specs: dict[str, TensorSpec]
@@ -35,7 +40,7 @@ class SourceModel:
     def open(cls, path: str | Path) -> SourceModel:
         """Open and check a directory; raises EdgeqError naming the file, tensor or field that is wrong."""
         path = Path(path)
-        checkpoint = Checkpoint.open(path)
+        checkpoint = StoredWeights(Checkpoint.open(path))
         family = families.for_config(checkpoint.config, str(path / "config.json"))
         try:
             hp = replace(family.from_config(checkpoint.config), pooling=_pooling(path))
@@ -86,6 +91,14 @@ class SourceModel:
         values = self.checkpoint.rows(self._names[name], start, stop)
         self._check_finite(name, values)
         return values
+
+    def layout(self, name: str) -> str | None:
+        """How others quantized the tensor, in words; None where they did not."""
+        return self.checkpoint.layout(self._names[name])
+
+    def grid(self, name: str, start: int, stop: int) -> Grid | None:
+        """Rows as the integers that others quantized them to, where they did so; in the checkpoint's row order."""
+        return self.checkpoint.grid(self._names[name], start, stop)
 
     def array(self, name: str) -> NDArray[np.float32]:
         """A whole tensor as float32; raises as ``rows`` does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 
 from edgeq.convert.gguf_sources import Rows, RowSource
 from edgeq.convert.overlap import in_order
+from edgeq.convert.repack import can_repack, merge, repack
 from edgeq.devices.detect import instruction_set
 from edgeq.errors import EdgeqError, InputError
+from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mixes import Choice, choose_types, file_type, is_quantizable
 from edgeq.formats.gguf.overrides import Override, apply_overrides
@@ -32,7 +35,9 @@ Floats = NDArray[np.float32]
 class TensorResult:
     """What became of a tensor: its type, its bytes, and the rounding error relative to its own size.
 
-    ``error`` is sqrt(sum((w - q)²) / sum(w²)), 0 where the type holds the values exactly or nobody asked.
+    ``error`` is sqrt(sum((w - q)²) / sum(w²)), 0 where the type holds the values exactly or nobody asked. ``origin``
+    says how others had quantized the tensor, "" if they had not, and ``handling`` what was made of that: "decoded",
+    "repacked without loss", "re-rounded", or how much of it was either.
     """
 
     name: str
@@ -40,6 +45,8 @@ class TensorResult:
     shape: tuple[int, ...]
     nbytes: int
     error: float
+    origin: str = ""
+    handling: str = ""
 
 
 @dataclass(frozen=True)
@@ -173,23 +180,31 @@ def write(
 
 
 class _Piece(NamedTuple):
-    """Some encoded rows, and Σ (x − x̂)² and Σ x² over them (0 where nobody asked)."""
+    """Some encoded rows; Σ (x − x̂)² and Σ x² over them (0 where nobody asked); how many blocks, repacked of all."""
 
     coded: NDArray[np.uint8]
     squared_error: float = 0.0
     squared_size: float = 0.0
+    repacked_blocks: int = 0
+    blocks: int = 0
 
 
 class _TensorEncoder:
     """One tensor on its way into the file: ``encode`` on any thread, ``take`` in order."""
 
     def __init__(self, source: RowSource, tensor: TensorPlan, options: WriteOptions) -> None:
+        from edgeq.kernels_cpu.decode import decode
+        from edgeq.kernels_cpu.encode import encode
+
+        # Imported here, before the threads start: two threads that import Numba by two ways find it half made.
+        self._encode, self._decode = encode, decode
         self.tensor = tensor
         self._source, self._options = source, options
         self._copied = (
             source.stored_type(tensor.name) == tensor.type_name and tensor.type_name not in _CHECKED
         )
         self._squared_error = self._squared_size = 0.0
+        self._repacked_blocks = self._blocks = 0
 
     def encode(self, rows: Rows) -> _Piece:
         """Read a piece and encode it, or copy it as it is stored."""
@@ -197,26 +212,38 @@ class _TensorEncoder:
         if self._copied:
             return _Piece(self._source.stored(name, rows))
         values = self._source.rows(name, rows)
+        grid = self._source.grid(name, rows) if can_repack(self.tensor.type_name) else None
+        if grid is not None:
+            return self._repacked(values, grid)
         try:
             coded = self._coded(values)
         except EdgeqError as error:
             values = self._repaired(values, rows[0], error)
             coded = self._coded(values)
-        if self._options.measure_error and self.tensor.type_name != "F32":
-            return self._measured(values, coded)
-        return _Piece(coded)
+        return self._measured(values, coded)
 
     def take(self, piece: _Piece, writer: GGUFWriter | SplitGGUFWriter) -> None:
         """Write the next piece."""
         writer.write_rows(self.tensor.name, piece.coded)
         self._squared_error += piece.squared_error
         self._squared_size += piece.squared_size
+        self._repacked_blocks += piece.repacked_blocks
+        self._blocks += piece.blocks
+
+    def _repacked(self, values: Floats, grid: Grid) -> _Piece:
+        """The piece as the integers that others made of it, as far as the type's blocks can hold those."""
+        repacked = repack(self.tensor.type_name, grid, values)
+        count, blocks = int(repacked.exact.sum()), repacked.exact.size
+        coded = repacked.coded
+        if count < blocks:
+            coded = merge(self.tensor.type_name, repacked, self._coded(values), values)
+        return self._measured(values, coded)._replace(repacked_blocks=count, blocks=blocks)
 
     def _coded(self, values: Floats) -> NDArray[np.uint8]:
-        from edgeq.kernels_cpu.encode import encode
-
         importance = (self._options.importance or {}).get(self.tensor.name)
-        return encode(self.tensor.type_name, values, importance, instruction_set(), self._options.effort)
+        return self._encode(
+            self.tensor.type_name, values, importance, instruction_set(), self._options.effort
+        )
 
     def _repaired(self, values: Floats, first_row: int, error: EdgeqError) -> Floats:
         """The values with zeros for NaN and infinity, where the user wants that; raises InputError otherwise."""
@@ -232,9 +259,10 @@ class _TensorEncoder:
         return np.where(finite, values, np.float32(0))
 
     def _measured(self, values: Floats, coded: NDArray[np.uint8]) -> _Piece:
-        from edgeq.kernels_cpu.decode import decode
-
-        decoded = decode(self.tensor.type_name, coded, values.shape[1], instruction_set())
+        """The piece, with its error where that is wanted."""
+        if not self._options.measure_error or self.tensor.type_name == "F32":
+            return _Piece(coded)
+        decoded = self._decode(self.tensor.type_name, coded, values.shape[1], instruction_set())
         difference, flat = (decoded - values).reshape(-1), values.reshape(-1)
         return _Piece(coded, float(np.dot(difference, difference)), float(np.dot(flat, flat)))
 
@@ -242,4 +270,33 @@ class _TensorEncoder:
         """What became of the tensor, once it is written."""
         error = float(np.sqrt(self._squared_error / self._squared_size)) if self._squared_size else 0.0
         tensor = self.tensor
-        return TensorResult(tensor.name, tensor.type_name, tensor.shape, planned.nbytes(tensor), error)
+        origin = self._source.layout(tensor.name)
+        return TensorResult(
+            tensor.name,
+            tensor.type_name,
+            tensor.shape,
+            planned.nbytes(tensor),
+            error,
+            origin or "",
+            "" if origin is None else self._handling(),
+        )
+
+    def _handling(self) -> str:
+        """What became of a tensor that others had quantized."""
+        if self.tensor.type_name == "F32":
+            return "decoded"
+        if self._blocks and self._repacked_blocks == self._blocks:
+            return "repacked without loss"
+        if self._repacked_blocks:
+            return f"re-rounded, but {self._repacked_blocks / self._blocks:.1%} of the blocks repacked without loss"
+        return "re-rounded"
+
+
+def handling_summary(results: Sequence[TensorResult]) -> list[str]:
+    """One line for each thing that was done to tensors which others had quantized: how many they are."""
+    counts = Counter(
+        (result.origin, result.handling.partition(",")[0]) for result in results if result.origin
+    )
+    return [
+        f"quantized before ({origin}): {count} tensors {what}" for (origin, what), count in counts.items()
+    ]

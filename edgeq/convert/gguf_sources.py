@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgeq.errors import FormatError
 from edgeq.families.rope import interleaved_order
+from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.gguf.mixes import ModelShape
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.formats.gguf.split import SPLIT_KEYS, SplitGGUFFile
@@ -50,6 +51,12 @@ class RowSource(Protocol):
 
     def rows(self, name: str, rows: Rows) -> Floats:
         """One of its pieces as float32."""
+
+    def layout(self, name: str) -> str | None:
+        """How others quantized the tensor before, where ``rows`` decodes what they made of it; None otherwise."""
+
+    def grid(self, name: str, rows: Rows) -> Grid | None:
+        """One of its pieces as the integers that others quantized it to; None where they did not."""
 
 
 class CheckpointRows:
@@ -110,9 +117,23 @@ class CheckpointRows:
             return np.asarray(vector[order][None])
         values = source.rows(name, *rows)
         source.release(name)  # pages that were read count as resident until they are let go
-        if not spec.rope_heads:
-            return values
-        return np.asarray(values[interleaved_order(len(values), len(values) // self._head_rows(name))])
+        return values if not spec.rope_heads else np.asarray(values[self._order(name, len(values))])
+
+    def layout(self, name: str) -> str | None:
+        return None if name == ROPE_FACTORS else self.source.layout(name)
+
+    def grid(self, name: str, rows: Rows) -> Grid | None:
+        if self.layout(name) is None:
+            return None
+        grid = self.source.grid(name, *rows)
+        self.source.release(name)
+        if grid is None or not self.source.specs[name].rope_heads:
+            return grid
+        return grid.reordered(self._order(name, len(grid.codes)))
+
+    def _order(self, name: str, n_rows: int) -> NDArray[np.int64]:
+        """Where each of some whole heads' rows comes from."""
+        return interleaved_order(n_rows, n_rows // self._head_rows(name))
 
 
 class GGUFRows:
@@ -167,6 +188,12 @@ class GGUFRows:
         values = decode(info.type_name, self.file.rows(name)[slice(*rows)], info.columns, instruction_set())
         self.file.release(name)
         return values
+
+    def layout(self, name: str) -> str | None:
+        return None
+
+    def grid(self, name: str, rows: Rows) -> Grid | None:
+        return None
 
 
 def _pieces(n_rows: int, columns: int, together: int = 1) -> list[Rows]:

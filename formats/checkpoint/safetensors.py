@@ -52,7 +52,7 @@ class Checkpoint:
         try:
             # The weights first: where they are missing, that says more about the folder than its config.
             files = _open_weights(folder, shards)
-            return cls(folder, _read_json(folder / CONFIG, "the model's settings"), files)
+            return cls(folder, read_object(folder / CONFIG, "the model's settings"), files)
         except BaseException:
             for shard in shards.values():
                 shard.close()
@@ -99,6 +99,24 @@ class Checkpoint:
                 f"{file.path}: tensor {name!r} has {n_rows} rows; {start} to {stop} are not in it"
             )
         return file.read(tensor, start * columns, (stop - start) * columns).reshape(stop - start, columns)
+
+    def stored_columns(self, name: str, first: int, last: int) -> NDArray[Any]:
+        """A copy of columns ``first`` to before ``last`` of a matrix in the stored dtype, ``[rows, last - first]``."""
+        file, tensor = self._find(name)
+        if len(tensor.shape) != 2 or not 0 <= first <= last <= tensor.shape[1]:
+            raise EdgeqError(
+                f"{file.path}: tensor {name!r} is {list(tensor.shape)}; columns {first} to {last} are not in it"
+            )
+        return file.read_columns(tensor, first, last)
+
+    def stored_values(self, name: str, first: int, last: int) -> NDArray[Any]:
+        """A copy of values ``first`` to before ``last`` of the tensor laid flat, in the stored dtype."""
+        file, tensor = self._find(name)
+        if not 0 <= first <= last <= prod(tensor.shape):
+            raise EdgeqError(
+                f"{file.path}: tensor {name!r} has {prod(tensor.shape)} values; {first} to {last} are not in it"
+            )
+        return file.read(tensor, first, last - first)
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         """Rows ``start`` to ``stop`` as float32 ``[stop - start, columns]``, a copy of no more than those.
@@ -150,7 +168,7 @@ def _open_weights(folder: Path, shards: dict[str, SafetensorsFile]) -> dict[str,
 
 def _read_index(path: Path) -> dict[str, str]:
     """The index's weight_map, tensor → shard, with every shard a plain file name in the same folder."""
-    weight_map = _read_json(path, "the list of shards").get("weight_map")
+    weight_map = read_object(path, "the list of shards").get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise FormatError(path, "weight_map is not an object of tensor names and shards", "download it again")
     for tensor, shard in weight_map.items():
@@ -165,7 +183,8 @@ def _is_plain_name(name: str) -> bool:
     return name.endswith(".safetensors") and not set(name) & set("/\\:\0")
 
 
-def _read_json(path: Path, what: str) -> dict[str, Any]:
+def read_object(path: Path, what: str) -> dict[str, Any]:
+    """The object in a JSON file, which holds ``what``; raises EdgeqError."""
     try:
         value = json.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:

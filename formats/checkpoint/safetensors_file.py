@@ -80,6 +80,15 @@ class SafetensorsFile:
         # Copied before it is viewed: the data of a tensor need not be aligned to its dtype.
         return self._bytes[start : start + count * tensor.dtype.itemsize].copy().view(tensor.dtype)
 
+    def read_columns(self, tensor: StoredTensor, first: int, last: int) -> NDArray[Any]:
+        """A copy of some columns of a matrix, ``[rows, last - first]``; no other bytes are touched."""
+        if self._bytes is None:
+            raise FormatError(self.path, "was closed")
+        size = tensor.dtype.itemsize
+        stored = self._bytes[tensor.start : tensor.start + tensor.nbytes]
+        columns = stored.reshape(tensor.shape[0], tensor.shape[1] * size)[:, first * size : last * size]
+        return columns.copy().view(tensor.dtype)
+
     def release(self, tensor: StoredTensor) -> None:
         drop_pages(self._mapping, tensor.start, tensor.nbytes)
 

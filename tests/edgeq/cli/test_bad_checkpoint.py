@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import packed_checkpoints as packed
 import pytest
 from bad_input import BOTH, EXPORTS, change_weights, edit, is_one_line
 from safetensors.numpy import load_file, save_file
@@ -203,3 +204,35 @@ def test_calibration_is_a_folder(refused, tinylm, tmp_path):
     refused(
         "export", tinylm, "--to", "gguf", "-q", "F16", "-o", out, "--calibration", tmp_path, names=tmp_path
     )
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda parts: parts.pop("scales"), "self_attn.o_proj.scales is missing"),
+        (lambda parts: parts["g_idx"].fill(9), "self_attn.q_proj.g_idx holds 9, but there are 8 groups"),
+        (lambda parts: parts["scales"].fill(np.inf), "self_attn.q_proj.weight holds NaN or infinity"),
+    ],
+)
+def test_quantized_weights_that_contradict(refused, tmp_path, to, quant, change, problem):
+    """Seen when the folder is opened, or only in the midst of a file that is then not there."""
+    folder = tmp_path / "gptq"
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+
+    def pack(weight):
+        parts, values = packed.gptq(weight)
+        if weight.shape == (256, 256):  # queries and outputs
+            change(parts)
+        return parts, values
+
+    packed.write(folder, settings, pack)
+    assert problem in refused("export", folder, "--to", to, "-q", quant, "-o", tmp_path / "out", names=folder)
+
+
+def test_layout_that_is_not_known(refused, model):
+    edit(model / "config.json", quantization_config={"quant_method": "hqq"})
+    line = refused(
+        "export", model, "--to", "gguf", "-q", "F16", "-o", model / "out", names=model / "config.json"
+    )
+    assert "awq, bitsandbytes, fp8, fbgemm_fp8, compressed-tensors, gptq" in line
