@@ -146,8 +146,9 @@ def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> C
     rows = CheckpointRows(source)
     planned = gguf_file.plan(rows, quant)
     notes = planned.fallback_notes()
-    for line in planned.fallback_summary():
+    for line in (*planned.fallback_summary(), *rows.notes):
         request.warn(line)
+    notes += rows.notes
     if source.unused:
         notes.append(f"not part of the model, left out: {', '.join(source.unused)}")
     options = gguf_file.WriteOptions(

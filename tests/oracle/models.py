@@ -1,0 +1,116 @@
+"""Tiny models of every decoder family: configs as the hub has them, and weights that follow from their names.
+
+Shared by ``make.py``, which runs them in transformers and stores golden logits, and by the tests, which need no
+PyTorch: the names and shapes of the tensors are stored beside the logits.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+ASSETS = Path(__file__).parents[1] / "assets/oracle"
+TOKENS, VOCAB = 128, 320
+
+_COMMON: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "vocab_size": VOCAB,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+# By name: the family's model_type, or that and a variant. What is shorter than the 128 tokens matters in them.
+MODELS: dict[str, dict[str, Any]] = {
+    "llama": _COMMON
+    | {
+        "model_type": "llama",
+        "rope_scaling": _LLAMA3,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "head_dim": 32,
+        "tie_word_embeddings": False,
+    },
+    "mistral": _COMMON | {"model_type": "mistral", "sliding_window": 40, "tie_word_embeddings": False},
+}
+
+
+def seed(model: str, tensor: str) -> int:
+    """What a tensor's values are drawn from."""
+    return zlib.crc32(f"{model}/{tensor}".encode())
+
+
+def values(model: str, tensor: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The values of a tensor, float32, of a size that keeps every part of the model audible."""
+    drawn = np.random.default_rng(seed(model, tensor)).standard_normal(shape)
+    if len(shape) == 1 and tensor.endswith(".weight"):  # norms; gemma adds the 1 itself
+        return (0.2 * drawn + (0 if model.startswith("gemma") else 1)).astype(np.float32)
+    if len(shape) == 1:
+        return (0.3 * drawn).astype(np.float32)
+    # Sharp queries and keys, so that a wrong angle or a wrong head shows in the logits.
+    sharp = 1.5 if any(part in tensor for part in ("q_proj", "k_proj", "qkv_proj", "c_attn")) else 1.0
+    if tensor.endswith(
+        ".gate.weight"
+    ):  # so that the last expert chosen weighs little: rounding may change it
+        sharp = 4.0
+    return (sharp * drawn / np.sqrt(shape[-1])).astype(np.float32)
+
+
+def tokens() -> list[int]:
+    """The text: every token may come."""
+    return np.random.default_rng(7).integers(0, VOCAB, TOKENS).tolist()  # type: ignore[no-any-return]
+
+
+def write_checkpoint(folder: Path, model: str, shapes: dict[str, list[int]]) -> None:
+    """A checkpoint in transformers' layout, with a tokenizer."""
+    (folder / "config.json").write_text(json.dumps(MODELS[model]))
+    tensors = {name: values(model, name, tuple(shape)) for name, shape in shapes.items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def stored_shapes() -> dict[str, dict[str, list[int]]]:
+    """The tensors of every model, as transformers saves them."""
+    shapes: dict[str, dict[str, list[int]]] = json.loads((ASSETS / "shapes.json").read_text())
+    return shapes
+
+
+def save_shapes(model: str, shapes: dict[str, list[int]]) -> None:
+    """Store a model's tensors, one line per model."""
+    all_shapes = stored_shapes() | {model: shapes}
+    lines = [f"{json.dumps(name)}: {json.dumps(all_shapes[name])}" for name in sorted(all_shapes)]
+    (ASSETS / "shapes.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def save_logits(model: str, logits: NDArray[np.float32]) -> None:
+    """Store golden logits in 16 bits over their range, which is a hundredth of the bar."""
+    low, high = float(logits.min()), float(logits.max())
+    steps = np.round((logits.astype(np.float64) - low) / (high - low) * 65535).astype(np.uint16)
+    np.savez_compressed(ASSETS / f"{model}.npz", steps=steps, range=np.array([low, high]))
+
+
+def golden_logits(model: str) -> NDArray[np.float32]:
+    """The logits of transformers for ``tokens()``, ``[TOKENS, VOCAB]``."""
+    with np.load(ASSETS / f"{model}.npz") as stored:
+        low, high = stored["range"]
+        return (stored["steps"].astype(np.float64) / 65535 * (high - low) + low).astype(np.float32)
