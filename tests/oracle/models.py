@@ -53,6 +53,20 @@ MODELS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
     "mistral": _COMMON | {"model_type": "mistral", "sliding_window": 40, "tie_word_embeddings": False},
+    "qwen2": _COMMON
+    | {
+        "model_type": "qwen2",
+        "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+        "tie_word_embeddings": True,
+    },
+    "qwen2-window": _COMMON
+    | {
+        "model_type": "qwen2",
+        "use_sliding_window": True,
+        "sliding_window": 50,
+        "max_window_layers": 1,
+        "tie_word_embeddings": False,
+    },
 }
 
 

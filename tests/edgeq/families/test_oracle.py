@@ -24,7 +24,7 @@ from edgeq.source import SourceModel
 MOST_DIFFERENCE = 1e-3  # of the logits' range
 LEAST_TOP1_AGREEMENT, MOST_KL = 0.99, 1e-3
 # llama.cpp's graphs of these have no sliding window, so they agree for as many tokens as it has.
-WINDOW_ONLY_HERE = {"mistral": 40}
+WINDOW_ONLY_HERE = {"mistral": 40, "qwen2-window": 50}
 
 Folder = Callable[[str], Path]
 MakeGGUF = Callable[[Path, str], Path]
