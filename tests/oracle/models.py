@@ -67,6 +67,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "max_window_layers": 1,
         "tie_word_embeddings": False,
     },
+    "qwen3": _COMMON | {"model_type": "qwen3", "head_dim": 32, "tie_word_embeddings": False},
 }
 
 
