@@ -68,6 +68,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": False,
     },
     "qwen3": _COMMON | {"model_type": "qwen3", "head_dim": 32, "tie_word_embeddings": False},
+    "olmo2": _COMMON | {"model_type": "olmo2", "tie_word_embeddings": False},
 }
 
 
