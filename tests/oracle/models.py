@@ -69,6 +69,15 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "qwen3": _COMMON | {"model_type": "qwen3", "head_dim": 32, "tie_word_embeddings": False},
     "olmo2": _COMMON | {"model_type": "olmo2", "tie_word_embeddings": False},
+    "granite": _COMMON
+    | {
+        "model_type": "granite",
+        "embedding_multiplier": 6.0,
+        "residual_multiplier": 0.7,
+        "attention_multiplier": 0.1,
+        "logits_scaling": 0.5,
+        "tie_word_embeddings": False,
+    },
 }
 
 
