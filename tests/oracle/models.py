@@ -78,6 +78,14 @@ MODELS: dict[str, dict[str, Any]] = {
         "logits_scaling": 0.5,
         "tie_word_embeddings": False,
     },
+    "smollm3": _COMMON
+    | {
+        "model_type": "smollm3",
+        "num_hidden_layers": 4,
+        "no_rope_layers": [1, 1, 1, 0],
+        "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+        "tie_word_embeddings": True,
+    },
 }
 
 
