@@ -86,6 +86,19 @@ MODELS: dict[str, dict[str, Any]] = {
         "rope_scaling": {"rope_type": "linear", "factor": 2.0},
         "tie_word_embeddings": True,
     },
+    "phi3": _COMMON
+    | {
+        "model_type": "phi3",
+        "partial_rotary_factor": 0.5,
+        "original_max_position_embeddings": 64,
+        "rope_scaling": {
+            "type": "longrope",
+            "short_factor": [1.0, 1.1, 1.2, 1.3],
+            "long_factor": [1.0, 1.5, 3.0, 4.0],
+        },
+        "sliding_window": 512,
+        "tie_word_embeddings": False,
+    },
 }
 
 
