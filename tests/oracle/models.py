@@ -41,6 +41,14 @@ _LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 
+_GEMMA = _COMMON | {
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,
+    "sliding_window": 40,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "tie_word_embeddings": True,
+}
+
 # By name: the family's model_type, or that and a variant. What is shorter than the 128 tokens matters in them.
 MODELS: dict[str, dict[str, Any]] = {
     "llama": _COMMON
@@ -98,6 +106,13 @@ MODELS: dict[str, dict[str, Any]] = {
         },
         "sliding_window": 512,
         "tie_word_embeddings": False,
+    },
+    "gemma2": _GEMMA
+    | {
+        "model_type": "gemma2",
+        "num_hidden_layers": 4,
+        "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 3.0,
     },
 }
 
