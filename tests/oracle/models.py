@@ -114,6 +114,14 @@ MODELS: dict[str, dict[str, Any]] = {
         "attn_logit_softcapping": 2.0,
         "final_logit_softcapping": 3.0,
     },
+    "gemma3": _GEMMA
+    | {
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 7,
+        "rope_theta": 1000000.0,
+        "rope_local_base_freq": 10000.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    },
 }
 
 
