@@ -122,6 +122,18 @@ MODELS: dict[str, dict[str, Any]] = {
         "rope_local_base_freq": 10000.0,
         "rope_scaling": {"rope_type": "linear", "factor": 8.0},
     },
+    "gpt2": {
+        "model_type": "gpt2",
+        "n_embd": 64,
+        "n_head": 4,
+        "n_layer": 2,
+        "n_positions": 256,
+        "n_ctx": 256,
+        "vocab_size": VOCAB,
+        "activation_function": "gelu_new",
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    },
 }
 
 
