@@ -179,6 +179,16 @@ def config_number(config: Mapping[str, Any], key: str, default: float | None = N
     return float(value)
 
 
+def config_experts(
+    config: Mapping[str, Any], count: tuple[str, int], used: tuple[str, int]
+) -> tuple[int, int]:
+    """How many experts there are and how many read a token, by key and default; raises InputError."""
+    n_experts, n_used = config_count(config, *count), config_count(config, *used)
+    if n_used > n_experts:
+        raise InputError(f"config.json: {used[0]} {n_used} is more than {count[0]} {n_experts}")
+    return n_experts, n_used
+
+
 def head_count(config: Mapping[str, Any], hidden: int) -> tuple[int, int]:
     """(query heads, values per head); raises InputError when the width does not divide."""
     n_heads = config_count(config, "num_attention_heads")

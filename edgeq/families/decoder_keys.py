@@ -53,6 +53,7 @@ class DecoderKeys(Family):
 
     # What llama.cpp's graph of the architecture has.
     llama_cpp_windows: ClassVar[bool] = False
+    llama_cpp_partial_rope: ClassVar[bool] = False
     llama_cpp_scalings: ClassVar[frozenset[str]] = frozenset({"default", "linear", "yarn"})
 
     def from_config(self, config: Mapping[str, Any]) -> HyperParameters:
@@ -139,6 +140,10 @@ class DecoderKeys(Family):
         ffn = reader.count("feed_forward_length")
         if optional.get("n_experts"):
             optional.setdefault("expert_ffn", ffn)
+            if not 0 < optional.get("n_experts_used", 0) <= optional["n_experts"]:
+                raise InputError(
+                    f"GGUF metadata {reader.architecture}.expert_used_count: must be 1 to {optional['n_experts']}"
+                )
         return HyperParameters(
             n_layers=n_layers,
             context=reader.count("context_length"),
@@ -175,6 +180,10 @@ class DecoderKeys(Family):
         if hp.rope is not None and hp.rope.scaling not in self.llama_cpp_scalings:
             raise InputError(
                 f"config.json: rope_scaling {hp.rope.scaling} is not in llama.cpp's {self.architecture} graph"
+            )
+        if hp.rope is not None and hp.rope.dim != hp.head_dim and not self.llama_cpp_partial_rope:
+            raise InputError(
+                f"config.json: partial_rotary_factor is not in llama.cpp's {self.architecture} graph"
             )
         keys: dict[str, Any] = {
             "block_count": hp.n_layers,

@@ -74,4 +74,4 @@ class Gemma2(Decoder):
     def _implied_scale(self, hp: HyperParameters) -> float:
         """What llama.cpp takes (load_arch_hparams in src/models/gemma2.cpp and gemma3.cpp)."""
         width = hp.hidden // hp.n_heads if hp.n_layers == self.largest else hp.head_dim
-        return float(width) ** -0.5
+        return math.sqrt(1 / width)

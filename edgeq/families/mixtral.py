@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from edgeq.families.base import HyperParameters, config_count
+from edgeq.families.base import HyperParameters, config_experts
 from edgeq.families.llama import Llama
 
 
@@ -18,9 +18,5 @@ class Mixtral(Llama):
 
     def from_config(self, config: Mapping[str, Any]) -> HyperParameters:
         hp = super().from_config(config)
-        return replace(
-            hp,
-            n_experts=config_count(config, "num_local_experts", 8),
-            n_experts_used=config_count(config, "num_experts_per_tok", 2),
-            expert_ffn=hp.ffn,
-        )
+        n_experts, used = config_experts(config, ("num_local_experts", 8), ("num_experts_per_tok", 2))
+        return replace(hp, n_experts=n_experts, n_experts_used=used, expert_ffn=hp.ffn)

@@ -22,6 +22,7 @@ class Phi3(Decoder):
         "ffn_down": "mlp.down_proj",
     }
     defaults: ClassVar[Mapping[str, Any]] = {"rms_norm_eps": 1e-5, "max_position_embeddings": 4096}
+    llama_cpp_partial_rope = True
     llama_cpp_scalings = frozenset({"default", "longrope"})
 
     def _windows(self, config: Mapping[str, Any], n_layers: int) -> tuple[int, ...]:

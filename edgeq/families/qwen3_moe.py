@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from edgeq.errors import InputError
-from edgeq.families.base import HyperParameters, config_count
+from edgeq.families.base import HyperParameters, config_count, config_experts
 from edgeq.families.qwen2 import Qwen2
 from edgeq.families.qwen3 import Qwen3
 
@@ -30,10 +30,11 @@ class Qwen3Moe(Qwen3):
             raise InputError(
                 "config.json: mlp_only_layers and decoder_sparse_step: every layer must have experts"
             )
+        n_experts, used = config_experts(config, ("num_experts", 128), ("num_experts_per_tok", 8))
         return replace(
             super().from_config(config),
-            n_experts=config_count(config, "num_experts", 128),
-            n_experts_used=config_count(config, "num_experts_per_tok", 8),
+            n_experts=n_experts,
+            n_experts_used=used,
             expert_ffn=config_count(config, "moe_intermediate_size", 768),
             normalised_experts=bool(config.get("norm_topk_prob", False)),
         )
