@@ -48,8 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 
 def test_every_decoder_family_is_here() -> None:
-    decoders = {name for name, family in BY_MODEL_TYPE.items() if family.kind == "decoder"}
-    assert {str(config["model_type"]) for config in models.MODELS.values()} == decoders
+    decoders = {family for family in BY_MODEL_TYPE.values() if family.kind == "decoder"}
+    assert {BY_MODEL_TYPE[str(config["model_type"])] for config in models.MODELS.values()} == decoders
 
 
 @pytest.mark.parametrize("name", models.MODELS)
