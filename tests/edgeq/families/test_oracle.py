@@ -14,15 +14,20 @@ import pytest
 from numpy.typing import NDArray
 from oracle import models, tokenizer
 
+from edgeq.calibration.importance import ImportanceCollector
+from edgeq.calibration.text import Text
 from edgeq.engine import model as engine
 from edgeq.evaluation.metrics import Divergence
 from edgeq.evaluation.runtimes import OnnxRuntime
 from edgeq.families.base import BY_MODEL_TYPE
 from edgeq.formats.gguf.reader import GGUFFile
+from edgeq.runtimes.onnxruntime import OnnxSession
 from edgeq.source import SourceModel
 
 MOST_DIFFERENCE = 1e-3  # of the logits' range
 LEAST_TOP1_AGREEMENT, MOST_KL = 0.99, 1e-3
+# The ranges of static int8 come from other tokens than those that are read.
+MOST_INT8_KL, MOST_DYNAMIC_KL = 0.2, 0.02
 # llama.cpp's graphs of these have no sliding window, so they agree for as many tokens as it has.
 WINDOW_ONLY_HERE = {"mistral": 40, "qwen2-window": 50}
 
@@ -96,6 +101,55 @@ def test_onnx(name: str, folder: Folder, make_onnx: MakeOnnx) -> None:
     first = runtime.window(tokens[:100])
     steps = [runtime.step(token) for token in tokens[100:]]
     _agree("ONNX in steps", name, np.concatenate([first, steps]))
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_onnx_batch_with_left_padding(name: str, folder: Folder, make_onnx: MakeOnnx) -> None:
+    if models.MODELS[name].get("rope_scaling", {}).get("type") == "longrope":
+        pytest.skip("the padded width, not the text's own, picks LongRope's factors, as in transformers")
+    session = OnnxSession(make_onnx(folder(name), "float32"), threads=1)
+    sequences = [models.tokens()[:70], models.tokens()[70:115]]
+    ids, mask = np.zeros((2, 70), np.int64), np.zeros((2, 70), np.int64)
+    for row, sequence in enumerate(sequences):
+        ids[row, -len(sequence) :], mask[row, -len(sequence) :] = sequence, 1
+    positions = np.maximum(mask.cumsum(axis=1) - 1, 0)
+    past = {key: value.repeat(2, axis=0) for key, value in session.empty_past().items()}
+    feeds = {"input_ids": ids, "attention_mask": mask, "position_ids": positions} | past
+    logits = session.run(feeds, ["logits"])[0]
+    model = engine.open_model(folder(name))
+    for row, sequence in enumerate(sequences):
+        expected = model.logits(sequence)
+        assert np.abs(logits[row, -len(sequence) :] - expected).max() <= MOST_DIFFERENCE * np.ptp(expected)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe"])
+def test_importance_of_experts(name: str, folder: Folder, make_gguf: MakeGGUF) -> None:
+    """Each expert counts the tokens that chose it; the matrix fits llama.cpp's and the encoder's shape."""
+    model, tokens = engine.open_model(folder(name)), models.tokens()
+    collector = ImportanceCollector()
+    collector.read(model, tokens)
+    entries = collector.matrix("text", 64).entries
+    for i in range(model.hp.n_layers):
+        for role in ("gate", "up", "down"):
+            entry = entries[f"blk.{i}.ffn_{role}_exps.weight"]
+            columns = model.hp.expert_ffn if role == "down" else model.hp.hidden
+            assert entry.sums.shape == (model.hp.n_experts, columns)
+            assert entry.counts.sum() == len(tokens) * model.hp.n_experts_used
+        every = entries[f"blk.{i}.ffn_gate_inp.weight"].sums[0] * model.hp.n_experts_used
+        np.testing.assert_allclose(entries[f"blk.{i}.ffn_up_exps.weight"].sums.sum(axis=0), every, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "phi3", "mixtral", "gpt2"])
+@pytest.mark.parametrize("quant", ["int8", "int8-dynamic"])
+def test_int8(name: str, quant: str, folder: Folder, make_onnx: MakeOnnx) -> None:
+    """Every linear layer, experts and fused ones among them, is found and answers much like the float model."""
+    text = Text("rhyme", "the cat sat on the mat and the rat ran to the hat " * 20)
+    runtime = OnnxRuntime(make_onnx(folder(name), quant, text), "none", threads=1)
+    divergence = Divergence()
+    divergence.add(models.golden_logits(name), runtime.window(models.tokens()), models.tokens())
+    summary = divergence.summary()
+    print(name, quant, summary["kl_mean"])
+    assert summary["kl_mean"] <= (MOST_INT8_KL if quant == "int8" else MOST_DYNAMIC_KL)
 
 
 def _agree(what: str, name: str, logits: NDArray[np.float32]) -> None:
