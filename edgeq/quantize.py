@@ -107,20 +107,15 @@ def _checked(request: Request) -> tuple[str, list[Override], int | None]:
 def _importance(
     request: Request, source: RowSource
 ) -> tuple[dict[str, NDArray[np.float32]] | None, dict[str, Any]]:
-    """Column weights by tensor name, and the keys that record them as llama-quantize does; None without a file."""
+    """Column weights by tensor name, a row for each expert, and the keys that record them; None without a file."""
     if request.imatrix is None:
         return None, {}
     matrix = ImportanceMatrix.read(request.imatrix)
     found = {}
     for name, shape in source.tensors:
         weights = matrix.importance_of(name, shape) if is_quantizable(name, shape) else None
-        if weights is None:
-            continue
-        if len(weights) > 1:
-            raise InputError(
-                f"{request.imatrix}: {name} has weights for {len(weights)} experts; only dense models take them"
-            )
-        found[name] = weights[0]
+        if weights is not None:
+            found[name] = weights
     if not found:
         raise InputError(f"{request.imatrix}: has no tensor of {request.source}; it belongs to another model")
     quantized = [name for name, shape in source.tensors if is_quantizable(name, shape)]

@@ -92,7 +92,8 @@ class GGUFPlan:
 
 @dataclass
 class WriteOptions:
-    """How a file is written. ``importance`` holds column weights by tensor name; ``nan`` what NaN weights do."""
+    """How a file is written. ``importance`` holds column weights by tensor name, a row for each expert;
+    ``nan`` what NaN weights do."""
 
     force: bool = False
     progress: Progress | None = None
@@ -198,10 +199,10 @@ class _TensorEncoder:
             return _Piece(self._source.stored(name, rows))
         values = self._source.rows(name, rows)
         try:
-            coded = self._coded(values)
+            coded = self._coded(values, rows[0])
         except EdgeqError as error:
             values = self._repaired(values, rows[0], error)
-            coded = self._coded(values)
+            coded = self._coded(values, rows[0])
         if self._options.measure_error and self.tensor.type_name != "F32":
             return self._measured(values, coded)
         return _Piece(coded)
@@ -212,11 +213,22 @@ class _TensorEncoder:
         self._squared_error += piece.squared_error
         self._squared_size += piece.squared_size
 
-    def _coded(self, values: Floats) -> NDArray[np.uint8]:
+    def _coded(self, values: Floats, first_row: int) -> NDArray[np.uint8]:
         from edgeq.kernels_cpu.encode import encode
 
+        name, isa, effort = self.tensor.type_name, instruction_set(), self._options.effort
         importance = (self._options.importance or {}).get(self.tensor.name)
-        return encode(self.tensor.type_name, values, importance, instruction_set(), self._options.effort)
+        if importance is None or len(importance) == 1:
+            return encode(name, values, None if importance is None else importance[0], isa, effort)
+        height = self.tensor.shape[-2]  # each expert's rows have its own weights
+        cuts = range(height - first_row % height, len(values), height)
+        experts = range(first_row // height, len(importance))
+        return np.concatenate(
+            [
+                encode(name, part, importance[expert], isa, effort)
+                for expert, part in zip(experts, np.split(values, cuts), strict=False)
+            ]
+        )
 
     def _repaired(self, values: Floats, first_row: int, error: EdgeqError) -> Floats:
         """The values with zeros for NaN and infinity, where the user wants that; raises InputError otherwise."""

@@ -12,7 +12,7 @@ import llama_probe
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from oracle import models, tokenizer
+from oracle import models
 
 from edgeq.calibration.importance import ImportanceCollector
 from edgeq.calibration.text import Text
@@ -31,25 +31,9 @@ MOST_INT8_KL, MOST_DYNAMIC_KL = 0.2, 0.02
 # llama.cpp's graphs of these have no sliding window, so they agree for as many tokens as it has.
 WINDOW_ONLY_HERE = {"mistral": 40, "qwen2-window": 50}
 
-Folder = Callable[[str], Path]
+OracleFolder = Callable[[str], Path]
 MakeGGUF = Callable[[Path, str], Path]
 MakeOnnx = Callable[..., Path]
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """The checkpoint of a model, written once."""
-    made: dict[str, Path] = {}
-    shapes = models.stored_shapes()
-
-    def make(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp("tiny")  # llama.cpp expects certain tokens of a "phi3"
-            models.write_checkpoint(made[name], name, shapes[name])
-            tokenizer.write(made[name], models.VOCAB)
-        return made[name]
-
-    return make
 
 
 def test_every_decoder_family_is_here() -> None:
@@ -58,8 +42,8 @@ def test_every_decoder_family_is_here() -> None:
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_engine(name: str, folder: Folder) -> None:
-    source = SourceModel.open(folder(name))
+def test_engine(name: str, oracle_folder: OracleFolder) -> None:
+    source = SourceModel.open(oracle_folder(name))
     assert source.unused == []
     model, tokens = engine.from_source(source), models.tokens()
     _agree("engine", name, model.logits(tokens))
@@ -71,11 +55,11 @@ def test_engine(name: str, folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_gguf_in_llama_cpp(name: str, folder: Folder, make_gguf: MakeGGUF) -> None:
+def test_gguf_in_llama_cpp(name: str, oracle_folder: OracleFolder, make_gguf: MakeGGUF) -> None:
     pytest.importorskip("llama_cpp")
     tokens = models.tokens()[: WINDOW_ONLY_HERE.get(name)]
     context = models.MODELS[name].get("max_position_embeddings") or models.MODELS[name]["n_positions"]
-    logits, warnings = llama_probe.probe(make_gguf(folder(name), "F16"), context, tokens)
+    logits, warnings = llama_probe.probe(make_gguf(oracle_folder(name), "F16"), context, tokens)
     divergence = Divergence()
     divergence.add(models.golden_logits(name)[: len(tokens)], logits, tokens)
     summary = divergence.summary()
@@ -86,17 +70,17 @@ def test_gguf_in_llama_cpp(name: str, folder: Folder, make_gguf: MakeGGUF) -> No
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_gguf_in_the_engine(name: str, folder: Folder, make_gguf: MakeGGUF) -> None:
+def test_gguf_in_the_engine(name: str, oracle_folder: OracleFolder, make_gguf: MakeGGUF) -> None:
     """What the metadata say, and how the tensors lie, read back."""
-    with GGUFFile.open(make_gguf(folder(name), "F32")) as file:
+    with GGUFFile.open(make_gguf(oracle_folder(name), "F32")) as file:
         model = engine.from_gguf(file)
         _agree("GGUF", name, model.logits(models.tokens()))
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_onnx(name: str, folder: Folder, make_onnx: MakeOnnx) -> None:
+def test_onnx(name: str, oracle_folder: OracleFolder, make_onnx: MakeOnnx) -> None:
     tokens = models.tokens()
-    runtime = OnnxRuntime(make_onnx(folder(name), "float32"), "none", threads=1)
+    runtime = OnnxRuntime(make_onnx(oracle_folder(name), "float32"), "none", threads=1)
     _agree("ONNX", name, runtime.window(tokens))
     first = runtime.window(tokens[:100])
     steps = [runtime.step(token) for token in tokens[100:]]
@@ -104,10 +88,10 @@ def test_onnx(name: str, folder: Folder, make_onnx: MakeOnnx) -> None:
 
 
 @pytest.mark.parametrize("name", models.MODELS)
-def test_onnx_batch_with_left_padding(name: str, folder: Folder, make_onnx: MakeOnnx) -> None:
+def test_onnx_batch_with_left_padding(name: str, oracle_folder: OracleFolder, make_onnx: MakeOnnx) -> None:
     if models.MODELS[name].get("rope_scaling", {}).get("type") == "longrope":
         pytest.skip("the padded width, not the text's own, picks LongRope's factors, as in transformers")
-    session = OnnxSession(make_onnx(folder(name), "float32"), threads=1)
+    session = OnnxSession(make_onnx(oracle_folder(name), "float32"), threads=1)
     sequences = [models.tokens()[:70], models.tokens()[70:115]]
     ids, mask = np.zeros((2, 70), np.int64), np.zeros((2, 70), np.int64)
     for row, sequence in enumerate(sequences):
@@ -116,16 +100,16 @@ def test_onnx_batch_with_left_padding(name: str, folder: Folder, make_onnx: Make
     past = {key: value.repeat(2, axis=0) for key, value in session.empty_past().items()}
     feeds = {"input_ids": ids, "attention_mask": mask, "position_ids": positions} | past
     logits = session.run(feeds, ["logits"])[0]
-    model = engine.open_model(folder(name))
+    model = engine.open_model(oracle_folder(name))
     for row, sequence in enumerate(sequences):
         expected = model.logits(sequence)
         assert np.abs(logits[row, -len(sequence) :] - expected).max() <= MOST_DIFFERENCE * np.ptp(expected)
 
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen3_moe"])
-def test_importance_of_experts(name: str, folder: Folder, make_gguf: MakeGGUF) -> None:
+def test_importance_of_experts(name: str, oracle_folder: OracleFolder, make_gguf: MakeGGUF) -> None:
     """Each expert counts the tokens that chose it; the matrix fits llama.cpp's and the encoder's shape."""
-    model, tokens = engine.open_model(folder(name)), models.tokens()
+    model, tokens = engine.open_model(oracle_folder(name)), models.tokens()
     collector = ImportanceCollector()
     collector.read(model, tokens)
     entries = collector.matrix("text", 64).entries
@@ -141,10 +125,10 @@ def test_importance_of_experts(name: str, folder: Folder, make_gguf: MakeGGUF) -
 
 @pytest.mark.parametrize("name", ["gemma2", "phi3", "mixtral", "gpt2"])
 @pytest.mark.parametrize("quant", ["int8", "int8-dynamic"])
-def test_int8(name: str, quant: str, folder: Folder, make_onnx: MakeOnnx) -> None:
+def test_int8(name: str, quant: str, oracle_folder: OracleFolder, make_onnx: MakeOnnx) -> None:
     """Every linear layer, experts and fused ones among them, is found and answers much like the float model."""
     text = Text("rhyme", "the cat sat on the mat and the rat ran to the hat " * 20)
-    runtime = OnnxRuntime(make_onnx(folder(name), quant, text), "none", threads=1)
+    runtime = OnnxRuntime(make_onnx(oracle_folder(name), quant, text), "none", threads=1)
     divergence = Divergence()
     divergence.add(models.golden_logits(name), runtime.window(models.tokens()), models.tokens())
     summary = divergence.summary()
