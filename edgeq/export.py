@@ -50,6 +50,7 @@ _LIBRARIES = (
     "llama-cpp-python",
 )
 _SPEED_BATCH = 16
+_SHOWN = 8  # names of tensors in one note
 
 
 def _no_progress(stage: str, done: int, total: int) -> None:
@@ -150,7 +151,9 @@ def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> C
         request.warn(line)
     notes += rows.notes
     if source.unused:
-        notes.append(f"not part of the model, left out: {', '.join(source.unused)}")
+        shown, more = source.unused[:_SHOWN], len(source.unused) - _SHOWN
+        rest = f" and {more} more" if more > 0 else ""
+        notes.append(f"not part of the model, left out: {', '.join(shown)}{rest}")
     options = gguf_file.WriteOptions(
         force=request.force,
         progress=lambda name, done, total: request.progress("encoding", done, total),

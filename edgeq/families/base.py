@@ -70,9 +70,12 @@ class TensorSpec:
     transposed: bool = False  # the checkpoint holds [columns, rows]
     shift: float = 0.0  # is added to the checkpoint's values
 
-    def sources(self) -> list[str]:
+    def sources(self) -> Iterator[str]:
         """The checkpoint tensors that make up this one."""
-        return [self.source.format(i) for i in range(self.shape[0])] if self.stacked else [self.source]
+        if self.stacked:
+            yield from (self.source.format(i) for i in range(self.shape[0]))
+        else:
+            yield self.source
 
     def stored_shape(self) -> tuple[int, ...]:
         """The shape of each of ``sources()`` in the checkpoint."""

@@ -38,6 +38,8 @@ _OPTIONAL_COUNTS = {
     "n_experts_used": "expert_used_count",
     "expert_ffn": "expert_feed_forward_length",
 }
+_MOST_LAYERS = 4096  # of any model; what lists something for each layer must not be made to fill the memory
+_KINDS = ("sliding_attention", "full_attention")
 _WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
 
 
@@ -67,6 +69,8 @@ class DecoderKeys(Family):
             )
         self._check_activation(config)
         n_layers = config_count(config, "num_hidden_layers")
+        if n_layers > _MOST_LAYERS:
+            raise InputError(f"config.json: num_hidden_layers {n_layers} is more than {_MOST_LAYERS}")
         return HyperParameters(
             n_layers=n_layers,
             context=config_count(config, "max_position_embeddings", 2048),
@@ -85,7 +89,7 @@ class DecoderKeys(Family):
     def _check_activation(self, config: Mapping[str, Any]) -> None:
         """Raises InputError for another activation than the family's."""
         name = config.get(self.activation_key) or self.activation
-        if _ACTIVATIONS.get(name) != self.activation and name != self.activation:
+        if not isinstance(name, str) or _ACTIVATIONS.get(name, name) != self.activation:
             raise InputError(
                 f"config.json: {self.activation_key} {name!r} is not {self.activation}, as this family has it"
             )
@@ -101,16 +105,10 @@ class DecoderKeys(Family):
         kinds = config.get("layer_types")
         if kinds is None:
             local = self._local_layers(config, n_layers)
-        elif (
-            isinstance(kinds, list)
-            and len(kinds) == n_layers
-            and set(kinds) <= {"sliding_attention", "full_attention"}
-        ):
-            local = [kind == "sliding_attention" for kind in kinds]
+        elif isinstance(kinds, list) and len(kinds) == n_layers and all(kind in _KINDS for kind in kinds):
+            local = [kind == _KINDS[0] for kind in kinds]
         else:
-            raise InputError(
-                f"config.json: layer_types must be {n_layers} times sliding_attention or full_attention"
-            )
+            raise InputError(f"config.json: layer_types must be {n_layers} times {' or '.join(_KINDS)}")
         return _windows_of(local, window)
 
     def _local_layers(self, config: Mapping[str, Any], n_layers: int) -> list[bool]:
@@ -120,6 +118,8 @@ class DecoderKeys(Family):
     def from_metadata(self, reader: MetadataReader) -> HyperParameters:
         hidden, n_heads = reader.count("embedding_length"), reader.count("attention.head_count")
         n_layers = reader.count("block_count")
+        if n_layers > _MOST_LAYERS:
+            raise InputError(f"GGUF metadata {reader.architecture}.block_count: {n_layers} is too many")
         head_dim = reader.count("attention.key_length", hidden // n_heads)
         n_kv_heads = reader.count("attention.head_count_kv", n_heads)
         if n_heads % n_kv_heads:
@@ -154,11 +154,22 @@ class DecoderKeys(Family):
             head_dim=head_dim,
             vocab=reader.rows("token_embd.weight"),
             norm_eps=reader.number(self._eps_key()),
-            rope=None if self.positions == "table" else rope_from_metadata(reader, head_dim),
+            rope=self._rope_from_metadata(reader, head_dim),
             tied="output.weight" not in reader.shapes,
             windows=self._windows_from_metadata(reader, n_layers),
             **optional,
         )
+
+    def _rope_from_metadata(self, reader: MetadataReader, head_dim: int) -> Rope | None:
+        if self.positions == "table":
+            return None
+        rope = rope_from_metadata(reader, head_dim)
+        if rope.dim != head_dim and not self.llama_cpp_partial_rope:
+            raise InputError(
+                f"GGUF metadata {reader.architecture}.rope.dimension_count: {rope.dim} is not the width "
+                f"of a head, {head_dim}"
+            )
+        return rope
 
     def _eps_key(self) -> str:
         return "attention.layer_norm_rms_epsilon" if self.norm == "rms" else "attention.layer_norm_epsilon"

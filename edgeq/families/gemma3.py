@@ -24,6 +24,7 @@ class Gemma3(Gemma2):
     architecture = "gemma3"
     source_prefixes = ("model.", "language_model.model.", "model.language_model.", "")
     window_period = 6
+    llama_cpp_scalings = frozenset({"default", "linear"})  # it would scale the local rope by yarn, too
     largest = 62
     layer: ClassVar[Mapping[str, str]] = {
         "attn_norm": "input_layernorm",

@@ -31,7 +31,8 @@ class SmolLM3(Decoder):
         rotated = config.get("no_rope_layers")
         if rotated is None:
             rotated = _every(hp.n_layers, config_count(config, "no_rope_layer_interval", _PERIOD))
-        if not isinstance(rotated, list | tuple) or len(rotated) != hp.n_layers or not set(rotated) <= {0, 1}:
+        fits = isinstance(rotated, list | tuple) and len(rotated) == hp.n_layers
+        if not fits or any(one not in (0, 1) for one in rotated):
             raise InputError(f"config.json: no_rope_layers must be {hp.n_layers} times 0 or 1")
         return replace(hp, rotated=tuple(map(bool, rotated)))
 

@@ -80,6 +80,10 @@ def test_what_llama_cpp_leaves_out_is_said() -> None:
     ("name", "change", "field"),
     [
         ("llama", {"hidden_act": "gelu"}, "hidden_act"),
+        ("llama", {"hidden_act": ["silu"]}, "hidden_act"),
+        ("mistral", {"num_hidden_layers": 2**31 - 1}, "num_hidden_layers"),
+        ("mistral", {"layer_types": [["sliding_attention"], {}]}, "layer_types"),
+        ("smollm3", {"no_rope_layers": [1, 0, [], {}]}, "no_rope_layers"),
         ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_scaling"),
         ("llama", {"rope_scaling": {"rope_type": "longrope", "short_factor": [1.0]}}, "short_factor"),
         ("llama", {"partial_rotary_factor": 1.5}, "partial_rotary_factor"),
