@@ -1,6 +1,7 @@
 # make setup   .venv with everything the tests need
 # make test    the tests            make check   linters and types
 # make oracle  the families' golden logits, made anew by transformers and compared
+# make arm64   the kernels on ARM, under QEMU (Debian; some minutes)
 # make demo    two real models exported from nothing, with a report
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p))))
 VENV := .venv
@@ -11,7 +12,7 @@ MINILM = $(shell $(VENV)/bin/python benchmarks/minilm.py)
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
-.PHONY: setup test check oracle demo bench clean
+.PHONY: setup test check oracle arm64 demo bench clean
 
 setup: $(VENV)/.ready
 
@@ -48,6 +49,10 @@ $(ORACLE)/.ready: pyproject.toml constraints.txt
 
 oracle: $(ORACLE)/.ready
 	$(ORACLE)/bin/python tests/oracle/make.py
+
+arm64: setup
+	tests/arm64/prepare.sh .arm64 $(VENV)/bin/python
+	$(VENV)/bin/python -m pytest tests/arm64
 
 demo: setup
 	$(EDGEQ) export tests/assets/tinylm --to gguf --quant Q4_K_M -o demo-out --force

@@ -9,7 +9,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +17,15 @@ from typing import Any, Literal
 from edgeq import __version__
 from edgeq.calibration.text import Text, read_text
 from edgeq.convert import gguf_file
+from edgeq.convert.column_weights import column_weights
 from edgeq.convert.gguf_file import TensorResult
 from edgeq.convert.gguf_sources import CheckpointRows
 from edgeq.devices.cpu import saturates_int8, usable_cores
-from edgeq.errors import EdgeqError, UsageError
 from edgeq.formats.atomic import atomic_file, check_output
 from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mixes import file_type
+from edgeq.formats.gguf.overrides import parse_override
+from edgeq.options import parsed
 from edgeq.outputs import output_folder
 from edgeq.source import SourceModel
 
@@ -69,6 +71,8 @@ class Request:
     percentile: float | None = None
     full_range: bool = False
     effort: Effort = Effort.normal
+    imatrix: Path | None = None
+    tensor_types: Sequence[str] = ()
     proof: bool = True
     force: bool = False
     threads: int = 0
@@ -132,10 +136,7 @@ def _canonical_quant(request: Request) -> str:
         from edgeq.convert import onnx_file
 
         return onnx_file.canonical_quant(request.quant)
-    try:
-        return file_type(request.quant).name
-    except EdgeqError as error:
-        raise UsageError(f"--quant {error}") from None
+    return parsed("--quant", request.quant, lambda text: file_type(text).name)
 
 
 Converted = tuple[Path, list[Path], list[TensorResult], list[str]]
@@ -145,7 +146,9 @@ def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> C
     path = request.out / f"model-{quant}.gguf"
     check_output(path, force=request.force)
     rows = CheckpointRows(source)
-    planned = gguf_file.plan(rows, quant)
+    overrides = [parsed("--tensor-type", text, parse_override) for text in request.tensor_types]
+    importance, imatrix_keys = column_weights(request.imatrix, rows, request.warn)
+    planned = gguf_file.plan(rows, quant, overrides, has_imatrix=importance is not None)
     notes = planned.fallback_notes()
     for line in (*planned.fallback_summary(), *rows.notes):
         request.warn(line)
@@ -158,6 +161,8 @@ def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> C
         force=request.force,
         progress=lambda name, done, total: request.progress("encoding", done, total),
         effort=request.effort,
+        importance=importance,
+        metadata=imatrix_keys,
         measure_error=True,
     )
     paths, tensors = gguf_file.write(rows, planned, path, options)

@@ -9,20 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgeq.convert import gguf_file
+from edgeq.convert.column_weights import column_weights
 from edgeq.convert.gguf_file import GGUFPlan
 from edgeq.convert.gguf_sources import CheckpointRows, GGUFRows, RowSource
-from edgeq.errors import EdgeqError, InputError, OutputExistsError, UsageError
+from edgeq.errors import InputError, OutputExistsError
 from edgeq.formats.effort import Effort
-from edgeq.formats.gguf.imatrix import ImportanceMatrix
-from edgeq.formats.gguf.mixes import file_type, is_quantizable
+from edgeq.formats.gguf.mixes import file_type
 from edgeq.formats.gguf.overrides import Override, parse_override
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.formats.gguf.split_writer import parse_size
 from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
+from edgeq.options import parsed
 from edgeq.outputs import output_folder
 from edgeq.source import SourceModel
 
@@ -56,7 +54,7 @@ def run(request: Request) -> dict[str, Any]:
                 f"{request.source}: is quantized already ({', '.join(sorted(requantized))}); rounding twice costs "
                 "quality: start from F16, BF16 or F32, or pass --allow-requantize"
             )
-        importance, imatrix_keys = _importance(request, source)
+        importance, imatrix_keys = column_weights(request.imatrix, source, request.warn)
         planned = gguf_file.plan(source, quant, overrides, has_imatrix=importance is not None)
         for line in (*planned.fallback_summary(), *source.notes):
             request.warn(line)
@@ -89,44 +87,13 @@ def run(request: Request) -> dict[str, Any]:
 
 def _checked(request: Request) -> tuple[str, list[Override], int | None]:
     """The options that need no file, parsed; raises UsageError."""
-    try:
-        quant = file_type(request.quant).name
-    except EdgeqError as error:
-        raise UsageError(f"--quant {error}") from None
-    try:
-        overrides = [parse_override(text) for text in request.tensor_types]
-    except EdgeqError as error:
-        raise UsageError(f"--tensor-type {error}") from None
-    try:
-        split_bytes = None if request.split_max_size is None else parse_size(request.split_max_size)
-    except EdgeqError as error:
-        raise UsageError(f"--split-max-size {error}") from None
-    return quant, overrides, split_bytes
-
-
-def _importance(
-    request: Request, source: RowSource
-) -> tuple[dict[str, NDArray[np.float32]] | None, dict[str, Any]]:
-    """Column weights by tensor name, a row for each expert, and the keys that record them; None without a file."""
-    if request.imatrix is None:
-        return None, {}
-    matrix = ImportanceMatrix.read(request.imatrix)
-    found = {}
-    for name, shape in source.tensors:
-        weights = matrix.importance_of(name, shape) if is_quantizable(name, shape) else None
-        if weights is not None:
-            found[name] = weights
-    if not found:
-        raise InputError(f"{request.imatrix}: has no tensor of {request.source}; it belongs to another model")
-    quantized = [name for name, shape in source.tensors if is_quantizable(name, shape)]
-    if missing := [name for name in quantized if name not in found]:
-        rest = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        request.warn(f"{request.imatrix}: says nothing of {missing[0]}{rest}, quantized without weights")
-    keys: dict[str, Any] = {"quantize.imatrix.file": request.imatrix.name}
-    if matrix.datasets:
-        keys["quantize.imatrix.dataset"] = ", ".join(matrix.datasets)
-    counts = {"entries_count": len(matrix.entries), "chunks_count": matrix.chunk_count}
-    return found, keys | {f"quantize.imatrix.{key}": count for key, count in counts.items()}
+    return (
+        parsed("--quant", request.quant, lambda text: file_type(text).name),
+        [parsed("--tensor-type", text, parse_override) for text in request.tensor_types],
+        None
+        if request.split_max_size is None
+        else parsed("--split-max-size", request.split_max_size, parse_size),
+    )
 
 
 @contextmanager

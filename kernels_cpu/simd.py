@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.core.typing.templates import signature
 from numba.extending import intrinsic
 
@@ -131,6 +131,21 @@ store_int32 = _storer(32, "Write the low 32 bits of an integer to an address.")
 
 
 @intrinsic
+def prefetch(_typing, at):
+    """Ask for the cache line at an address, which need not be valid."""
+
+    def codegen(context, builder, sig, args):
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, keep, data = (ir.Constant(_I32, value) for value in (0, 3, 1))
+        builder.call(function, [builder.inttoptr(args[0], byte), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.none(types.int64), codegen
+
+
+@intrinsic
 def transpose(_typing, isa, rows, offset, out, stride):
     """As many rows as lanes, each read at ``rows[i] + offset``; column i is written to ``out + i · stride``.
 
@@ -243,6 +258,23 @@ def sqrt(_typing, a):
 
 
 @intrinsic
+def lane_numbers(_typing, isa):
+    """0, 1, 2.. as int32."""
+    if not isinstance(isa, Lanes):
+        return None
+    vector = isa.vector(types.int32)
+    return vector(isa), lambda context, builder, sig, args: ir.Constant(vector.llvm, list(range(isa.lanes)))
+
+
+@intrinsic
+def rint(_typing, a):
+    """Each lane rounded to a whole number, ties to even."""
+    if not (isinstance(a, Vector) and a.is_float):
+        return None
+    return a(a), lambda context, builder, sig, args: call(builder, f"llvm.rint.{suffix(a)}", a.llvm, *args)
+
+
+@intrinsic
 def lane(_typing, vector, i):
     """One lane as a scalar."""
     if not isinstance(vector, Vector) or not isinstance(i, types.Integer):
@@ -278,13 +310,24 @@ all_of = _mask_reduction("and", "Does the mask hold in every lane?")
 @intrinsic
 def mask_bits(_typing, mask):
     """Bit i is lane i of the mask; int64."""
-    if not isinstance(mask, Vector) or mask.element is not types.boolean or mask.lanes > 32:
+    if not isinstance(mask, Vector) or mask.element is not types.boolean or mask.lanes > 64:
         return None
 
     def codegen(context, builder, sig, args):
-        return builder.zext(builder.bitcast(args[0], ir.IntType(mask.lanes)), ir.IntType(64))
+        bits = builder.bitcast(args[0], ir.IntType(mask.lanes))
+        return bits if mask.lanes == 64 else builder.zext(bits, ir.IntType(64))
 
     return types.int64(mask), codegen
+
+
+@intrinsic
+def first_bit(_typing, bits):
+    """Number of the lowest bit that is set in an int64; 64 where none is."""
+
+    def codegen(context, builder, sig, args):
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.int64), codegen
 
 
 def _halving(combine: Any) -> Any:

@@ -92,3 +92,12 @@ def differences(block_type: type[BlockType], ours: np.ndarray, theirs: np.ndarra
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     """Equal float32 arrays, −0 and 0 apart, any NaN like any other."""
     return bool(((a.view(np.uint32) == b.view(np.uint32)) | (np.isnan(a) & np.isnan(b))).all())
+
+
+def weighted_errors(
+    block_type: type[BlockType], values: np.ndarray, importance: np.ndarray | None, encoded: np.ndarray
+) -> np.ndarray:
+    """Σ importance · (x − x̂)² of each block, float64 [blocks]."""
+    off = block_type.decode(encoded, values.shape[1]).astype(np.float64) - values
+    weights = 1.0 if importance is None else importance.astype(np.float64)
+    return (weights * off**2).reshape(-1, block_type.block_values).sum(axis=1)

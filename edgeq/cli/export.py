@@ -33,7 +33,7 @@ def export(
         typer.Option(
             "--quant",
             "-q",
-            help="For gguf: F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q4_K_M, Q4_K_S, Q5_1, Q5_0, Q4_1, Q4_0. "
+            help="For gguf llama.cpp's name of the mix, any case: Q4_K_M, Q5_K_M, Q8_0, IQ4_XS, Q2_K, F16 … "
             "For onnx: float32, int8 (static, QDQ), int8-dynamic.",
         ),
     ],
@@ -65,6 +65,20 @@ def export(
         ),
     ] = False,
     effort: GGUFEffortOption = None,
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(
+            help="GGUF: an importance matrix (`edgeq calibrate`, or llama.cpp's own, GGUF or .dat)."
+        ),
+    ] = None,
+    tensor_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tensor-type",
+            help="GGUF: PATTERN=TYPE for single tensors, such as ffn_down=Q6_K; may be repeated, the first match "
+            "decides. A pattern that matches nothing is an error.",
+        ),
+    ] = None,
     proof: Annotated[
         bool,
         typer.Option(
@@ -97,8 +111,10 @@ def export(
         raise UsageError(f"--percentile {percentile:g}: must be above 50 and at most 100")
     if full_range and (to is not Format.onnx or not quant.lower().startswith("int8")):
         raise UsageError("--full-range goes with --to onnx --quant int8 or int8-dynamic")
-    if effort is not None and to is not Format.gguf:
-        raise UsageError("--effort goes with --to gguf")
+    only_gguf = {"--effort": effort, "--imatrix": imatrix, "--tensor-type": tensor_type}
+    for option, value in only_gguf.items():
+        if value and to is not Format.gguf:
+            raise UsageError(f"{option} goes with --to gguf")
     folder = resolve(model)
     with progress_bar() as progress:
         request = Request(
@@ -110,6 +126,8 @@ def export(
             percentile=percentile,
             full_range=full_range,
             effort=effort or Effort.normal,
+            imatrix=imatrix,
+            tensor_types=tensor_type or (),
             proof=proof,
             force=force,
             threads=threads,

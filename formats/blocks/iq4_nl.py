@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.nonlinear import LEVELS, error_weights, nearest_level, search_level_scale
@@ -40,10 +41,15 @@ class IQ4_NL(BlockType):
         x, columns = (np.ascontiguousarray(a.T) for a in (values, error_weights(values, weights)))
         d = search_level_scale(x, columns)
         inverse = np.where(d != 0, 1 / d, np.float32(0))
-        block = np.empty(len(values), _FIELDS)
-        block["d"] = cls.to_half(d)
-        block["qs"] = pack_nibbles(nearest_level(inverse[:, None] * values))
-        return block.view(np.uint8).reshape(len(values), -1)
+        return pack(cls.to_half(d), nearest_level(inverse[:, None] * values))
+
+
+def pack(d: NDArray[np.float16], codes: Bytes) -> Bytes:
+    """Blocks of d ``[n]`` and codes 0..15 ``[n, 32]``."""
+    block = np.empty(len(d), _FIELDS)
+    block["d"] = d
+    block["qs"] = pack_nibbles(codes)
+    return block.view(np.uint8).reshape(len(d), -1)
 
 
 assert _FIELDS.itemsize == IQ4_NL.block_bytes

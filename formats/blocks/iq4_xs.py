@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.nonlinear import LEVELS, error_weights, nearest_level, search_level_scale
@@ -36,10 +37,8 @@ class IQ4_XS(BlockType):
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
         block = blocks.view(_FIELDS)[:, 0]
-        low = np.stack([block["scales_l"] & 15, block["scales_l"] >> 4], axis=2).reshape(-1, 8)
-        high = ((block["scales_h"][:, None] >> _TWO_BITS) & 3).astype(np.uint8)
-        codes = (low | (high << 4)).astype(np.int8) - np.int8(32)
-        scale = block["d"].astype(np.float32)[:, None] * codes.astype(np.float32)
+        d, scale_codes = unpack_scales(blocks)
+        scale = d[:, None] * scale_codes
         return np.asarray(scale[..., None] * LEVELS[unpack_nibbles(block["qs"])]).reshape(len(blocks), -1)
 
     @classmethod
@@ -55,13 +54,27 @@ class IQ4_XS(BlockType):
         codes = np.clip(nearest_int(inverse[:, None] * scales), -32, 31)
         scale = d[:, None] * codes.astype(np.float32)  # not the rounded d that is stored: ggml's quirk
         inverse = np.where(scale != 0, 1 / scale, np.float32(0))
-        stored = codes + 32
-        block = np.empty(n, _FIELDS)
-        block["d"] = cls.to_half(d)
-        block["scales_h"] = np.bitwise_or.reduce((stored >> 4).astype(np.uint16) << _TWO_BITS, axis=1)
-        block["scales_l"] = (stored[:, 0::2] & 15) | ((stored[:, 1::2] & 15) << 4)
-        block["qs"] = pack_nibbles(nearest_level(inverse[..., None] * values.reshape(n, 8, 32)))
-        return block.view(np.uint8).reshape(n, -1)
+        levels = nearest_level(inverse[..., None] * values.reshape(n, 8, 32))
+        return pack(cls.to_half(d), (codes + 32).astype(np.uint8), levels)
+
+
+def pack(d: NDArray[np.float16], scale_codes: Bytes, codes: Bytes) -> Bytes:
+    """Blocks of d ``[n]``, scale codes 0..63 ``[n, 8]`` and codes 0..15 ``[n, 8, 32]``."""
+    block = np.empty(len(d), _FIELDS)
+    block["d"] = d
+    block["scales_h"] = np.bitwise_or.reduce((scale_codes >> 4).astype(np.uint16) << _TWO_BITS, axis=1)
+    block["scales_l"] = (scale_codes[:, 0::2] & 15) | ((scale_codes[:, 1::2] & 15) << 4)
+    block["qs"] = pack_nibbles(codes)
+    return block.view(np.uint8).reshape(len(d), -1)
+
+
+def unpack_scales(blocks: Bytes) -> tuple[Floats, Floats]:
+    """d ``[n]`` and scale − 32 of each sub-block ``[n, 8]``, whole numbers."""
+    block = blocks.view(_FIELDS)[:, 0]
+    low = np.stack([block["scales_l"] & 15, block["scales_l"] >> 4], axis=2).reshape(-1, 8)
+    high = ((block["scales_h"][:, None] >> _TWO_BITS) & 3).astype(np.uint8)
+    codes = (low | (high << 4)).astype(np.int8) - np.int8(32)
+    return block["d"].astype(np.float32), codes.astype(np.float32)
 
 
 assert _FIELDS.itemsize == IQ4_XS.block_bytes

@@ -40,12 +40,22 @@ class MXFP4(BlockType):
 
     @classmethod
     def encode_blocks(cls, values: Floats, weights: Floats | None = None) -> Bytes:
-        block = np.empty(len(values), _FIELDS)
-        block["e"] = _exponents(np.abs(values).max(axis=1))
-        levels = half_power_of_two(block["e"])[:, None] * LEVELS  # [n, 16]
-        error = np.abs(levels[:, None, :] - values[..., None])
-        block["qs"] = pack_nibbles(error.argmin(axis=2).astype(np.uint8))  # of equal errors the first
-        return block.view(np.uint8).reshape(len(values), -1)
+        e = _exponents(np.abs(values).max(axis=1))
+        return pack(e, nearest_codes(values, half_power_of_two(e)))
+
+
+def nearest_codes(values: Floats, d: Floats) -> Bytes:
+    """The codes of the levels nearest to values ``[n, 32]`` in units of d ``[n]``; of equal errors the first."""
+    levels = d[:, None] * LEVELS  # [n, 16]
+    return np.asarray(np.abs(levels[:, None, :] - values[..., None]).argmin(axis=2), np.uint8)
+
+
+def pack(e: Bytes, codes: Bytes) -> Bytes:
+    """Blocks of exponents ``[n]`` and codes 0..15 ``[n, 32]``."""
+    block = np.empty(len(e), _FIELDS)
+    block["e"] = e
+    block["qs"] = pack_nibbles(codes)
+    return block.view(np.uint8).reshape(len(e), -1)
 
 
 def half_power_of_two(e: NDArray[np.uint8]) -> Floats:

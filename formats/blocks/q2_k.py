@@ -9,7 +9,7 @@ from edgeq.formats.blocks.packing import pack_two_bits, unpack_two_bits
 from edgeq.formats.blocks.search import nearest_int, ordered_sum, search_positive_scale, search_scale_and_min
 from edgeq.formats.blocks.super_block import WITH_IMPORTANCE
 
-_FIELDS = np.dtype([("scales", "u1", 16), ("qs", "u1", 64), ("d", "<f2"), ("dmin", "<f2")])
+FIELDS = np.dtype([("scales", "u1", 16), ("qs", "u1", 64), ("d", "<f2"), ("dmin", "<f2")])
 _TOP = np.float32(15)  # of a 4-bit scale or min
 
 
@@ -36,7 +36,7 @@ class Q2_K(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
+        block = blocks.view(FIELDS)[:, 0]
         codes = unpack_two_bits(block["qs"]).reshape(-1, 16, 16).astype(np.float32)
         scale, low = _sub_block_scales(block)
         return (scale[..., None] * codes - low[..., None]).reshape(len(blocks), -1)
@@ -57,7 +57,7 @@ class Q2_K(BlockType):
                 raise cls.overflow_error()
             d, scale_codes = _fit_scales(scales.reshape(n, 16), totals)
             dmin, min_codes = _fit_scales(mins.reshape(n, 16), totals)
-        block = np.empty(n, _FIELDS)
+        block = np.empty(n, FIELDS)
         block["d"], block["dmin"] = cls.to_half(d), cls.to_half(dmin)
         block["scales"] = scale_codes | (min_codes << 4)
         sub_codes = np.ascontiguousarray(codes.T).reshape(n, 16, 16)
@@ -101,4 +101,4 @@ def _requantize(codes: Bytes, values: Floats, block: np.ndarray) -> None:
     np.copyto(codes, again, where=(scale != 0)[..., None])
 
 
-assert _FIELDS.itemsize == Q2_K.block_bytes
+assert FIELDS.itemsize == Q2_K.block_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.packing import pack_two_bits, unpack_two_bits
@@ -40,7 +41,8 @@ class Q3_K(BlockType):
         block = blocks.view(_FIELDS)[:, 0]
         high = ((block["hmask"][:, None, :] >> _EIGHTH) & 1).reshape(len(blocks), 256)
         codes = (unpack_two_bits(block["qs"]) | (high << 2)).astype(np.int8) - np.int8(4)
-        scale = _sub_block_scales(block)[..., None]
+        d, scale_codes = unpack_scales(blocks)
+        scale = (d[:, None] * scale_codes)[..., None]
         return (scale * codes.astype(np.float32).reshape(-1, 16, 16)).reshape(len(blocks), -1)
 
     @classmethod
@@ -61,29 +63,37 @@ class Q3_K(BlockType):
             totals = np.ascontiguousarray(ordered_sum(columns).reshape(n, 16).T)
             d, found = search_symmetric_scale(np.ascontiguousarray(scales.T), 32, totals)
             scale_codes = found.T
-        block = np.empty(n, _FIELDS)
-        block["d"] = cls.to_half(d)
-        block["scales"] = _pack_scales(scale_codes)
         sub_codes = np.ascontiguousarray(codes.T).reshape(n, 16, 16)
-        _requantize(sub_codes, values, block)
-        block["qs"] = pack_two_bits(sub_codes.reshape(n, -1) & np.uint8(3))
-        block["hmask"] = np.bitwise_or.reduce((sub_codes.reshape(n, 8, 32) >> 2) << _EIGHTH, axis=1)
-        return block.view(np.uint8).reshape(n, -1)
+        halves = cls.to_half(d)
+        _requantize(sub_codes, values, halves.astype(np.float32), scale_codes)
+        return pack(halves, scale_codes, sub_codes)
+
+
+def pack(d: NDArray[np.float16], scale_codes: Bytes, codes: Bytes) -> Bytes:
+    """Blocks of d ``[n]``, scale codes 0..63 ``[n, 16]`` and codes 0..7 ``[n, 16, 16]``."""
+    n = len(d)
+    block = np.empty(n, _FIELDS)
+    block["d"] = d
+    block["scales"] = _pack_scales(scale_codes)
+    block["qs"] = pack_two_bits(codes.reshape(n, -1) & np.uint8(3))
+    block["hmask"] = np.bitwise_or.reduce((codes.reshape(n, 8, 32) >> 2) << _EIGHTH, axis=1)
+    return block.view(np.uint8).reshape(n, -1)
+
+
+def unpack_scales(blocks: Bytes) -> tuple[Floats, Floats]:
+    """d ``[n]`` and scale − 32 of each sub-block ``[n, 16]``, whole numbers."""
+    block = blocks.view(_FIELDS)[:, 0]
+    packed = block["scales"]
+    low = np.concatenate([packed[:, :8] & 15, packed[:, :8] >> 4], axis=1)
+    high = ((packed[:, None, 8:] >> _TWO_BITS) & 3).reshape(-1, 16)
+    codes = (low | (high << 4)).astype(np.int8) - np.int8(32)
+    return block["d"].astype(np.float32), codes.astype(np.float32)
 
 
 def _pack_scales(codes: Bytes) -> Bytes:
     low = (codes[:, :8] & 15) | (codes[:, 8:] << 4)
     high = np.bitwise_or.reduce((codes.reshape(-1, 4, 4) >> 4) << _TWO_BITS, axis=1)
     return np.concatenate([low, high], axis=1)
-
-
-def _sub_block_scales(block: np.ndarray) -> Floats:
-    """d · (scale − 32) of each sub-block, ``[n, 16]``."""
-    packed = block["scales"]
-    low = np.concatenate([packed[:, :8] & 15, packed[:, :8] >> 4], axis=1)
-    high = ((packed[:, None, 8:] >> _TWO_BITS) & 3).reshape(-1, 16)
-    codes = (low | (high << 4)).astype(np.int8) - np.int8(32)
-    return np.asarray(block["d"].astype(np.float32)[:, None] * codes.astype(np.float32))
 
 
 def _importance_weights(values: Floats, importance: Floats) -> Floats:
@@ -103,9 +113,9 @@ def _round_scales(scales: Floats) -> tuple[Floats, Bytes]:
     return np.where(zero, np.float32(0), 1 / inverse), codes.astype(np.uint8)
 
 
-def _requantize(codes: Bytes, values: Floats, block: np.ndarray) -> None:
+def _requantize(codes: Bytes, values: Floats, d: Floats, scale_codes: Bytes) -> None:
     """Round the values again (in place) with the scales as stored; a zero scale leaves the codes alone."""
-    scale = _sub_block_scales(block)
+    scale: Floats = d[:, None] * (scale_codes.astype(np.float32) - np.float32(32))
     rounded = nearest_int(values.reshape(codes.shape) / scale[..., None])
     again = (np.clip(rounded, -4, 3) + 4).astype(np.uint8)
     np.copyto(codes, again, where=(scale != 0)[..., None])

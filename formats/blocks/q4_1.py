@@ -10,7 +10,7 @@ from edgeq.formats.blocks.rounding import round_by_range
 from edgeq.formats.blocks.search import row_rms_weights, search_scale_and_min
 from edgeq.formats.blocks.super_block import WITH_IMPORTANCE
 
-_FIELDS = np.dtype([("d", "<f2"), ("m", "<f2"), ("qs", "u1", 16)])
+FIELDS = np.dtype([("d", "<f2"), ("m", "<f2"), ("qs", "u1", 16)])
 
 
 class Q4_1(BlockType):
@@ -35,7 +35,7 @@ class Q4_1(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
+        block = blocks.view(FIELDS)[:, 0]
         d, m = (block[field].astype(np.float32)[:, None] for field in ("d", "m"))
         return np.asarray(d * unpack_nibbles(block["qs"]).astype(np.float32) + m)
 
@@ -46,7 +46,7 @@ class Q4_1(BlockType):
         else:
             d, minus_m, columns = search_scale_and_min(values.T, weights.T, 15, *WITH_IMPORTANCE)
             m, codes = -minus_m, columns.T
-        block = np.empty(len(values), _FIELDS)
+        block = np.empty(len(values), FIELDS)
         block["d"] = cls.to_half(d)
         block["m"] = cls.to_half(m)
         block["qs"] = pack_nibbles(codes)
@@ -57,4 +57,4 @@ class Q4_1(BlockType):
         return row_rms_weights(values, importance)
 
 
-assert _FIELDS.itemsize == Q4_1.block_bytes
+assert FIELDS.itemsize == Q4_1.block_bytes

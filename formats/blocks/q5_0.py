@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.packing import pack_fifth_bits, pack_nibbles, unpack_fifth_bits, unpack_nibbles
@@ -45,15 +46,20 @@ class Q5_0(BlockType):
         else:
             d, columns = search_symmetric_scale(values.T, 16, weights.T)
             codes = columns.T
-        block = np.empty(len(values), _FIELDS)
-        block["d"] = cls.to_half(d)
-        block["qh"] = pack_fifth_bits(codes)
-        block["qs"] = pack_nibbles(codes)
-        return block.view(np.uint8).reshape(len(values), -1)
+        return pack(cls.to_half(d), codes)
 
     @classmethod
     def error_weights(cls, values: Floats, importance: Floats) -> Floats:
         return row_rms_weights(values, importance)
+
+
+def pack(d: NDArray[np.float16], codes: Bytes) -> Bytes:
+    """Blocks of d ``[n]`` and codes 0..31 ``[n, 32]``."""
+    block = np.empty(len(d), _FIELDS)
+    block["d"] = d
+    block["qh"] = pack_fifth_bits(codes)
+    block["qs"] = pack_nibbles(codes)
+    return block.view(np.uint8).reshape(len(d), -1)
 
 
 assert _FIELDS.itemsize == Q5_0.block_bytes

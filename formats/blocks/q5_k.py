@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
-from edgeq.formats.blocks.super_block import Search, decode_super_blocks, encode_super_blocks
+from edgeq.formats.blocks.super_block import Encoded, Search, decode_super_blocks, encode_super_blocks
 
 _FIELDS = np.dtype(
     [("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", 12), ("qh", "u1", 32), ("qs", "u1", (4, 32))]
@@ -47,13 +47,17 @@ class Q5_K(BlockType):
     @classmethod
     def encode_blocks(cls, values: Floats, weights: Floats | None = None) -> Bytes:
         encoded = encode_super_blocks(cls, values, weights, 31, _SEARCH)
-        nibbles = encoded.codes & 15
-        block = np.empty(len(values), _FIELDS)
-        block["d"], block["dmin"] = encoded.d, encoded.dmin
-        block["scales"] = encoded.scales
-        block["qh"] = np.bitwise_or.reduce((encoded.codes >> 4) << _SUB_BLOCK, axis=1)
-        block["qs"] = nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)
-        return block.view(np.uint8).reshape(len(values), -1)
+        return assemble(encoded)
+
+
+def assemble(encoded: Encoded) -> Bytes:
+    """Blocks ``[n, 176]``."""
+    nibbles = encoded.codes & 15
+    block = np.empty(len(encoded.d), _FIELDS)
+    block["d"], block["dmin"], block["scales"] = encoded.d, encoded.dmin, encoded.scales
+    block["qh"] = np.bitwise_or.reduce((encoded.codes >> 4) << _SUB_BLOCK, axis=1)
+    block["qs"] = nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)
+    return block.view(np.uint8).reshape(len(block), -1)
 
 
 assert _FIELDS.itemsize == Q5_K.block_bytes

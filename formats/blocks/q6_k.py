@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.search import nearest_int, search_symmetric_scale
@@ -40,7 +41,8 @@ class Q6_K(BlockType):
         low = np.concatenate([block["ql"] & 15, block["ql"] >> 4], axis=2)  # [n, half, quarter, 32]
         high = (block["qh"][:, :, None, :] >> _TWO_BITS) & 3
         codes = (low | (high << 4)).astype(np.int8).reshape(-1, 16, 16) - np.int8(32)
-        scale = block["d"].astype(np.float32)[:, None] * block["scales"].astype(np.float32)
+        d, scale_codes = unpack_scales(blocks)
+        scale = d[:, None] * scale_codes
         return np.asarray(scale[..., None] * codes.astype(np.float32)).reshape(len(blocks), -1)
 
     @classmethod
@@ -54,28 +56,37 @@ class Q6_K(BlockType):
         peak = np.take_along_axis(scales, np.abs(scales).argmax(axis=1)[:, None], axis=1)[:, 0]
         zero = np.abs(peak) < _ZERO_BLOCK
         inverse = np.float32(-128) / peak
-        block = np.empty(n, _FIELDS)
-        block["d"] = cls.to_half(np.where(zero, np.float32(0), 1 / inverse))
-        block["scales"] = np.minimum(nearest_int(inverse[:, None] * scales), 127)
-        _requantize(sub_codes, values, block["d"].astype(np.float32), block["scales"])
-        _store_codes(block, sub_codes.reshape(n, 2, 4, 32))
-        encoded = block.view(np.uint8).reshape(n, -1)
+        d = cls.to_half(np.where(zero, np.float32(0), 1 / inverse))
+        scale_codes = np.minimum(nearest_int(inverse[:, None] * scales), 127).astype(np.int8)
+        _requantize(sub_codes, values, d.astype(np.float32), scale_codes)
+        encoded = pack(d, scale_codes, sub_codes)
         encoded[zero] = 0
         return encoded
 
 
-def _requantize(codes: Bytes, values: Floats, d: Floats, scales: np.ndarray) -> None:
+def pack(d: NDArray[np.float16], scale_codes: NDArray[np.int8], codes: Bytes) -> Bytes:
+    """Blocks of d ``[n]``, scale codes ``[n, 16]`` and codes 0..63 ``[n, 16, 16]``."""
+    block = np.empty(len(d), _FIELDS)
+    block["d"] = d
+    block["scales"] = scale_codes
+    quarters = codes.reshape(-1, 2, 4, 32)
+    block["ql"] = (quarters[:, :, :2] & 15) | (quarters[:, :, 2:] << 4)
+    block["qh"] = np.bitwise_or.reduce((quarters >> 4) << _TWO_BITS, axis=2)
+    return block.view(np.uint8).reshape(len(d), -1)
+
+
+def unpack_scales(blocks: Bytes) -> tuple[Floats, Floats]:
+    """d ``[n]`` and the scale of each sub-block ``[n, 16]``, whole numbers."""
+    block = blocks.view(_FIELDS)[:, 0]
+    return block["d"].astype(np.float32), block["scales"].astype(np.float32)
+
+
+def _requantize(codes: Bytes, values: Floats, d: Floats, scales: NDArray[np.int8]) -> None:
     """Round the values again (in place) with the scales as stored; a zero scale leaves the codes alone."""
     scale = d[:, None] * scales.astype(np.float32)
     rounded = nearest_int(values.reshape(codes.shape) / scale[..., None])
     again = (np.clip(rounded, -32, 31) + 32).astype(np.uint8)
     np.copyto(codes, again, where=(scale != 0)[..., None])
-
-
-def _store_codes(block: np.ndarray, codes: Bytes) -> None:
-    """Codes ``[n, half, quarter, 32]`` into ql and qh."""
-    block["ql"] = (codes[:, :, :2] & 15) | (codes[:, :, 2:] << 4)
-    block["qh"] = np.bitwise_or.reduce((codes >> 4) << _TWO_BITS, axis=2)
 
 
 assert _FIELDS.itemsize == Q6_K.block_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.rounding import round_half_away
@@ -37,10 +38,15 @@ class Q8_0(BlockType):
     def encode_blocks(cls, values: Floats, weights: Floats | None = None) -> Bytes:
         d = np.abs(values).max(axis=1) / np.float32(127)
         inverse = np.where(d != 0, 1 / d, np.float32(0))
-        block = np.empty(len(values), _FIELDS)
-        block["d"] = cls.to_half(d)
-        block["qs"] = round_half_away(values * inverse[:, None])
-        return block.view(np.uint8).reshape(len(values), -1)
+        return pack(cls.to_half(d), round_half_away(values * inverse[:, None]))
+
+
+def pack(d: NDArray[np.float16], codes: Floats) -> Bytes:
+    """Blocks of d ``[n]`` and codes ``[n, 32]``, whole numbers."""
+    block = np.empty(len(d), _FIELDS)
+    block["d"] = d
+    block["qs"] = codes
+    return block.view(np.uint8).reshape(len(d), -1)
 
 
 assert _FIELDS.itemsize == Q8_0.block_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.rounding import round_to_trits
@@ -49,18 +50,23 @@ class TQ1_0(BlockType):
 
     @classmethod
     def encode_blocks(cls, values: Floats, weights: Floats | None = None) -> Bytes:
-        n = len(values)
         d, codes = round_to_trits(values)
-        digits = codes.astype(np.uint16)
-        parts = (digits[:, :160].reshape(n, 5, 32), digits[:, 160:240].reshape(n, 5, 16))
-        block = np.empty(n, _FIELDS)
-        block["d"] = cls.to_half(d)
-        block["qs"] = np.concatenate([_pack(part) for part in parts], axis=1)
-        block["qh"] = _pack(digits[:, 240:].reshape(n, 4, 4))
-        return block.view(np.uint8).reshape(n, -1)
+        return pack(cls.to_half(d), codes)
 
 
-def _pack(digits: np.ndarray) -> Bytes:
+def pack(d: NDArray[np.float16], codes: Bytes) -> Bytes:
+    """Blocks of d ``[n]`` and codes 0..2 ``[n, 256]``."""
+    n = len(d)
+    digits = codes.astype(np.uint16)
+    parts = (digits[:, :160].reshape(n, 5, 32), digits[:, 160:240].reshape(n, 5, 16))
+    block = np.empty(n, _FIELDS)
+    block["d"] = d
+    block["qs"] = np.concatenate([_pack_digits(part) for part in parts], axis=1)
+    block["qh"] = _pack_digits(digits[:, 240:].reshape(n, 4, 4))
+    return block.view(np.uint8).reshape(n, -1)
+
+
+def _pack_digits(digits: np.ndarray) -> Bytes:
     """Digits 0..2 ``[n, 4 or 5, bytes]`` to bytes, ⌈t · 256 / 243⌉."""
     total = (digits * _POWERS[: digits.shape[1]]).sum(axis=1, dtype=np.uint16)
     return np.asarray((total * np.uint16(256) + np.uint16(242)) // np.uint16(243), np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.packing import pack_two_bits, unpack_two_bits
@@ -38,10 +39,15 @@ class TQ2_0(BlockType):
     @classmethod
     def encode_blocks(cls, values: Floats, weights: Floats | None = None) -> Bytes:
         d, codes = round_to_trits(values)
-        block = np.empty(len(values), _FIELDS)
-        block["d"] = cls.to_half(d)
-        block["qs"] = pack_two_bits(codes)
-        return block.view(np.uint8).reshape(len(values), -1)
+        return pack(cls.to_half(d), codes)
+
+
+def pack(d: NDArray[np.float16], codes: Bytes) -> Bytes:
+    """Blocks of d ``[n]`` and codes 0..2 ``[n, 256]``."""
+    block = np.empty(len(d), _FIELDS)
+    block["d"] = d
+    block["qs"] = pack_two_bits(codes)
+    return block.view(np.uint8).reshape(len(d), -1)
 
 
 assert _FIELDS.itemsize == TQ2_0.block_bytes

@@ -6,7 +6,7 @@ import numpy as np
 
 from edgeq.kernels_cpu.encode.nonlinear import LANES, search_level_scales, store_codes
 from edgeq.kernels_cpu.encode.rounding import store_nibbles
-from edgeq.kernels_cpu.encode.search import importance_weights, row_mean_square
+from edgeq.kernels_cpu.encode.weights import importance_weights, row_mean_square
 from edgeq.kernels_cpu.jit import kernel
 from edgeq.kernels_cpu.scalar import ZERO, nearest_int, store_half
 

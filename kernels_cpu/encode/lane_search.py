@@ -2,7 +2,8 @@
 
 No contraction and ggml's order of every sum. What is cheaper than in ggml: codes are rounded and clipped as
 floats (one check per step finds the lanes where ggml's integers would wrap), and the best codes are not
-kept but rounded again from the inverse scale and minimum that gave them.
+kept but rounded again from the inverse scale and minimum that gave them. Conditions are folded into what is
+compared: LLVM packs and unpacks masks of several registers to combine them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ _ROUND_BITS = np.int32(0x4B400000)  # those of _ROUND; an integer more is a roun
 _WRAPS = np.float32(2.0**22)
 _ONE = np.float32(1)
 _TENTH = np.float32(0.1)
+_INFINITY = np.float32(np.inf)
 _ZERO_BLOCK = np.float32(1e-15)  # GROUP_MAX_EPS
 
 
@@ -53,12 +55,28 @@ def _sums(wide, x, weights, codes):
 
 
 @helper
-def _error(wide, x, weights, codes, scale, low):
+def _squared_error(wide, x, weights, codes, scale, low):
     error = simd.splat(wide, ZERO)
     for i in range(x.shape[0]):
         difference = scale * load(wide, codes, i) + low - load(wide, x, i)
         error += load(wide, weights, i) * (difference * difference)
     return error
+
+
+@helper
+def _absolute_error(wide, x, weights, codes, scale, low):
+    error = simd.splat(wide, ZERO)
+    for i in range(x.shape[0]):
+        difference = scale * load(wide, codes, i) + low - load(wide, x, i)
+        error += load(wide, weights, i) * abs(difference)
+    return error
+
+
+@helper
+def _error(wide, x, weights, codes, scale, low, absolute):
+    if absolute:
+        return _absolute_error(wide, x, weights, codes, scale, low)
+    return _squared_error(wide, x, weights, codes, scale, low)
 
 
 @helper
@@ -78,10 +96,11 @@ def _range_and_sums(wide, x, weights):
 
 
 @helper
-def search_scale_and_min(wide, x, weights, codes, nmax, search, found):
+def search_scale_and_min(wide, x, weights, codes, nmax, search, absolute, found):
     """Scale and min ≥ 0 of x ≈ scale · code − min, code 0..nmax, for the tiles x and weights.
 
-    ``search`` is the first inverse scale, the step and the number of steps. ``found`` gets four vectors:
+    ``search`` is the first inverse scale, the step and the number of steps; ``absolute`` compares absolute
+    instead of squared errors. ``found`` gets four vectors:
     scale, min, and the inverse scale and minimum that round x to the best codes. ``codes`` is scratch like x.
     Twin of ``search_scale_and_min`` (``make_qkx2_quants``).
     """
@@ -94,12 +113,12 @@ def search_scale_and_min(wide, x, weights, codes, nmax, search, found):
     inverse = top / (high - low)
     scale = _ONE / inverse
     _round_wrapping(wide, x, inverse, low, nmax, codes)
-    error = _error(wide, x, weights, codes, scale, low)
+    error = _error(wide, x, weights, codes, scale, low, absolute)
     best_inverse, best_low = inverse, low
     for i in range(steps + 1):
         inverse = (first + step * np.float32(i) + top) / (high - low)  # low moves: ggml's quirk
-        tame = (abs(inverse * (lowest - low)) < _WRAPS) & (abs(inverse * (high - low)) < _WRAPS)
-        if simd.all_of(tame | flat):
+        reach = abs(inverse * (lowest - low)) + abs(inverse * (high - low))
+        if simd.all_of(simd.select(flat, ZERO, reach) < _WRAPS):
             _round(wide, x, inverse, low, nmax, codes)
         else:
             _round_wrapping(wide, x, inverse, low, nmax, codes)
@@ -111,8 +130,8 @@ def search_scale_and_min(wide, x, weights, codes, nmax, search, found):
         if simd.any_of(clipped):
             trial_low = simd.select(clipped, ZERO, trial_low)
             trial_scale = simd.select(clipped, sum_xl / sum_l2, trial_scale)
-        trial_error = _error(wide, x, weights, codes, trial_scale, trial_low)
-        better = (determinant > ZERO) & (trial_error < error)
+        trial_error = _error(wide, x, weights, codes, trial_scale, trial_low, absolute)
+        better = trial_error < simd.select(determinant > ZERO, error, -_INFINITY)
         error = simd.select(better, trial_error, error)
         scale = simd.select(better, trial_scale, scale)
         best_inverse = simd.select(better, inverse, best_inverse)
@@ -150,6 +169,19 @@ def _symmetric_sums(wide, x, weights, weighted_x, inverse, nmax):
 
 
 @helper
+def _upper_symmetric_sums(wide, x, weights, weighted_x, inverse, nmax):
+    """The same where no code rounds below −nmax."""
+    sum_lx, sum_l2 = simd.splat(wide, ZERO), simd.splat(wide, ZERO)
+    highest = _ROUND_BITS + (nmax - 1)
+    for i in range(x.shape[0]):
+        bits = simd.as_int32(inverse * load(wide, x, i) + _ROUND)
+        code = simd.as_float(simd.minimum(bits, highest)) - _ROUND
+        sum_lx += load(wide, weighted_x, i) * code
+        sum_l2 += load(wide, weights, i) * code * code
+    return sum_lx, sum_l2
+
+
+@helper
 def search_symmetric_scale(wide, x, weights, weighted_x, nmax, found):
     """Scale of x ≈ scale · code, code −nmax..nmax − 1, for the tiles x, weights and weights · x.
 
@@ -162,15 +194,18 @@ def search_symmetric_scale(wide, x, weights, weighted_x, nmax, found):
     zero = abs(peak) < _ZERO_BLOCK
     peak = simd.select(zero, _ONE, peak)
     best_inverse = -levels / peak
-    sum_lx, sum_l2 = _symmetric_sums(wide, x, weights, weighted_x, best_inverse, nmax)
+    sum_lx, sum_l2 = _upper_symmetric_sums(wide, x, weights, weighted_x, best_inverse, nmax)
     scale = simd.select(sum_l2 != ZERO, sum_lx / sum_l2, ZERO)
     best = scale * sum_lx
     for i in range(-9, 10):
         if i == 0:
             continue
         inverse = -(levels + _TENTH * np.float32(i)) / peak
-        sum_lx, sum_l2 = _symmetric_sums(wide, x, weights, weighted_x, inverse, nmax)
-        better = (sum_l2 > ZERO) & (sum_lx * sum_lx > best * sum_l2)
+        if i < 5:
+            sum_lx, sum_l2 = _upper_symmetric_sums(wide, x, weights, weighted_x, inverse, nmax)
+        else:
+            sum_lx, sum_l2 = _symmetric_sums(wide, x, weights, weighted_x, inverse, nmax)
+        better = sum_lx * sum_lx > simd.select(sum_l2 > ZERO, best * sum_l2, _INFINITY)
         scale = simd.select(better, sum_lx / sum_l2, scale)
         best = simd.select(better, scale * sum_lx, best)
         best_inverse = simd.select(better, inverse, best_inverse)

@@ -10,7 +10,8 @@ import numpy as np
 
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.lane_search import search_symmetric_scale
-from edgeq.kernels_cpu.encode.tiles import block_addresses, load, load_tile, store, vectors
+from edgeq.kernels_cpu.encode.lane_weights import load_row_weights
+from edgeq.kernels_cpu.encode.tiles import load, store, vectors
 from edgeq.kernels_cpu.half_floats import to_half
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.scalar import ZERO
@@ -54,40 +55,12 @@ def store_half(isa, at, x):
 
 
 @helper
-def row_mean_squares(isa, wide, values, first, last, tile, result):
-    """Mean square of rows first..last, each in its own order: a lane per row."""
-    columns = values.shape[1]
-    addresses = np.empty(simd.lanes_of(wide), np.int64)
-    for row in range(first, last, simd.lanes_of(wide)):
-        block_addresses(values, row, last, columns, last, addresses)
-        total = simd.splat(wide, ZERO)
-        for column in range(0, columns, 32):
-            load_tile(isa, addresses, column, tile)
-            for i in range(32):
-                total += load(wide, tile, i) * load(wide, tile, i)
-        total = total / np.float32(columns)
-        for lane in range(min(simd.lanes_of(wide), last - row)):
-            result[row - first + lane] = simd.lane(total, lane)
-
-
-@helper
 def search_blocks(isa, wide, values, importance, squares, first, b, last, zero, tiles, found):
     """Scales of blocks b.. under importance ``[columns]``; ``squares`` is of rows first.. of the blocks."""
     tile, weights, weighted = tiles[0], tiles[1], tiles[2]
-    lanes, each = simd.lanes_of(wide), importance.size // 32
-    addresses, importances = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
-    block_addresses(values, b, last, 32, last, addresses)
-    block_addresses(importance, b, last, 32, each, importances)
-    for lane in range(lanes):
-        found[0, lane] = squares[min(b + lane, last - 1) // each - first]
-    square = load(wide, found, 0)
-    load_tile(isa, addresses, 0, tile)
-    load_tile(isa, importances, 0, weights)
+    load_row_weights(isa, wide, values, importance, squares, first, b, last, tile, weights)
     for i in range(32):
-        x = load(wide, tile, i)
-        weight = load(wide, weights, i) * simd.sqrt(square + x * x)
-        store(wide, weights, i, weight)
-        store(wide, weighted, i, weight * x)
+        store(wide, weighted, i, load(wide, weights, i) * load(wide, tile, i))
     search_symmetric_scale(wide, tile, weights, weighted, zero, found)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from edgeq.kernels_cpu import simd
+from edgeq.kernels_cpu.encode.lane_weights import row_mean_squares
 from edgeq.kernels_cpu.encode.peak_block import (
     round_by_peak,
-    row_mean_squares,
     scratch,
     search_blocks,
     searched_codes,

@@ -15,7 +15,7 @@ _SEARCH = (np.float32(-1.0), np.float32(0.1), 20)
 
 
 @helper
-def _store_codes(isa, codes, block):
+def store_codes(isa, codes, block):
     """uint8 codes ``[256]`` into the block's nibbles."""
     eight = simd.resized(isa, 8)
     for pair in range(4):
@@ -27,7 +27,7 @@ def _store_codes(isa, codes, block):
 @helper
 def _store_batch(isa, first, last, codes, out):
     for lane in range(min(len(codes), last - first)):
-        _store_codes(isa, codes[lane], out[first + lane])
+        store_codes(isa, codes[lane], out[first + lane])
 
 
 @kernel

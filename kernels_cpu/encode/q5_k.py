@@ -15,7 +15,7 @@ _SEARCH = (np.float32(-0.5), np.float32(0.1), 15)
 
 
 @helper
-def _store_codes(isa, codes, block):
+def store_codes(isa, codes, block):
     """uint8 codes ``[256]`` into low nibbles by pairs and fifth bits by sub-block."""
     eight = simd.resized(isa, 8)
     fifths = simd.splat(eight, 0)
@@ -35,7 +35,7 @@ def _store_codes(isa, codes, block):
 @helper
 def _store_batch(isa, first, last, codes, out):
     for lane in range(min(len(codes), last - first)):
-        _store_codes(isa, codes[lane], out[first + lane])
+        store_codes(isa, codes[lane], out[first + lane])
 
 
 @kernel

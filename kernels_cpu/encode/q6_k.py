@@ -9,10 +9,18 @@ import numpy as np
 
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.lane_search import search_symmetric_scale
-from edgeq.kernels_cpu.encode.tiles import REGISTERS, block_addresses, load, load_tile, store, vectors
-from edgeq.kernels_cpu.half_floats import from_half, to_half
+from edgeq.kernels_cpu.encode.tiles import (
+    REGISTERS,
+    block_addresses,
+    load,
+    load_super_tile,
+    load_tile,
+    store,
+    vectors,
+)
+from edgeq.kernels_cpu.half_floats import to_half
 from edgeq.kernels_cpu.jit import helper, kernel
-from edgeq.kernels_cpu.scalar import ZERO
+from edgeq.kernels_cpu.scalar import ZERO, half_to_float
 
 TAKES_ISA = True
 _NMAX = 32
@@ -29,7 +37,7 @@ def _search(isa, wide, values, first, last, tiles, found):
     addresses = np.empty(tile.shape[1], np.int64)
     block_addresses(values, first, last, 256, last, addresses)
     for sub in range(16):
-        load_tile(isa, addresses, 16 * sub, tile)
+        load_super_tile(isa, addresses, 16 * sub, tile)
         for i in range(16):
             x = load(wide, tile, i)
             store(wide, weights, i, x * x)
@@ -45,7 +53,7 @@ def _search_weighted(isa, wide, values, importance, first, last, tiles, found):
     block_addresses(values, first, last, 256, last, addresses)
     block_addresses(importance, first, last, 256, importance.size // 256, importances)
     for sub in range(16):
-        load_tile(isa, addresses, 16 * sub, tile)
+        load_super_tile(isa, addresses, 16 * sub, tile)
         load_tile(isa, importances, 16 * sub, weights)
         for i in range(16):
             store(wide, weighted, i, load(wide, weights, i) * load(wide, tile, i))
@@ -79,27 +87,24 @@ def _round_scales(wide, found, codes, halves):
 @helper
 def _round_codes(isa, values, b, lane, found, scale_codes, half, codes):
     """Codes 0..63 (uint8 ``[256]``) of super-block b with the scales as stored, or else the search's."""
-    eight = simd.resized(isa, 8)
-    d = from_half(eight, simd.splat(eight, half))
+    sixteen = simd.resized(isa, 16)
+    d = half_to_float(half)
     x, out = simd.address(values) + 1024 * b, simd.address(codes)
     for sub in range(16):
         # The stored byte counts: a code below −128 would wrap in it.
         scale = d * np.float32(np.int8(scale_codes[sub, lane]))
-        inverse = found[sub, 1, lane]
-        searched = simd.any_of(scale == ZERO)
-        for i in range(sub * 16, sub * 16 + 16, 8):
-            value = simd.load(eight, x + 4 * i)
-            if searched:
-                code = simd.nearest(value * inverse) if inverse != ZERO else simd.splat(eight, -_NMAX)
-            else:
-                code = simd.nearest(value / scale)
-            code = simd.minimum(simd.maximum(code, -_NMAX), _NMAX - 1) + _NMAX
-            simd.store(out + i, simd.to_uint8(code))
+        value, inverse = simd.load(sixteen, x + 64 * sub), found[sub, 1, lane]
+        if scale != ZERO:
+            code = simd.nearest(value / scale)
+        else:
+            code = simd.nearest(value * inverse) if inverse != ZERO else simd.splat(sixteen, -_NMAX)
+        code = simd.minimum(simd.maximum(code, -_NMAX), _NMAX - 1) + _NMAX
+        simd.store(out + 16 * sub, simd.to_uint8(code))
 
 
 @helper
-def _store(isa, lane, scale_codes, half, codes, block):
-    """ql, qh, scales and d; codes are uint8 ``[256]``."""
+def store_codes(isa, codes, block):
+    """Codes 0..63 (uint8 ``[256]``) to ql and qh."""
     eight = simd.resized(isa, 8)
     at, block_at = simd.address(codes), simd.address(block)
     for part in range(2):
@@ -110,6 +115,12 @@ def _store(isa, lane, scale_codes, half, codes, block):
         high = ((q0 >> 4) & 0x03030303) | (((q1 >> 4) & 0x03030303) << 2)
         high = high | (((q2 >> 4) & 0x03030303) << 4) | (((q3 >> 4) & 0x03030303) << 6)
         simd.store(block_at + 128 + part * 32, high)
+
+
+@helper
+def _store(isa, lane, scale_codes, half, codes, block):
+    """ql, qh, scales and d."""
+    store_codes(isa, codes, block)
     for sub in range(16):
         block[192 + sub] = np.uint8(scale_codes[sub, lane] & 0xFF)
     block[208] = np.uint8(half & 0xFF)

@@ -4,44 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeq.kernels_cpu.encode.search import signed_peak
 from edgeq.kernels_cpu.jit import kernel
 from edgeq.kernels_cpu.scalar import ZERO
 
 _ONE = np.float32(1)
 _HALF = np.float32(0.5)
-
-
-@kernel
-def _truncate(x, inverse, shift, offset, highest, codes):
-    """codes = (x − shift) · inverse + offset towards zero; all 0 where a subnormal scale has no inverse."""
-    if not np.isfinite(inverse):
-        codes[:] = np.uint8(0)
-        return
-    for i in range(x.size):
-        codes[i] = np.uint8(min(np.int32((x[i] - shift) * inverse + offset), np.int32(highest)))
-
-
-@kernel
-def round_by_peak(x, zero, codes):
-    """Scale peak / −zero; codes (uint8) around ``zero``, the code of 0."""
-    d = signed_peak(x) / np.float32(-zero)
-    inverse = _ONE / d if d != ZERO else ZERO
-    _truncate(x, inverse, ZERO, np.float32(zero) + _HALF, 2 * zero - 1, codes)
-    return d
-
-
-@kernel
-def round_by_range(x, nmax, codes):
-    """Scale range / nmax and the smallest value; codes (uint8) above it."""
-    low, high = x[0], x[0]
-    for value in x:
-        low = value if value < low else low
-        high = value if value > high else high
-    d = (high - low) / np.float32(nmax)
-    inverse = _ONE / d if d != ZERO else ZERO
-    _truncate(x, inverse, low, _HALF, nmax, codes)
-    return d, low
 
 
 @kernel

@@ -11,8 +11,17 @@ import numpy as np
 
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.encode.lane_search import search_scale_and_min
+from edgeq.kernels_cpu.encode.lane_weights import importance_weights, sum_of_squares
 from edgeq.kernels_cpu.encode.sub_scales import fit_scales, round_scales
-from edgeq.kernels_cpu.encode.tiles import block_addresses, load, load_tile, store, vectors
+from edgeq.kernels_cpu.encode.tiles import (
+    block_addresses,
+    load,
+    load_int32,
+    load_super_tile,
+    load_tile,
+    store,
+    vectors,
+)
 from edgeq.kernels_cpu.half_floats import from_half
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.scalar import ZERO
@@ -20,6 +29,7 @@ from edgeq.kernels_cpu.scalar import ZERO
 _SUB_VALUES = np.float32(32)
 _SUPER_VALUES = np.float32(256)
 _TWO = np.float32(2)
+_SCALE_NMAX = 63
 _WITH_IMPORTANCE = (np.float32(-0.9), np.float32(0.05), 36)
 
 
@@ -30,35 +40,30 @@ def search_super_blocks(isa, wide, values, first, last, nmax, search, tiles, fou
     addresses = np.empty(tile.shape[1], np.int64)
     block_addresses(values, first, last, 256, last, addresses)
     for j in range(8):
-        load_tile(isa, addresses, 32 * j, tile)
+        load_super_tile(isa, addresses, 32 * j, tile)
         _rms_weights(wide, tile, weights)
-        search_scale_and_min(wide, tile, weights, codes, nmax, search, found[j])
+        search_scale_and_min(wide, tile, weights, codes, nmax, search, False, found[j])
 
 
 @helper
-def search_weighted_super_blocks(isa, wide, values, importance, first, last, nmax, tiles, found, totals):
-    """The same under importance; the weights' sums go into totals ``[8, lanes]``."""
+def search_weighted_super_blocks(
+    isa, wide, values, importance, first, last, nmax, factor, tiles, found, totals
+):
+    """The same under importance; the weights' sums go into totals ``[sub-blocks, lanes]``.
+
+    The tiles' height is the size of a sub-block; ``factor`` of the mean square goes into the weights.
+    """
     tile, weights, codes = tiles[0], tiles[1], tiles[2]
-    addresses, importances = np.empty(tile.shape[1], np.int64), np.empty(tile.shape[1], np.int64)
+    size, lanes = tile.shape
+    addresses, importances = np.empty(lanes, np.int64), np.empty(lanes, np.int64)
     block_addresses(values, first, last, 256, last, addresses)
     block_addresses(importance, first, last, 256, importance.size // 256, importances)
-    total = simd.splat(wide, ZERO)
-    for j in range(8):
-        load_tile(isa, addresses, 32 * j, tile)
-        for i in range(32):
-            total += load(wide, tile, i) * load(wide, tile, i)
-    sigma2 = _TWO * total / _SUPER_VALUES
-    for j in range(8):
-        load_tile(isa, addresses, 32 * j, tile)
-        load_tile(isa, importances, 32 * j, codes)
-        total = simd.splat(wide, ZERO)
-        for i in range(32):
-            x = load(wide, tile, i)
-            weight = load(wide, codes, i) * simd.sqrt(sigma2 + x * x)
-            store(wide, weights, i, weight)
-            total += weight
-        store(wide, totals, j, total)
-        search_scale_and_min(wide, tile, weights, codes, nmax, _WITH_IMPORTANCE, found[j])
+    sigma2 = factor * sum_of_squares(isa, wide, addresses, 256, tile) / _SUPER_VALUES
+    for j in range(found.shape[0]):
+        load_super_tile(isa, addresses, size * j, tile)
+        load_tile(isa, importances, size * j, weights)
+        store(wide, totals, j, importance_weights(wide, tile, sigma2, weights))
+        search_scale_and_min(wide, tile, weights, codes, nmax, _WITH_IMPORTANCE, False, found[j])
 
 
 @helper
@@ -70,6 +75,14 @@ def _rms_weights(wide, x, weights):
     rms = simd.sqrt(total / _SUB_VALUES)
     for i in range(32):
         store(wide, weights, i, rms + abs(load(wide, x, i)))
+
+
+@helper
+def _limit_wrapped_scales(wide, scale_codes):
+    for which in range(2):
+        for j in range(8):
+            code = load_int32(wide, scale_codes[which], j)
+            store(wide, scale_codes[which], j, simd.minimum(code, _SCALE_NMAX))
 
 
 @helper
@@ -124,8 +137,9 @@ def encode_batch(isa, wide, values, first, last, nmax, search, memory, out):
     """
     tiles, found, _, scale_codes, halves, codes = memory
     search_super_blocks(isa, wide, values, first, last, nmax, search, tiles, found)
-    fine = round_scales(wide, found, 0, scale_codes[0], halves)
-    fine &= round_scales(wide, found, 1, scale_codes[1], halves)
+    fine = round_scales(wide, found, 0, _SCALE_NMAX, scale_codes[0], halves)
+    fine &= round_scales(wide, found, 1, _SCALE_NMAX, scale_codes[1], halves)
+    _limit_wrapped_scales(wide, scale_codes)
     _store_and_round(isa, values, first, last, nmax, found, scale_codes, halves, codes, out)
     return fine
 
@@ -134,9 +148,9 @@ def encode_batch(isa, wide, values, first, last, nmax, search, memory, out):
 def encode_weighted_batch(isa, wide, values, importance, first, last, nmax, memory, out):
     """The same under importance ``[columns]``."""
     tiles, found, totals, scale_codes, halves, codes = memory
-    search_weighted_super_blocks(isa, wide, values, importance, first, last, nmax, tiles, found, totals)
-    fine = fit_scales(wide, found, 0, totals, scale_codes[0], halves)
-    fine &= fit_scales(wide, found, 1, totals, scale_codes[1], halves)
+    search_weighted_super_blocks(isa, wide, values, importance, first, last, nmax, _TWO, tiles, found, totals)
+    fine = fit_scales(wide, found, 0, _SCALE_NMAX, totals, scale_codes[0], halves)
+    fine &= fit_scales(wide, found, 1, _SCALE_NMAX, totals, scale_codes[1], halves)
     if fine:
         _store_and_round(isa, values, first, last, nmax, found, scale_codes, halves, codes, out)
     return fine

@@ -48,6 +48,16 @@ def load_tile(isa, addresses, offset, tile):
 
 
 @helper
+def load_super_tile(isa, addresses, offset, tile):
+    """The same for super-blocks of 256 values that follow one another; fetches the next batch's lines."""
+    load_tile(isa, addresses, offset, tile)
+    lanes = tile.shape[1]
+    for i in range(0, tile.shape[0], 16):
+        for lane in range(lanes):
+            simd.prefetch(addresses[lane] + 4 * (offset + i) + 1024 * lanes)
+
+
+@helper
 def load(wide, tile, i):
     """Vector i of a tile (float32)."""
     return simd.load(wide, simd.address(tile) + 4 * simd.lanes_of(wide) * i)

@@ -20,14 +20,20 @@ def _store_trits(codes, first, stride, digits, block, at):
 
 
 @kernel
+def store_codes(codes, block):
+    """256 codes 0..2 to the first 52 bytes."""
+    _store_trits(codes, 0, 32, 5, block, 0)
+    _store_trits(codes, 160, 16, 5, block, 32)
+    _store_trits(codes, 240, 4, 4, block, 48)
+
+
+@kernel
 def encode_blocks(first, last, values, out):
     """Blocks first..last of float32 ``[n, 256]``; False when a scale overflows float16."""
     codes = np.empty(256, np.uint8)
     fine = True
     for b in range(first, last):
         d = round_to_trits(values[b], codes)
-        _store_trits(codes, 0, 32, 5, out[b], 0)
-        _store_trits(codes, 160, 16, 5, out[b], 32)
-        _store_trits(codes, 240, 4, 4, out[b], 48)
+        store_codes(codes, out[b])
         fine &= store_half(out[b], 52, d)
     return fine

@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.formats.blocks.base import Bytes, Floats
-from edgeq.formats.blocks.refine import refiner
+from edgeq.formats.blocks.refine import searches
 from edgeq.formats.effort import Effort
 from edgeq.kernels_cpu import threads
 from edgeq.kernels_cpu.isa import Isa
 from edgeq.kernels_cpu.registry import kernels
+from edgeq.kernels_cpu.views import read_only
 
 
 def refine(
@@ -24,10 +25,9 @@ def refine(
     No block gets worse. Types without a module stay as their encoder made them.
     """
     module = kernels(__name__, block_type_name)
-    if module is None or effort is Effort.ggml:
+    if module is None:
         return
-    plain = refiner(block_type_name)
-    assert plain is not None
     n_rows, columns = rows.shape
-    weights = np.ones(columns, np.float32) if importance is None else importance
-    threads.run(module.refine_rows, n_rows, columns, rows, weights, encoded, plain.SEARCHES[effort], isa)
+    weights = read_only(np.ones(columns, np.float32) if importance is None else importance)
+    for search in searches(block_type_name, effort, importance is not None):
+        threads.run(module.refine_rows, n_rows, columns, rows, weights, encoded, search, isa)

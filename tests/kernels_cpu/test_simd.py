@@ -232,3 +232,23 @@ def shapes(isa):
 @isas
 def test_shapes(isa: Isa):
     assert shapes(isa) == (isa.float_lanes, 8, 2 * isa.float_lanes)
+
+
+@kernel
+def lanes_and_bits(isa, wanted, numbers, bits):
+    simd.prefetch(simd.address(wanted) + (1 << 30))  # not ours, and must not matter
+    for start in range(0, wanted.size, simd.lanes_of(isa)):
+        found = simd.load_int32(isa, simd.address(wanted) + 4 * start)
+        simd.store(simd.address(numbers) + 4 * start, simd.lane_numbers(isa))
+        bits[start // simd.lanes_of(isa)] = simd.first_bit(simd.mask_bits(found != 0))
+
+
+@isas
+def test_lane_numbers_and_first_bit(isa: Isa):
+    lanes = isa.float_lanes
+    wanted = np.zeros((N // lanes, lanes), np.int32)
+    wanted[1:, 2:] = np.random.default_rng(3).integers(0, 2, (N // lanes - 1, lanes - 2))
+    numbers, bits = np.empty(N, np.int32), np.empty(N // lanes, np.int64)
+    lanes_and_bits(isa, wanted.reshape(-1), numbers, bits)
+    assert (numbers == np.tile(np.arange(lanes), N // lanes)).all()
+    assert bits.tolist() == [int(row.argmax()) if row.any() else 64 for row in wanted]

@@ -12,6 +12,7 @@ import functools
 import importlib
 import importlib.util
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,18 @@ def refiner(block_type_name: str) -> ModuleType | None:
     return None if importlib.util.find_spec(module) is None else importlib.import_module(module)
 
 
+def searches(block_type_name: str, effort: Effort, weighted: bool) -> list[Any]:
+    """The searches to run one after the other: the best one starts from what the normal one found.
+
+    A module's ``WEIGHTED_SEARCHES``, if it has some, are those under importance.
+    """
+    module = refiner(block_type_name)
+    if module is None or effort is Effort.ggml:
+        return []
+    table = getattr(module, "WEIGHTED_SEARCHES", module.SEARCHES) if weighted else module.SEARCHES
+    return [table[each] for each in (Effort.normal, Effort.best)[: 1 + (effort is Effort.best)]]
+
+
 def refine(
     block_type_name: str, values: Floats, importance: Floats | None, encoded: Bytes, effort: Effort
 ) -> Bytes:
@@ -34,17 +47,15 @@ def refine(
     ``importance`` is float32 ``[columns]`` and weighs the squared error; None weighs all columns alike.
     """
     module = refiner(block_type_name)
-    if module is None or effort is Effort.ggml or not encoded.size:
+    if module is None or not encoded.size:
         return encoded
     block_type = by_name(block_type_name)
     weights = np.ones(values.shape[1], np.float32) if importance is None else importance
     blocks = encoded.reshape(-1, block_type.block_bytes)
     each = (len(blocks), block_type.block_values)
+    x = np.asarray(values, np.float32).reshape(each)
+    columns = np.broadcast_to(weights, values.shape).reshape(each)
     with np.errstate(all="ignore"):  # trials may divide by zero; they lose every comparison then
-        refined = module.refine_blocks(
-            np.asarray(values, np.float32).reshape(each),
-            np.broadcast_to(weights, values.shape).reshape(each),
-            blocks,
-            module.SEARCHES[effort],
-        )
-    return np.asarray(refined).reshape(encoded.shape)
+        for search in searches(block_type_name, effort, importance is not None):
+            blocks = module.refine_blocks(x, columns, blocks, search)
+    return np.asarray(blocks).reshape(encoded.shape)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import pytest
+from bad_input import is_one_line, listing
 
 from edgeq.cli import main
 
@@ -97,3 +99,35 @@ def floats(tinylm: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     ]
     assert [done.code for done in printed] == [0, 0], printed
     return Exported(folder, folder / "model-F32.gguf", folder / "model.onnx", printed)
+
+
+@pytest.fixture
+def model(tinylm, tmp_path) -> Path:
+    """A copy of TinyLM to damage: small files copied, the weights linked."""
+    folder = tmp_path / "tinylm"
+    folder.mkdir()
+    for file in tinylm.iterdir():
+        if file.suffix == ".safetensors":
+            (folder / file.name).symlink_to(file)
+        else:
+            (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+@pytest.fixture
+def refused(edgeq, tmp_path):
+    """Run a command that must fail with one line; the folder it ran in must stay as it was."""
+
+    def check(*arguments: object, names: object, code: int = 1, below: float = 30) -> str:
+        before = listing(tmp_path)
+        started = time.monotonic()
+        done = edgeq(*arguments)
+        assert time.monotonic() - started < below
+        assert done.out == ""
+        is_one_line(done.err)
+        assert str(names) in done.err
+        assert done.code == code, done.err
+        assert listing(tmp_path) == before
+        return done.err
+
+    return check

@@ -246,3 +246,22 @@ def test_paths_with_spaces_and_letters_of_any_script(edgeq, tinylm, tmp_path):
     out = tmp_path / "mit Leerzeichen ü 模型"
     assert edgeq("export", tinylm, "--to", "gguf", "-q", "F16", "-o", out, "--no-proof").code == 0
     assert Path(out / "model-F16.gguf").is_file()
+
+
+def test_export_takes_what_quantize_takes(edgeq, tinylm, tmp_path):
+    """Weights of columns, types of single tensors and the effort: the same tensors as from ``edgeq quantize``."""
+    text = tmp_path / "text.txt"
+    text.write_text("def add(a, b):\n    return a + b\n" * 40, "utf-8")
+    imatrix = tmp_path / "imatrix.gguf"
+    assert edgeq("calibrate", tinylm, "--data", text, "-o", imatrix, "--chunk-size", 64).code == 0
+    options = ("-q", "Q4_K_S", "--imatrix", imatrix, "--tensor-type", "attn_v=Q5_K", "--effort", "ggml")
+    assert edgeq("export", tinylm, "--to", "gguf", "--no-proof", "-o", tmp_path, *options).code == 0
+    assert edgeq("quantize", tinylm, "-o", tmp_path / "other.gguf", *options).code == 0
+    with (
+        GGUFFile.open(tmp_path / "model-Q4_K_S.gguf") as ours,
+        GGUFFile.open(tmp_path / "other.gguf") as other,
+    ):
+        assert ours.info("blk.0.attn_v.weight").type_name == "Q5_K"
+        assert ours.metadata["quantize.imatrix.file"] == imatrix.name
+        assert ours.metadata == other.metadata
+        assert all(ours.rows(name).tobytes() == other.rows(name).tobytes() for name in ours.tensors)
