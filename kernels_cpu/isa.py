@@ -24,6 +24,11 @@ class Isa(NamedTuple):
         return self.vector_bits // 32
 
 
+def has_halves(features: frozenset[str]) -> bool:
+    """Is there an instruction that converts half precision? Without, LLVM would call a missing library."""
+    return bool(features & {"f16c", "neon"})
+
+
 _AVX2 = frozenset({"avx2", "fma", "f16c"})
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 

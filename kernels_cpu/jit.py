@@ -80,7 +80,7 @@ def _owner(value: Any) -> ModuleType | None:
     function = getattr(value, "py_func", getattr(value, "__wrapped__", value))  # kernels, intrinsics
     if isinstance(function, ModuleType):
         name = function.__name__
-    elif isinstance(function, FunctionType):
+    elif isinstance(function, (FunctionType, type)):
         name = function.__module__
     else:
         return None

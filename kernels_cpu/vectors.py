@@ -7,6 +7,7 @@ of the other. Comparisons give masks, ``Vector(boolean, lanes)``. Named function
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any, cast
@@ -26,7 +27,7 @@ from numba.extending import (
     unbox,
 )
 
-from edgeq.kernels_cpu.isa import Isa
+from edgeq.kernels_cpu.isa import Isa, has_halves
 
 
 class Vector(types.Type):
@@ -54,19 +55,23 @@ class Vector(types.Type):
 
 
 class Lanes(types.Type):
-    """The type of an ``Isa`` in a kernel: how many float32 lanes its vectors have, and if F16C is there."""
+    """The type of an ``Isa`` in a kernel: how many float32 lanes its vectors have, and its features."""
 
-    def __init__(self, isa_name: str, lanes: int, has_halves: bool) -> None:
+    def __init__(self, isa_name: str, lanes: int, features: frozenset[str]) -> None:
         self.isa_name = isa_name
         self.lanes = lanes
-        self.has_halves = has_halves
-        super().__init__(name=f"Lanes({isa_name}, {lanes}, {has_halves})")
+        self.features = features
+        super().__init__(name=f"Lanes({isa_name}, {lanes}, {' '.join(sorted(features))})")
+
+    @property
+    def has_halves(self) -> bool:
+        return has_halves(self.features)
 
     def vector(self, element: types.Type) -> Vector:
         return Vector(element, self.lanes)
 
     def resized(self, lanes: int) -> Lanes:
-        return Lanes(self.isa_name, lanes, self.has_halves)
+        return Lanes(self.isa_name, lanes, self.features)
 
 
 def llvm_element(element: types.Type) -> ir.Type:
@@ -86,9 +91,14 @@ class _VectorModel(models.PrimitiveModel):
 register_model(Lanes)(models.OpaqueModel)
 
 
+@functools.cache  # making a type takes microseconds, at every call of a kernel
+def _lanes(isa: Isa) -> Lanes:
+    return Lanes(isa.name, isa.float_lanes, isa.features)
+
+
 @typeof_impl.register(Isa)
 def _typeof_isa(isa: Isa, _context: Any) -> Lanes:
-    return Lanes(isa.name, isa.float_lanes, bool(isa.features & {"f16c", "neon"}))
+    return _lanes(isa)
 
 
 @unbox(Lanes)

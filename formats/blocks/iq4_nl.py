@@ -9,7 +9,7 @@ from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.nonlinear import LEVELS, error_weights, nearest_level, search_level_scale
 from edgeq.formats.blocks.packing import pack_nibbles, unpack_nibbles
 
-_FIELDS = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
+FIELDS = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
 
 
 class IQ4_NL(BlockType):
@@ -33,7 +33,7 @@ class IQ4_NL(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
+        block = blocks.view(FIELDS)[:, 0]
         return np.asarray(block["d"].astype(np.float32)[:, None] * LEVELS[unpack_nibbles(block["qs"])])
 
     @classmethod
@@ -46,10 +46,10 @@ class IQ4_NL(BlockType):
 
 def pack(d: NDArray[np.float16], codes: Bytes) -> Bytes:
     """Blocks of d ``[n]`` and codes 0..15 ``[n, 32]``."""
-    block = np.empty(len(d), _FIELDS)
+    block = np.empty(len(d), FIELDS)
     block["d"] = d
     block["qs"] = pack_nibbles(codes)
     return block.view(np.uint8).reshape(len(d), -1)
 
 
-assert _FIELDS.itemsize == IQ4_NL.block_bytes
+assert FIELDS.itemsize == IQ4_NL.block_bytes

@@ -10,7 +10,7 @@ from edgeq.formats.blocks.nonlinear import LEVELS, error_weights, nearest_level,
 from edgeq.formats.blocks.packing import pack_nibbles, unpack_nibbles
 from edgeq.formats.blocks.search import nearest_int
 
-_FIELDS = np.dtype([("d", "<f2"), ("scales_h", "<u2"), ("scales_l", "u1", 4), ("qs", "u1", (8, 16))])
+FIELDS = np.dtype([("d", "<f2"), ("scales_h", "<u2"), ("scales_l", "u1", 4), ("qs", "u1", (8, 16))])
 _TWO_BITS = np.arange(0, 16, 2, dtype=np.uint16)
 
 
@@ -36,7 +36,7 @@ class IQ4_XS(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
+        block = blocks.view(FIELDS)[:, 0]
         d, scale_codes = unpack_scales(blocks)
         scale = d[:, None] * scale_codes
         return np.asarray(scale[..., None] * LEVELS[unpack_nibbles(block["qs"])]).reshape(len(blocks), -1)
@@ -60,7 +60,7 @@ class IQ4_XS(BlockType):
 
 def pack(d: NDArray[np.float16], scale_codes: Bytes, codes: Bytes) -> Bytes:
     """Blocks of d ``[n]``, scale codes 0..63 ``[n, 8]`` and codes 0..15 ``[n, 8, 32]``."""
-    block = np.empty(len(d), _FIELDS)
+    block = np.empty(len(d), FIELDS)
     block["d"] = d
     block["scales_h"] = np.bitwise_or.reduce((scale_codes >> 4).astype(np.uint16) << _TWO_BITS, axis=1)
     block["scales_l"] = (scale_codes[:, 0::2] & 15) | ((scale_codes[:, 1::2] & 15) << 4)
@@ -70,11 +70,11 @@ def pack(d: NDArray[np.float16], scale_codes: Bytes, codes: Bytes) -> Bytes:
 
 def unpack_scales(blocks: Bytes) -> tuple[Floats, Floats]:
     """d ``[n]`` and scale − 32 of each sub-block ``[n, 8]``, whole numbers."""
-    block = blocks.view(_FIELDS)[:, 0]
+    block = blocks.view(FIELDS)[:, 0]
     low = np.stack([block["scales_l"] & 15, block["scales_l"] >> 4], axis=2).reshape(-1, 8)
     high = ((block["scales_h"][:, None] >> _TWO_BITS) & 3).astype(np.uint8)
     codes = (low | (high << 4)).astype(np.int8) - np.int8(32)
     return block["d"].astype(np.float32), codes.astype(np.float32)
 
 
-assert _FIELDS.itemsize == IQ4_XS.block_bytes
+assert FIELDS.itemsize == IQ4_XS.block_bytes

@@ -9,7 +9,7 @@ from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.packing import pack_two_bits, unpack_two_bits
 from edgeq.formats.blocks.search import nearest_int, ordered_sum, search_by_moves, search_symmetric_scale
 
-_FIELDS = np.dtype([("hmask", "u1", 32), ("qs", "u1", 64), ("scales", "u1", 12), ("d", "<f2")])
+FIELDS = np.dtype([("hmask", "u1", 32), ("qs", "u1", 64), ("scales", "u1", 12), ("d", "<f2")])
 _EIGHTH = np.arange(8, dtype=np.uint8)[:, None]  # of the block: 32 values
 _TWO_BITS = np.array([0, 2, 4, 6], np.uint8)[:, None]
 
@@ -38,9 +38,8 @@ class Q3_K(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
-        high = ((block["hmask"][:, None, :] >> _EIGHTH) & 1).reshape(len(blocks), 256)
-        codes = (unpack_two_bits(block["qs"]) | (high << 2)).astype(np.int8) - np.int8(4)
+        block = blocks.view(FIELDS)[:, 0]
+        codes = unpack_codes(block).astype(np.int8) - np.int8(4)
         d, scale_codes = unpack_scales(blocks)
         scale = (d[:, None] * scale_codes)[..., None]
         return (scale * codes.astype(np.float32).reshape(-1, 16, 16)).reshape(len(blocks), -1)
@@ -72,7 +71,7 @@ class Q3_K(BlockType):
 def pack(d: NDArray[np.float16], scale_codes: Bytes, codes: Bytes) -> Bytes:
     """Blocks of d ``[n]``, scale codes 0..63 ``[n, 16]`` and codes 0..7 ``[n, 16, 16]``."""
     n = len(d)
-    block = np.empty(n, _FIELDS)
+    block = np.empty(n, FIELDS)
     block["d"] = d
     block["scales"] = _pack_scales(scale_codes)
     block["qs"] = pack_two_bits(codes.reshape(n, -1) & np.uint8(3))
@@ -82,7 +81,7 @@ def pack(d: NDArray[np.float16], scale_codes: Bytes, codes: Bytes) -> Bytes:
 
 def unpack_scales(blocks: Bytes) -> tuple[Floats, Floats]:
     """d ``[n]`` and scale − 32 of each sub-block ``[n, 16]``, whole numbers."""
-    block = blocks.view(_FIELDS)[:, 0]
+    block = blocks.view(FIELDS)[:, 0]
     packed = block["scales"]
     low = np.concatenate([packed[:, :8] & 15, packed[:, :8] >> 4], axis=1)
     high = ((packed[:, None, 8:] >> _TWO_BITS) & 3).reshape(-1, 16)
@@ -121,4 +120,10 @@ def _requantize(codes: Bytes, values: Floats, d: Floats, scale_codes: Bytes) -> 
     np.copyto(codes, again, where=(scale != 0)[..., None])
 
 
-assert _FIELDS.itemsize == Q3_K.block_bytes
+def unpack_codes(block: np.ndarray) -> Bytes:
+    """Codes 0..7 ``[n, 256]`` of blocks as FIELDS."""
+    high = ((block["hmask"][:, None, :] >> _EIGHTH) & 1).reshape(len(block), 256)
+    return np.asarray(unpack_two_bits(block["qs"]) | (high << 2))
+
+
+assert FIELDS.itemsize == Q3_K.block_bytes

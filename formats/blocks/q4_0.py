@@ -10,7 +10,7 @@ from edgeq.formats.blocks.packing import pack_nibbles, unpack_nibbles
 from edgeq.formats.blocks.rounding import round_by_peak
 from edgeq.formats.blocks.search import row_rms_weights, search_symmetric_scale
 
-_FIELDS = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
+FIELDS = np.dtype([("d", "<f2"), ("qs", "u1", 16)])
 
 
 class Q4_0(BlockType):
@@ -34,7 +34,7 @@ class Q4_0(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
+        block = blocks.view(FIELDS)[:, 0]
         codes = unpack_nibbles(block["qs"]).astype(np.int8) - np.int8(8)
         return np.asarray(block["d"].astype(np.float32)[:, None] * codes.astype(np.float32))
 
@@ -54,10 +54,10 @@ class Q4_0(BlockType):
 
 def pack(d: NDArray[np.float16], codes: Bytes) -> Bytes:
     """Blocks of d ``[n]`` and codes 0..15 ``[n, 32]``."""
-    block = np.empty(len(d), _FIELDS)
+    block = np.empty(len(d), FIELDS)
     block["d"] = d
     block["qs"] = pack_nibbles(codes)
     return block.view(np.uint8).reshape(len(d), -1)
 
 
-assert _FIELDS.itemsize == Q4_0.block_bytes
+assert FIELDS.itemsize == Q4_0.block_bytes

@@ -7,7 +7,7 @@ import numpy as np
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.super_block import Encoded, Search, decode_super_blocks, encode_super_blocks
 
-_FIELDS = np.dtype([("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", 12), ("qs", "u1", (4, 32))])
+FIELDS = np.dtype([("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", 12), ("qs", "u1", (4, 32))])
 _SEARCH = Search(-1.0, 0.1, 20)
 
 
@@ -34,10 +34,9 @@ class Q4_K(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
-        codes = np.stack([block["qs"] & 15, block["qs"] >> 4], axis=2).reshape(-1, 8, 32)
+        block = blocks.view(FIELDS)[:, 0]
         d, dmin = (block[field].astype(np.float32) for field in ("d", "dmin"))
-        return decode_super_blocks(d, dmin, block["scales"], codes)
+        return decode_super_blocks(d, dmin, block["scales"], unpack_codes(block))
 
     @classmethod
     def encode_blocks(cls, values: Floats, weights: Floats | None = None) -> Bytes:
@@ -47,10 +46,15 @@ class Q4_K(BlockType):
 
 def assemble(encoded: Encoded) -> Bytes:
     """Blocks ``[n, 144]``."""
-    block = np.empty(len(encoded.d), _FIELDS)
+    block = np.empty(len(encoded.d), FIELDS)
     block["d"], block["dmin"], block["scales"] = encoded.d, encoded.dmin, encoded.scales
     block["qs"] = encoded.codes[:, 0::2] | (encoded.codes[:, 1::2] << 4)
     return block.view(np.uint8).reshape(len(block), -1)
 
 
-assert _FIELDS.itemsize == Q4_K.block_bytes
+def unpack_codes(block: np.ndarray) -> Bytes:
+    """Codes ``[n, 8, 32]`` of blocks as FIELDS."""
+    return np.stack([block["qs"] & 15, block["qs"] >> 4], axis=2).reshape(-1, 8, 32)
+
+
+assert FIELDS.itemsize == Q4_K.block_bytes

@@ -10,7 +10,7 @@ from edgeq.formats.blocks.packing import pack_fifth_bits, pack_nibbles, unpack_f
 from edgeq.formats.blocks.rounding import round_by_peak
 from edgeq.formats.blocks.search import row_rms_weights, search_symmetric_scale
 
-_FIELDS = np.dtype([("d", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)])
+FIELDS = np.dtype([("d", "<f2"), ("qh", "u1", 4), ("qs", "u1", 16)])
 
 
 class Q5_0(BlockType):
@@ -35,7 +35,7 @@ class Q5_0(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
+        block = blocks.view(FIELDS)[:, 0]
         codes = (unpack_nibbles(block["qs"]) | unpack_fifth_bits(block["qh"])).astype(np.int8) - np.int8(16)
         return np.asarray(block["d"].astype(np.float32)[:, None] * codes.astype(np.float32))
 
@@ -55,11 +55,11 @@ class Q5_0(BlockType):
 
 def pack(d: NDArray[np.float16], codes: Bytes) -> Bytes:
     """Blocks of d ``[n]`` and codes 0..31 ``[n, 32]``."""
-    block = np.empty(len(d), _FIELDS)
+    block = np.empty(len(d), FIELDS)
     block["d"] = d
     block["qh"] = pack_fifth_bits(codes)
     block["qs"] = pack_nibbles(codes)
     return block.view(np.uint8).reshape(len(d), -1)
 
 
-assert _FIELDS.itemsize == Q5_0.block_bytes
+assert FIELDS.itemsize == Q5_0.block_bytes

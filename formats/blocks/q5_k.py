@@ -7,7 +7,7 @@ import numpy as np
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.super_block import Encoded, Search, decode_super_blocks, encode_super_blocks
 
-_FIELDS = np.dtype(
+FIELDS = np.dtype(
     [("d", "<f2"), ("dmin", "<f2"), ("scales", "u1", 12), ("qh", "u1", 32), ("qs", "u1", (4, 32))]
 )
 _SEARCH = Search(-0.5, 0.1, 15)
@@ -38,11 +38,9 @@ class Q5_K(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
-        nibbles = np.stack([block["qs"] & 15, block["qs"] >> 4], axis=2).reshape(-1, 8, 32)
-        fifth = ((block["qh"][:, None, :] >> _SUB_BLOCK) & 1) << 4
+        block = blocks.view(FIELDS)[:, 0]
         d, dmin = (block[field].astype(np.float32) for field in ("d", "dmin"))
-        return decode_super_blocks(d, dmin, block["scales"], nibbles | fifth)
+        return decode_super_blocks(d, dmin, block["scales"], unpack_codes(block))
 
     @classmethod
     def encode_blocks(cls, values: Floats, weights: Floats | None = None) -> Bytes:
@@ -53,11 +51,18 @@ class Q5_K(BlockType):
 def assemble(encoded: Encoded) -> Bytes:
     """Blocks ``[n, 176]``."""
     nibbles = encoded.codes & 15
-    block = np.empty(len(encoded.d), _FIELDS)
+    block = np.empty(len(encoded.d), FIELDS)
     block["d"], block["dmin"], block["scales"] = encoded.d, encoded.dmin, encoded.scales
     block["qh"] = np.bitwise_or.reduce((encoded.codes >> 4) << _SUB_BLOCK, axis=1)
     block["qs"] = nibbles[:, 0::2] | (nibbles[:, 1::2] << 4)
     return block.view(np.uint8).reshape(len(block), -1)
 
 
-assert _FIELDS.itemsize == Q5_K.block_bytes
+def unpack_codes(block: np.ndarray) -> Bytes:
+    """Codes ``[n, 8, 32]`` of blocks as FIELDS."""
+    nibbles = np.stack([block["qs"] & 15, block["qs"] >> 4], axis=2).reshape(-1, 8, 32)
+    fifth = ((block["qh"][:, None, :] >> _SUB_BLOCK) & 1) << 4
+    return np.asarray(nibbles | fifth)
+
+
+assert FIELDS.itemsize == Q5_K.block_bytes

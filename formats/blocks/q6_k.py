@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.search import nearest_int, search_symmetric_scale
 
-_FIELDS = np.dtype([("ql", "u1", (2, 2, 32)), ("qh", "u1", (2, 32)), ("scales", "i1", 16), ("d", "<f2")])
+FIELDS = np.dtype([("ql", "u1", (2, 2, 32)), ("qh", "u1", (2, 32)), ("scales", "i1", 16), ("d", "<f2")])
 _TWO_BITS = np.array([0, 2, 4, 6], np.uint8)[:, None]
 _ZERO_BLOCK = np.float32(1e-15)  # GROUP_MAX_EPS
 
@@ -37,10 +37,8 @@ class Q6_K(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
-        low = np.concatenate([block["ql"] & 15, block["ql"] >> 4], axis=2)  # [n, half, quarter, 32]
-        high = (block["qh"][:, :, None, :] >> _TWO_BITS) & 3
-        codes = (low | (high << 4)).astype(np.int8).reshape(-1, 16, 16) - np.int8(32)
+        block = blocks.view(FIELDS)[:, 0]
+        codes = unpack_codes(block).astype(np.int8) - np.int8(32)
         d, scale_codes = unpack_scales(blocks)
         scale = d[:, None] * scale_codes
         return np.asarray(scale[..., None] * codes.astype(np.float32)).reshape(len(blocks), -1)
@@ -66,7 +64,7 @@ class Q6_K(BlockType):
 
 def pack(d: NDArray[np.float16], scale_codes: NDArray[np.int8], codes: Bytes) -> Bytes:
     """Blocks of d ``[n]``, scale codes ``[n, 16]`` and codes 0..63 ``[n, 16, 16]``."""
-    block = np.empty(len(d), _FIELDS)
+    block = np.empty(len(d), FIELDS)
     block["d"] = d
     block["scales"] = scale_codes
     quarters = codes.reshape(-1, 2, 4, 32)
@@ -77,7 +75,7 @@ def pack(d: NDArray[np.float16], scale_codes: NDArray[np.int8], codes: Bytes) ->
 
 def unpack_scales(blocks: Bytes) -> tuple[Floats, Floats]:
     """d ``[n]`` and the scale of each sub-block ``[n, 16]``, whole numbers."""
-    block = blocks.view(_FIELDS)[:, 0]
+    block = blocks.view(FIELDS)[:, 0]
     return block["d"].astype(np.float32), block["scales"].astype(np.float32)
 
 
@@ -89,4 +87,11 @@ def _requantize(codes: Bytes, values: Floats, d: Floats, scales: NDArray[np.int8
     np.copyto(codes, again, where=(scale != 0)[..., None])
 
 
-assert _FIELDS.itemsize == Q6_K.block_bytes
+def unpack_codes(block: np.ndarray) -> Bytes:
+    """Codes 0..63 ``[n, 16, 16]`` of blocks as FIELDS."""
+    low = np.concatenate([block["ql"] & 15, block["ql"] >> 4], axis=2)  # [n, half, quarter, 32]
+    high = (block["qh"][:, :, None, :] >> _TWO_BITS) & 3
+    return np.asarray(low | (high << 4)).reshape(-1, 16, 16)
+
+
+assert FIELDS.itemsize == Q6_K.block_bytes

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from edgeq.formats.blocks.base import BlockType, Bytes, Floats
 from edgeq.formats.blocks.rounding import round_half_away
 
-_FIELDS = np.dtype([("d", "<f2"), ("qs", "i1", 32)])
+FIELDS = np.dtype([("d", "<f2"), ("qs", "i1", 32)])
 
 
 class Q8_0(BlockType):
@@ -31,7 +31,7 @@ class Q8_0(BlockType):
 
     @classmethod
     def decode_blocks(cls, blocks: Bytes) -> Floats:
-        block = blocks.view(_FIELDS)[:, 0]
+        block = blocks.view(FIELDS)[:, 0]
         return np.asarray(block["d"].astype(np.float32)[:, None] * block["qs"].astype(np.float32))
 
     @classmethod
@@ -43,10 +43,10 @@ class Q8_0(BlockType):
 
 def pack(d: NDArray[np.float16], codes: Floats) -> Bytes:
     """Blocks of d ``[n]`` and codes ``[n, 32]``, whole numbers."""
-    block = np.empty(len(d), _FIELDS)
+    block = np.empty(len(d), FIELDS)
     block["d"] = d
     block["qs"] = codes
     return block.view(np.uint8).reshape(len(d), -1)
 
 
-assert _FIELDS.itemsize == Q8_0.block_bytes
+assert FIELDS.itemsize == Q8_0.block_bytes

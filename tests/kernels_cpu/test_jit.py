@@ -38,12 +38,36 @@ def test_a_second_process_compiles_nothing_unless_a_helper_changed(tmp_path: Pat
     assert run(changed + RUN, tmp_path) == ["3", "0"]
 
 
+PRODUCTS = """
+import numpy as np
+from edgeq.kernels_cpu import products, quantized_activations
+from edgeq.kernels_cpu.isa import PORTABLE
+from edgeq.kernels_cpu.products import panels
+packed = products.pack("q8_0", np.zeros((3, 34), np.uint8), 32, PORTABLE)
+for t in (1, 2):
+    products.product(np.ones((t, 32), np.float32), packed)
+kernels = (panels.one_row, panels.many_rows, quantized_activations._quantize_rows)
+print(sum(sum(k.stats.cache_misses.values()) for k in kernels))
+print(sum(sum(k.stats.cache_hits.values()) for k in kernels))
+"""
+
+
+def test_kernels_made_for_a_layout_are_cached(tmp_path: Path):
+    """Their types are made from values that are equal, not the same, in the second process."""
+    assert run(PRODUCTS, tmp_path) == ["3", "0"]
+    assert run(PRODUCTS, tmp_path) == ["0", "3"]
+
+
 def test_the_hash_of_a_kernel_covers_its_helpers():
     from edgeq.kernels_cpu.encode import q4_k
 
     names = {Path(path).name for path in jit._sources(q4_k, set())}
     assert names >= {"q4_k.py", "super_block.py", "sub_scales.py", "lane_search.py", "tiles.py", "jit.py"}
     assert names >= {"simd.py", "vectors.py"}  # intrinsics and operators, too
+    from edgeq.kernels_cpu.products import panels
+
+    names = {Path(path).name for path in jit._sources(panels, set())}
+    assert names >= {"tiles.py", "sources.py", "sums.py", "layout.py", "registers.py", "integer_dot.py"}
 
 
 def test_formats_does_not_need_numba():

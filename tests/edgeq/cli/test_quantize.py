@@ -26,7 +26,9 @@ NAN_TENSOR, NAN_ROW = "blk.0.ffn_down.weight", 5
 
 
 def quantized(edgeq, source: Path, out: Path, quant: str, *options: object) -> dict[str, Any]:
-    done = edgeq("quantize", source, "-o", out, "-q", quant, "--json", "--threads", 1, *options)
+    done = edgeq(
+        "quantize", source, "-o", out, "-q", quant, "--json", "--threads", 1, "--effort", "ggml", *options
+    )
     assert done.code == 0, done.err
     return json.loads(done.out)
 
@@ -92,7 +94,7 @@ def test_bytes_are_llama_cpps(edgeq, f16: Path, tmp_path: Path, quant: str):
 @pytest.mark.parametrize("quant", ["Q4_K_M", "IQ4_XS"])
 def test_fallbacks_are_llama_cpps(edgeq, minilm: Path, make_gguf: MakeGGUF, tmp_path: Path, quant: str):
     source = make_gguf(minilm, "F16")
-    done = edgeq("quantize", source, "-o", tmp_path / "ours.gguf", "-q", quant, "--json")
+    done = edgeq("quantize", source, "-o", tmp_path / "ours.gguf", "-q", quant, "--effort", "ggml", "--json")
     assert done.code == 0
     assert "fall back from" in done.err
     assert json.loads(done.out)["fallbacks"]
@@ -348,3 +350,27 @@ def test_an_architecture_that_edgeq_cannot_run(edgeq, other: Path, tmp_path: Pat
     with GGUFFile.open(other) as before, GGUFFile.open(ours) as after:
         copied = {key: value for key, value in after.typed_metadata().items() if key not in OURS}
         assert copied == before.typed_metadata()
+
+
+def test_effort(edgeq, f16, tmp_path):
+    """Each effort's error is below the one before, at the same size; ggml's is what the others start from."""
+    sizes, errors = [], []
+    with GGUFFile.open(f16) as source:
+        for effort in ("ggml", "normal", "best"):
+            out = tmp_path / f"{effort}.gguf"
+            record = quantized(edgeq, f16, out, "Q4_K_S", "--effort", effort)
+            assert record["effort"] == effort
+            sizes.append(out.stat().st_size)
+            with GGUFFile.open(out) as made:
+                names = [n for n, t in made.tensors.items() if t.type_name == "Q4_K"]
+                errors.append([float(np.square(made.decode(n) - source.decode(n)).sum()) for n in names])
+    assert len(set(sizes)) == 1
+    ggml, normal, best = np.array(errors)
+    assert (normal <= ggml).all()
+    assert (best <= normal).all()
+    assert normal.sum() < 0.97 * ggml.sum()
+
+
+def test_normal_is_the_default(edgeq, f16, tmp_path):
+    done = edgeq("quantize", f16, "-o", tmp_path / "m.gguf", "-q", "Q4_K_S", "--dry-run", "--json")
+    assert json.loads(done.out)["effort"] == "normal"

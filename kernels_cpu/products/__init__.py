@@ -1,0 +1,163 @@
+"""Integer products: packed weights times activations quantized to int8, as ggml computes them.
+
+A module here that is named like a block type describes it: its ``FORMAT``, and ``fields(blocks)``, which takes
+encoded blocks apart (``blocked`` does so for ONNX's). The rest is common: ``layout`` says how that lies in
+memory, ``interleave`` packs it, ``tiles`` emits the product. For float activations see
+``edgeq.kernels_cpu.matmul``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from edgeq.formats.blocks import by_name
+from edgeq.formats.blocks.base import Bytes, Floats
+from edgeq.formats.errors import EdgeqError
+from edgeq.kernels_cpu import threads
+from edgeq.kernels_cpu.isa import Isa
+from edgeq.kernels_cpu.products import blocked
+from edgeq.kernels_cpu.products.fields import Fields
+from edgeq.kernels_cpu.products.interleave import interleave
+from edgeq.kernels_cpu.products.layout import Format, Layout, layout_of
+from edgeq.kernels_cpu.products.panels import many_rows, one_row
+from edgeq.kernels_cpu.products.tiles import ROWS
+from edgeq.kernels_cpu.quantized_activations import Quantized, quantize
+from edgeq.kernels_cpu.registry import kernels
+from edgeq.kernels_cpu.views import read_only
+
+_ALIGNMENT = 64  # of a cache line: no load of a register may cross one
+_CHUNK_VALUES = 1 << 17  # packed at a time, so that temporaries stay small
+
+
+class Packed(NamedTuple):
+    """A matrix of weights, packed for an instruction set."""
+
+    data: Bytes  # [panels, blocks, block_bytes]
+    n: int  # rows; the last panel is filled up with zeros
+    columns: int  # the last block is filled up, too, where they are no whole number of blocks (ONNX)
+    layout: Layout
+    isa: Isa
+
+
+def pack(name: str, rows: Bytes, columns: int, isa: Isa) -> Packed:
+    """Pack uint8 ``[N, row_bytes(columns)]`` of that block type, some rows at a time on each thread.
+
+    Raises EdgeqError for shapes that do not fit, and for a type that has no integer product.
+    """
+    block_type = by_name(name)
+    block_type.check_rows(rows, columns)
+    module = kernels(__name__, name)
+    if module is None:
+        raise EdgeqError(f"{block_type.name}: there is no integer product for this type")
+    packed = _empty(module.FORMAT, len(rows), columns, isa)
+
+    def fields(part: slice) -> Fields:
+        blocks = _filled_up(rows[part], packed.layout.rows).reshape(-1, block_type.block_bytes)
+        read: Fields = module.fields(blocks)
+        return read
+
+    _fill(packed, fields)
+    return packed
+
+
+def pack_blocked(
+    blob: Bytes, scales: Floats, zero_points: Bytes | None, columns: int, bits: int, isa: Isa
+) -> Packed:
+    """Pack the weights of ONNX's ``MatMulNBits``: blob uint8 ``[N, blocks, block · bits / 8]``.
+
+    scales are ``[N, blocks]``, zero points uint8 ``[N, ceil(blocks · bits / 8)]`` or None for the middle of
+    the range. Raises EdgeqError for shapes that do not fit and for sizes that have no product.
+    """
+    n, blocks = scales.shape
+    form = blocked.format_of(bits, blob.shape[-1] * 8 // bits)
+    wanted = (n, -(-columns // form.block), form.block * bits // 8)
+    packed_zeros = (n, -(-blocks * bits // 8))
+    if (
+        blob.shape != wanted
+        or blocks != wanted[1]
+        or (zero_points is not None and zero_points.shape != packed_zeros)
+    ):
+        raise EdgeqError(f"{form.name}: blob must be {list(wanted)} and zero points {list(packed_zeros)}")
+    packed = _empty(form, n, columns, isa)
+
+    def fields(part: slice) -> Fields:
+        codes, d = (_filled_up(array[part], packed.layout.rows) for array in (blob, scales))
+        zeros = None if zero_points is None else _filled_up(zero_points[part], packed.layout.rows)
+        return blocked.fields(codes, d, zeros, bits)
+
+    _fill(packed, fields)
+    return packed
+
+
+def _empty(form: Format, n: int, columns: int, isa: Isa) -> Packed:
+    """Room for a packed matrix, aligned to a cache line."""
+    layout = layout_of(form, isa)
+    shape = (-(-n // layout.rows), -(-columns // form.block), layout.block_bytes)
+    size = int(np.prod(shape))
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return Packed(memory[start : start + size].reshape(shape), n, columns, layout, isa)
+
+
+def _fill(packed: Packed, fields: Callable[[slice], Fields]) -> None:
+    """Pack all panels, on all threads; ``fields`` reads rows, whole panels of them."""
+    rows, data = packed.layout.rows, packed.data
+    step = max(1, _CHUNK_VALUES // max(1, rows * packed.columns))
+
+    def fill(first: int, last: int) -> None:
+        for panel in range(first, last, step):
+            end = min(panel + step, last)
+            interleave(packed.layout, fields(slice(panel * rows, end * rows)), data[panel:end])
+
+    if data.size:
+        threads.run(fill, len(data), rows * packed.columns)
+
+
+def _filled_up(rows: np.ndarray, multiple: int) -> np.ndarray:
+    """Contiguous rows, and zero rows up to a multiple."""
+    missing = -len(rows) % multiple
+    filling = np.zeros((missing, *rows.shape[1:]), rows.dtype)
+    return np.concatenate([rows, filling]) if missing else np.ascontiguousarray(rows)
+
+
+def product(x: Floats, packed: Packed, bias: Floats | None = None) -> Floats:
+    """``x @ weights.T + bias``, float32 ``[T, N]``, of float32 ``[T, K]`` quantized to int8 on the way in.
+
+    Integers are summed exactly within a block, floats in any order. Raises EdgeqError for shapes that do not
+    fit.
+    """
+    name = packed.layout.format.name
+    if x.ndim != 2 or x.shape[1] != packed.columns:
+        raise EdgeqError(f"{name}: activations must be [T, {packed.columns}], not {list(x.shape)}")
+    if bias is not None and bias.shape != (packed.n,):
+        raise EdgeqError(f"{name}: bias must be [{packed.n}], not {list(bias.shape)}")
+    if x.size and packed.n:
+        result = np.ascontiguousarray(multiply(quantized_for(packed, x), packed)[: len(x), : packed.n])
+    else:
+        result = np.zeros((len(x), packed.n), np.float32)
+    if bias is not None:
+        result += bias
+    return result
+
+
+def quantized_for(packed: Packed, x: Floats) -> Quantized:
+    """Activations float32 ``[T, K]`` as the packed weights' kernels take them: filled up to whole tiles."""
+    form = packed.layout.format
+    rows = 1 if len(x) == 1 else -(-len(x) // ROWS) * ROWS
+    x = np.asarray(x, np.float32)
+    missing = -packed.columns % form.block
+    if missing:
+        x = np.concatenate([x, np.zeros((len(x), missing), np.float32)], axis=1)
+    return quantize(read_only(x), form.activation, form.block, form.sub or 0, rows, packed.isa)
+
+
+def multiply(x: Quantized, packed: Packed) -> Floats:
+    """float32 ``[rows of x, rows of the panels]``: one row of x, or a multiple of ``ROWS``."""
+    panels, rows = len(packed.data), len(x.codes)
+    out = np.zeros((rows, panels * packed.layout.rows), np.float32)
+    kernel = one_row if rows == 1 else many_rows
+    threads.run(kernel, panels, packed.layout.rows * x.codes.size, packed.layout, packed.data, *x, out)
+    return out

@@ -1,0 +1,29 @@
+"""IQ4_XS for products: ``edgeq.formats.blocks.iq4_xs``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeq.formats.blocks.base import Bytes
+from edgeq.formats.blocks.iq4_xs import FIELDS, unpack_scales
+from edgeq.formats.blocks.nonlinear import LEVELS
+from edgeq.formats.blocks.packing import unpack_nibbles
+from edgeq.kernels_cpu.products.fields import Fields
+from edgeq.kernels_cpu.products.layout import Format
+
+FORMAT = Format(
+    "IQ4_XS",
+    256,
+    (4,),
+    "Q8_K",
+    sub=32,
+    signed_scales=True,
+    bias=128,
+    levels=tuple(int(level) for level in LEVELS),
+)
+
+
+def fields(blocks: Bytes) -> Fields:
+    """Of uint8 ``[n, block_bytes]``."""
+    block = blocks.view(FIELDS)[:, 0]
+    return Fields(unpack_nibbles(block["qs"]), block["d"], unpack_scales(blocks)[1].astype(np.int8))
