@@ -39,7 +39,6 @@ class Decoder(DecoderKeys):
     source_prefixes: ClassVar[tuple[str, ...]] = ("model.", "")
     layer: ClassVar[Mapping[str, str]] = LAYER
     outer: ClassVar[Mapping[str, str]] = OUTER
-    experts: ClassVar[Mapping[str, str]] = {}  # instead of FEED_FORWARD, in a model with experts
     block: ClassVar[str] = "layers.{}."  # what stands before a layer's names
     biased: ClassVar[frozenset[str]] = frozenset()  # roles that must have a bias; others may
     transposed: ClassVar[bool] = False  # the layers' matrices are stored [in, out]

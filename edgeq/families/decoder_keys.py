@@ -51,6 +51,7 @@ class DecoderKeys(Family):
     activation_key: ClassVar[str] = "hidden_act"
     positions: ClassVar[Literal["rope", "table"]] = "rope"
     defaults: ClassVar[Mapping[str, Any]] = {}  # what transformers takes where config.json is silent
+    experts: ClassVar[Mapping[str, str]] = {}  # parts of a layer with experts, instead of the feed-forward
     window_period: ClassVar[int] = 0  # every period-th layer sees all; 0: every layer has the window
 
     # What llama.cpp's graph of the architecture has.
@@ -139,6 +140,10 @@ class DecoderKeys(Family):
         }
         ffn = reader.count("feed_forward_length")
         if optional.get("n_experts"):
+            if not self.experts:
+                raise InputError(
+                    f"GGUF metadata {reader.architecture}.expert_count: this family has no experts"
+                )
             optional.setdefault("expert_ffn", ffn)
             if not 0 < optional.get("n_experts_used", 0) <= optional["n_experts"]:
                 raise InputError(

@@ -125,6 +125,28 @@ def test_what_llama_cpp_cannot_do_is_refused_for_gguf(name: str, change: dict[st
         _metadata(config)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("qwen2", "expert_count", 4),
+        ("mixtral", "expert_used_count", 5),
+        ("mistral", "rope.dimension_count", 8),
+        ("qwen2", "rope.scaling.type", "dynamic"),
+        ("gemma2", "attention.sliding_window_pattern", [True]),
+        ("gemma2", "block_count", 2**31),
+        ("phi3", "rope.freq_base", -1.0),
+    ],
+)
+def test_metadata_that_cannot_be(name: str, key: str, value: Any) -> None:
+    config = models.MODELS[name]
+    family, hp = families.for_config(config, ""), _read(config)
+    keys = {f"{family.architecture}.{own}": one for own, one in (family.metadata(hp) | {key: value}).items()}
+    shapes = {"token_embd.weight": (hp.vocab, hp.hidden)}
+    reader = MetadataReader(family.architecture, keys, shapes, hp.rope.tensors() if hp.rope else {})
+    with pytest.raises(InputError, match=key.split(".")[-1]):
+        families.for_architecture(family.architecture, "").from_metadata(reader)
+
+
 def test_yarn_divides_the_slow_and_keeps_the_fast() -> None:
     rope = _read(models.MODELS["qwen2"]).rope
     assert rope is not None
