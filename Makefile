@@ -1,5 +1,6 @@
 # make setup   .venv with everything the tests need
 # make test    the tests            make check   linters and types
+# make oracle  the families' golden logits, made anew by transformers and compared
 # make arm64   the kernels on ARM, under QEMU (Debian; some minutes)
 # make demo    two real models exported from nothing, with a report
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p))))
@@ -11,7 +12,7 @@ MINILM = $(shell $(VENV)/bin/python benchmarks/minilm.py)
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
-.PHONY: setup test check arm64 demo bench clean
+.PHONY: setup test check oracle arm64 demo bench clean
 
 setup: $(VENV)/.ready
 
@@ -35,6 +36,19 @@ check: $(VENV)/.dev-ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# PyTorch stays out of the environment of the tests.
+ORACLE := .venv-oracle
+WANTED = import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["oracle"])
+
+$(ORACLE)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ORACLE)
+	$(ORACLE)/bin/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt \
+		$(shell $(PYTHON) -c '$(WANTED)' | sed "s/[^ ]*/'&'/g")
+	touch $@
+
+oracle: $(ORACLE)/.ready
+	$(ORACLE)/bin/python tests/oracle/make.py
 
 arm64: setup
 	tests/arm64/prepare.sh .arm64 $(VENV)/bin/python

@@ -52,6 +52,7 @@ _LIBRARIES = (
     "llama-cpp-python",
 )
 _SPEED_BATCH = 16
+_SHOWN = 8  # names of tensors in one note
 
 
 def _no_progress(stage: str, done: int, total: int) -> None:
@@ -149,10 +150,13 @@ def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> C
     importance, imatrix_keys = column_weights(request.imatrix, rows, request.warn)
     planned = gguf_file.plan(rows, quant, overrides, has_imatrix=importance is not None)
     notes = planned.fallback_notes()
-    for line in planned.fallback_summary():
+    for line in (*planned.fallback_summary(), *rows.notes):
         request.warn(line)
+    notes += rows.notes
     if source.unused:
-        notes.append(f"not part of the model, left out: {', '.join(source.unused)}")
+        shown, more = source.unused[:_SHOWN], len(source.unused) - _SHOWN
+        rest = f" and {more} more" if more > 0 else ""
+        notes.append(f"not part of the model, left out: {', '.join(shown)}{rest}")
     options = gguf_file.WriteOptions(
         force=request.force,
         progress=lambda name, done, total: request.progress("encoding", done, total),

@@ -56,7 +56,7 @@ def run(request: Request) -> dict[str, Any]:
             )
         importance, imatrix_keys = column_weights(request.imatrix, source, request.warn)
         planned = gguf_file.plan(source, quant, overrides, has_imatrix=importance is not None)
-        for line in planned.fallback_summary():
+        for line in (*planned.fallback_summary(), *source.notes):
             request.warn(line)
         path = _target(request.out, planned.quant)
         record = _record(request, source, planned)

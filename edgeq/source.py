@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +36,7 @@ class SourceModel:
     hp: HyperParameters
     specs: dict[str, TensorSpec]
     unused: list[str]  # checkpoint tensors that the family has no place for
-    _names: dict[str, str]  # GGUF name -> checkpoint name
+    _names: dict[str, list[str]]  # GGUF name -> checkpoint names; several are stacked
 
     @classmethod
     def open(cls, path: str | Path) -> SourceModel:
@@ -47,26 +49,14 @@ class SourceModel:
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         specs: dict[str, TensorSpec] = {}
-        names: dict[str, str] = {}
-        available = set(checkpoint.names)
+        names: dict[str, list[str]] = {}
         for spec in family.tensors(hp):
-            found = next(
-                (p + spec.source for p in ("", *family.source_prefixes) if p + spec.source in available), None
-            )
-            if found is None:
-                if spec.optional:
-                    continue
-                raise FormatError(
-                    path, f"tensor {spec.source} is missing from the checkpoint", "download it again"
-                )
-            if checkpoint.shape(found) != spec.shape:
-                raise FormatError(
-                    checkpoint.path_of(found),
-                    f"tensor {found} has shape {list(checkpoint.shape(found))}, config.json says {list(spec.shape)}",
-                )
-            specs[spec.name], names[spec.name] = spec, found
+            found = _find(checkpoint, spec, ("", *family.source_prefixes))
+            if found:
+                specs[spec.name], names[spec.name] = spec, found
+        used = {name for found in names.values() for name in found}
         tied = set(_TIED_HEAD) if hp.tied else set()
-        unused = sorted(available - set(names.values()) - tied)
+        unused = sorted(set(checkpoint.names) - used - tied)
         return cls(path, checkpoint, family, hp, specs, unused, names)
 
     @property
@@ -81,44 +71,84 @@ class SourceModel:
         return name in self.specs
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        return self.checkpoint.dtype(self._names[name])
+        return self.checkpoint.dtype(self._names[name][0])
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         """Rows of a tensor as float32, in the checkpoint's own (Hugging Face) row order.
 
-        Raises FormatError for NaN or infinity: nothing that edgeq makes of such a weight is of use.
+        A stack's rows are those of its matrices one after the other, and a vector is one row. Raises FormatError for
+        NaN or infinity: nothing that edgeq makes of such a weight is of use.
         """
-        values = self.checkpoint.rows(self._names[name], start, stop)
-        self._check_finite(name, values)
+        spec, stored = self.specs[name], self._names[name]
+        height = prod(spec.shape[1:-1]) if spec.stacked else prod(spec.shape[:-1])
+        pieces = [
+            self._stored_rows(
+                stored[i], spec, max(start, i * height) - i * height, min(stop - i * height, height)
+            )
+            for i in range(start // height, max(start // height + 1, -(-stop // height)))
+        ]
+        values = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        return values + np.float32(spec.shift) if spec.shift else values
+
+    def _stored_rows(self, stored: str, spec: TensorSpec, start: int, stop: int) -> NDArray[np.float32]:
+        if spec.transposed:
+            values = np.ascontiguousarray(self.checkpoint.array(stored).T[start:stop])
+        else:
+            values = self.checkpoint.rows(stored, start, stop)
+        if not np.isfinite(values).all():
+            raise FormatError(
+                self.checkpoint.path_of(stored), f"tensor {stored} holds NaN or infinity", "download it again"
+            )
         return values
 
     def layout(self, name: str) -> str | None:
         """How others quantized the tensor, in words; None where they did not."""
-        return self.checkpoint.layout(self._names[name])
+        stored = self._names[name]
+        return self.checkpoint.layout(stored[0]) if stored else None
 
     def grid(self, name: str, start: int, stop: int) -> Grid | None:
-        """Rows as the integers that others quantized them to, where they did so; in the checkpoint's row order."""
-        return self.checkpoint.grid(self._names[name], start, stop)
+        """Rows as the integers that others quantized them to, where they did so; in the checkpoint's row order.
+
+        None for a tensor that is put together of several, or changed on the way: its rows are not stored as they are.
+        """
+        spec, stored = self.specs[name], self._names[name]
+        if len(stored) != 1 or spec.transposed or spec.shift or spec.stacked:
+            return None
+        return self.checkpoint.grid(stored[0], start, stop)
 
     def array(self, name: str) -> NDArray[np.float32]:
         """A whole tensor as float32; raises as ``rows`` does."""
-        values = self.checkpoint.array(self._names[name])
-        self._check_finite(name, values)
-        return values
-
-    def _check_finite(self, name: str, values: NDArray[np.float32]) -> None:
-        if not np.isfinite(values).all():
-            stored = self._names[name]
-            raise FormatError(
-                self.checkpoint.path_of(stored), f"tensor {stored} holds NaN or infinity", "download it again"
-            )
+        shape = self.specs[name].shape
+        return self.rows(name, 0, prod(shape[:-1])).reshape(shape)
 
     def release(self, name: str) -> None:
         """Let the operating system drop the tensor's mapped pages."""
-        self.checkpoint.release(self._names[name])
+        for stored in self._names[name]:
+            self.checkpoint.release(stored)
 
     def parameters(self) -> int:
         return sum(int(np.prod(spec.shape)) for spec in self.specs.values())
+
+
+def _find(checkpoint: StoredWeights, spec: TensorSpec, prefixes: Sequence[str]) -> list[str]:
+    """The checkpoint's names of a tensor's parts, their shapes checked; none where it is optional and missing."""
+    found = []
+    for source in spec.sources():
+        name = next((prefix + source for prefix in prefixes if prefix + source in checkpoint), None)
+        if name is None:
+            if spec.optional:
+                return []
+            raise FormatError(
+                checkpoint.path, f"tensor {source} is missing from the checkpoint", "download it again"
+            )
+        if checkpoint.shape(name) != spec.stored_shape():
+            raise FormatError(
+                checkpoint.path_of(name),
+                f"tensor {name} has shape {list(checkpoint.shape(name))}, "
+                f"config.json says {list(spec.stored_shape())}",
+            )
+        found.append(name)
+    return found
 
 
 def _pooling(path: Path) -> Literal["none", "mean", "cls"]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Floats = NDArray[np.float32]
-BLOCKS = "blk."
+BLOCKS, STACK = "blk.", "_exps."
 
 
 @dataclass(frozen=True)
@@ -44,25 +44,31 @@ class ImportanceCollector:
 
     def __init__(self, head: bool = False) -> None:
         self.head = head
-        self.sums: dict[str, NDArray[np.float64]] = {}
-        self.counts: dict[str, int] = {}
+        self.sums: dict[
+            str, NDArray[np.float64]
+        ] = {}  # of a stack of experts [E, columns], else [1, columns]
+        self.counts: dict[str, NDArray[np.int64]] = {}
         self._last: tuple[Floats, NDArray[np.float64]] | None = None  # queries, keys and values read the same
+        self._experts = 1
 
-    def __call__(self, name: str, x: Floats) -> None:
+    def __call__(self, name: str, x: Floats, expert: int) -> None:
         if not self.head and not name.startswith(BLOCKS):
             return
         if self._last is None or self._last[0] is not x:
             self._last = x, np.square(x, dtype=np.float64).sum(axis=0)
         if name not in self.sums:
-            self.sums[name], self.counts[name] = np.zeros(x.shape[-1]), 0
-        self.sums[name] += self._last[1]
-        self.counts[name] += len(x)
+            matrices = self._experts if STACK in name else 1
+            self.sums[name] = np.zeros((matrices, x.shape[-1]))
+            self.counts[name] = np.zeros(matrices, np.int64)
+        self.sums[name][expert] += self._last[1]
+        self.counts[name][expert] += len(x)
 
     def read(self, model: Model, tokens: Sequence[int]) -> None:
         """Let a model read one sequence.
 
         Raises FormatError when its activations are not finite: its weights are damaged.
         """
+        self._experts = model.hp.n_experts
         with np.errstate(all="ignore"):  # what overflows is reported here, once
             model.observe(tokens, self, self.head)
         self._last = None
@@ -73,10 +79,9 @@ class ImportanceCollector:
 
     def matrix(self, dataset: str, chunk_size: int) -> ImportanceMatrix:
         """What was collected so far."""
-        entries = {
-            name: Activations(sums[None], np.array([self.counts[name]])) for name, sums in self.sums.items()
-        }
-        chunks = max(1, max(self.counts.values(), default=0) // chunk_size)
+        entries = {name: Activations(sums, self.counts[name]) for name, sums in self.sums.items()}
+        most = max((int(counts.max()) for counts in self.counts.values()), default=0)
+        chunks = max(1, most // chunk_size)
         return ImportanceMatrix(entries, [dataset], chunks, chunk_size, dataset)
 
 

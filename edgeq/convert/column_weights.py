@@ -18,7 +18,9 @@ from edgeq.formats.gguf.mixes import is_quantizable
 def column_weights(
     path: Path | None, source: RowSource, warn: Callable[[str], None]
 ) -> tuple[dict[str, NDArray[np.float32]] | None, dict[str, Any]]:
-    """Column weights by tensor name, and the keys that record them as llama-quantize does; None without a file.
+    """Column weights by tensor name, a row for each expert, and the keys that llama-quantize records.
+
+    None without a file.
 
     Raises InputError for a matrix that belongs to another model; warns of tensors that it does not weigh.
     """
@@ -28,13 +30,8 @@ def column_weights(
     found = {}
     for name, shape in source.tensors:
         weights = matrix.importance_of(name, shape) if is_quantizable(name, shape) else None
-        if weights is None:
-            continue
-        if len(weights) > 1:
-            raise InputError(
-                f"{path}: {name} has weights for {len(weights)} experts; only dense models take them"
-            )
-        found[name] = weights[0]
+        if weights is not None:
+            found[name] = weights
     if not found:
         raise InputError(f"{path}: has no tensor of {source.where}; it belongs to another model")
     quantized = [name for name, shape in source.tensors if is_quantizable(name, shape)]

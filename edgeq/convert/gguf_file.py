@@ -99,7 +99,8 @@ class GGUFPlan:
 
 @dataclass
 class WriteOptions:
-    """How a file is written. ``importance`` holds column weights by tensor name; ``nan`` what NaN weights do."""
+    """How a file is written. ``importance`` holds column weights by tensor name, a row for each expert;
+    ``nan`` what NaN weights do."""
 
     force: bool = False
     progress: Progress | None = None
@@ -214,12 +215,12 @@ class _TensorEncoder:
         values = self._source.rows(name, rows)
         grid = self._source.grid(name, rows) if can_repack(self.tensor.type_name) else None
         if grid is not None:
-            return self._repacked(values, grid)
+            return self._repacked(values, grid, rows[0])
         try:
-            coded = self._coded(values)
+            coded = self._coded(values, rows[0])
         except EdgeqError as error:
             values = self._repaired(values, rows[0], error)
-            coded = self._coded(values)
+            coded = self._coded(values, rows[0])
         return self._measured(values, coded)
 
     def take(self, piece: _Piece, writer: GGUFWriter | SplitGGUFWriter) -> None:
@@ -230,19 +231,28 @@ class _TensorEncoder:
         self._repacked_blocks += piece.repacked_blocks
         self._blocks += piece.blocks
 
-    def _repacked(self, values: Floats, grid: Grid) -> _Piece:
+    def _repacked(self, values: Floats, grid: Grid, first_row: int) -> _Piece:
         """The piece as the integers that others made of it, as far as the type's blocks can hold those."""
         repacked = repack(self.tensor.type_name, grid, values)
         count, blocks = int(repacked.exact.sum()), repacked.exact.size
         coded = repacked.coded
         if count < blocks:
-            coded = merge(self.tensor.type_name, repacked, self._coded(values), values)
+            coded = merge(self.tensor.type_name, repacked, self._coded(values, first_row), values)
         return self._measured(values, coded)._replace(repacked_blocks=count, blocks=blocks)
 
-    def _coded(self, values: Floats) -> NDArray[np.uint8]:
+    def _coded(self, values: Floats, first_row: int) -> NDArray[np.uint8]:
+        name, isa, effort = self.tensor.type_name, instruction_set(), self._options.effort
         importance = (self._options.importance or {}).get(self.tensor.name)
-        return self._encode(
-            self.tensor.type_name, values, importance, instruction_set(), self._options.effort
+        if importance is None or len(importance) == 1:
+            return self._encode(name, values, None if importance is None else importance[0], isa, effort)
+        height = self.tensor.shape[-2]  # each expert's rows have its own weights
+        cuts = range(height - first_row % height, len(values), height)
+        experts = range(first_row // height, len(importance))
+        return np.concatenate(
+            [
+                self._encode(name, part, importance[expert], isa, effort)
+                for expert, part in zip(experts, np.split(values, cuts), strict=False)
+            ]
         )
 
     def _repaired(self, values: Floats, first_row: int, error: EdgeqError) -> Floats:

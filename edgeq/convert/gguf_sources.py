@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +23,6 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 Shape = tuple[int, ...]
 
-ROPE_FACTORS = "rope_freqs.weight"
 PIECE_VALUES = (
     1 << 20
 )  # rows are read, encoded and written about this many values at a time (4 MB of float32)
@@ -36,6 +36,7 @@ class RowSource(Protocol):
     files: list[Path]  # GGUF files that are being read
     shape: ModelShape
     tensors: list[tuple[str, Shape]]  # in file order, NumPy shapes
+    notes: list[str]  # what llama.cpp leaves out when it runs the model, one line each
 
     def metadata(self) -> dict[str, Any]:
         """Everything but general.architecture, general.file_type and general.quantization_version."""
@@ -67,10 +68,13 @@ class CheckpointRows:
         self.where = str(source.path)
         self.files: list[Path] = []
         hp = source.hp
-        self.shape = ModelShape(source.family.architecture, hp.n_layers, hp.n_heads, hp.n_kv_heads)
+        self.shape = ModelShape(
+            source.family.architecture, hp.n_layers, hp.n_heads, hp.n_kv_heads, hp.n_experts
+        )
         self.tensors: list[tuple[str, Shape]] = [(spec.name, spec.shape) for spec in source.specs.values()]
-        if hp.rope is not None and hp.rope.factors is not None:
-            self.tensors.append((ROPE_FACTORS, (len(hp.rope.factors),)))
+        self.notes = source.family.gguf_notes(hp)
+        self._rope = hp.rope.tensors() if hp.rope is not None else {}
+        self.tensors += [(name, (len(values),)) for name, values in self._rope.items()]
 
     def metadata(self) -> dict[str, Any]:
         source, hp = self.source, self.source.hp
@@ -92,10 +96,10 @@ class CheckpointRows:
         return None
 
     def pieces(self, name: str) -> list[Rows]:
-        if name == ROPE_FACTORS or len(self.source.specs[name].shape) == 1:
+        if name in self._rope or len(self.source.specs[name].shape) == 1:
             return [(0, 1)]
-        n_rows, columns = self.source.specs[name].shape
-        return _pieces(n_rows, columns, self._head_rows(name))
+        *rows, columns = self.source.specs[name].shape
+        return _pieces(prod(rows), columns, self._head_rows(name))
 
     def _head_rows(self, name: str) -> int:
         """Rows that must stay together: those of a head change places inside it."""
@@ -107,9 +111,8 @@ class CheckpointRows:
 
     def rows(self, name: str, rows: Rows) -> Floats:
         source = self.source
-        if name == ROPE_FACTORS:
-            assert source.hp.rope is not None
-            return np.asarray(source.hp.rope.factors, np.float32)[None]
+        if name in self._rope:
+            return np.asarray(self._rope[name], np.float32)[None]
         spec = source.specs[name]
         if len(spec.shape) == 1:
             vector = source.array(name)
@@ -120,7 +123,7 @@ class CheckpointRows:
         return values if not spec.rope_heads else np.asarray(values[self._order(name, len(values))])
 
     def layout(self, name: str) -> str | None:
-        return None if name == ROPE_FACTORS else self.source.layout(name)
+        return None if name in self._rope else self.source.layout(name)
 
     def grid(self, name: str, rows: Rows) -> Grid | None:
         if self.layout(name) is None:
@@ -141,6 +144,7 @@ class GGUFRows:
 
     def __init__(self, file: GGUFFile) -> None:
         self.file = file
+        self.notes: list[str] = []
         self.where = str(file.path)
         self.files = [s.path for s in file.shards] if isinstance(file, SplitGGUFFile) else [file.path]
         self.tensors: list[tuple[str, Shape]] = [(info.name, info.shape) for info in file.tensors.values()]

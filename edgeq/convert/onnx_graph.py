@@ -5,14 +5,14 @@ Inputs and outputs are named as optimum and transformers.js name them. Values ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq import __version__
-from edgeq.errors import InputError
 from edgeq.families import HyperParameters
 from edgeq.families.ops import Activation, Norm
 from edgeq.families.rope import Rope
@@ -54,7 +54,7 @@ class OnnxOps:
         self.extra = builder.input(extra, ir.DataType.INT64, batch_tokens)
         self.past = [self._past(i) for i in range(self.hp.n_layers)] if self.causal else []
         self.present: list[tuple[ir.Value, ir.Value]] = []
-        self._bias: ir.Value | None = None
+        self._bias: dict[int, ir.Value] = {}
         self._angles: dict[Rope, tuple[ir.Value, ir.Value]] = {}
 
     def _past(self, layer: int) -> tuple[ir.Value, ir.Value]:
@@ -117,6 +117,9 @@ class OnnxOps:
             y = self.b.op("Add", y, self._weight(stem + ".bias"), name=f"{stem}/Add")
         return y
 
+    def split(self, x: ir.Value, widths: Sequence[int]) -> Sequence[ir.Value]:
+        return self.b.split(x, widths, axis=-1)
+
     def _weight(self, name: str) -> ir.Value:
         return self.b.weight(name, np.float32, self.source.shape(name), self._load(name))
 
@@ -138,16 +141,60 @@ class OnnxOps:
     def mul(self, a: ir.Value, b: ir.Value) -> ir.Value:
         return self.b.op("Mul", a, b)
 
+    def scale(self, x: ir.Value, factor: float) -> ir.Value:
+        return self.b.op("Mul", x, self.b.constant(factor, np.float32))
+
     def activation(self, x: ir.Value, kind: Activation) -> ir.Value:
-        if kind == "relu":
-            return self.b.op("Relu", x)
+        if kind in ("relu", "tanh"):
+            return self.b.op(kind.capitalize(), x)
         if kind == "silu":
             return self.b.op("Mul", x, self.b.op("Sigmoid", x))
         if kind == "gelu":  # the pattern that ONNX Runtime fuses into one Gelu node
             erf = self.b.op("Erf", self.b.op("Div", x, self.b.constant(np.sqrt(2.0), np.float32)))
             product = self.b.op("Mul", x, self.b.op("Add", erf, self.b.constant(1.0, np.float32)))
             return self.b.op("Mul", product, self.b.constant(0.5, np.float32))
-        raise InputError(f"activation {kind} has no ONNX form")
+        cubic = self.b.op("Mul", self.b.op("Mul", x, x), self.scale(x, 0.044715))
+        inner = self.scale(self.b.op("Add", x, cubic), math.sqrt(2 / math.pi))
+        share = self.b.op("Add", self.b.op("Tanh", inner), self.b.constant(1.0, np.float32))
+        return self.scale(self.b.op("Mul", x, share), 0.5)  # gelu_tanh
+
+    # --- experts ------------------------------------------------------------------------------------------------
+    def route(self, scores: ir.Value, used: int, normalised: bool) -> ir.Value:
+        b = self.b
+        weights, places = b.top_k(b.op("Softmax", scores, axis=-1), used)
+        if normalised:
+            weights = b.op("Div", weights, b.op("ReduceSum", weights, b.constant([-1]), keepdims=1))
+        none = b.op("Mul", scores, b.constant(0.0, np.float32))
+        return b.op("ScatterElements", none, places, weights, axis=-1)
+
+    def experts(self, x: ir.Value, blk: str, weights: ir.Value, n_experts: int, kind: Activation) -> ir.Value:
+        """Each expert reads the tokens that chose it, and adds to their rows of the sum."""
+        b = self.b
+        rows = b.op("Reshape", x, b.constant([-1, self.hp.hidden]))
+        by_expert = b.op("Transpose", b.op("Reshape", weights, b.constant([-1, n_experts])), perm=[1, 0])
+        total = b.op("Mul", rows, b.constant(0.0, np.float32))
+        for expert in range(n_experts):
+            weight = b.op("Gather", by_expert, b.constant(expert), axis=0)
+            tokens = b.op("Transpose", b.op("NonZero", weight), perm=[1, 0])  # [chosen, 1]
+            own = b.op("GatherND", rows, tokens)
+            gate = self.activation(self._expert(own, blk + "ffn_gate_exps", expert), kind)
+            h = b.op("Mul", gate, self._expert(own, blk + "ffn_up_exps", expert))
+            y = self._expert(h, blk + "ffn_down_exps", expert)
+            share = b.op("Unsqueeze", b.op("GatherND", weight, tokens), b.constant([1]))
+            total = b.op("ScatterND", total, tokens, b.op("Mul", y, share), reduction="add")
+        return b.op("Reshape", total, b.op("Shape", x))
+
+    def _expert(self, x: ir.Value, stem: str, expert: int) -> ir.Value:
+        """``x`` times one matrix of a stack."""
+        _, rows, columns = self.source.shape(stem + ".weight")
+
+        def load() -> NDArray[np.float32]:
+            array = self.source.rows(stem + ".weight", expert * rows, (expert + 1) * rows)
+            self.source.release(stem + ".weight")
+            return np.ascontiguousarray(array.T)
+
+        weight = self.b.weight(f"{stem}.{expert}.weight", np.float32, (columns, rows), load)
+        return self.b.op("MatMul", x, weight, name=f"{stem}.{expert}/MatMul")
 
     # --- attention ----------------------------------------------------------------------------------------------
     def heads(self, x: ir.Value, n_heads: int) -> ir.Value:
@@ -156,24 +203,46 @@ class OnnxOps:
 
     def rope(self, x: ir.Value, rope: Rope) -> ir.Value:
         cos, sin = self._rope_angles(rope)
-        low, high = self.b.split(x, 2, axis=-1)
+        half, rest = rope.dim // 2, self.hp.head_dim - rope.dim
+        low, high, *still = self.b.split(x, [half, half, rest] if rest else [half, half], axis=-1)
         new_low = self.b.op("Sub", self.b.op("Mul", low, cos), self.b.op("Mul", high, sin))
         new_high = self.b.op("Add", self.b.op("Mul", high, cos), self.b.op("Mul", low, sin))
-        return self.b.op("Concat", new_low, new_high, axis=-1)
+        return self.b.op("Concat", new_low, new_high, *still, axis=-1)
 
     def _rope_angles(self, rope: Rope) -> tuple[ir.Value, ir.Value]:
         """cos and sin ``[batch, 1, tokens, dim / 2]``, computed once per graph."""
         if rope not in self._angles:
             positions = self.b.op("Cast", self.positions(), to=ir.DataType.FLOAT)
             column = self.b.op("Unsqueeze", positions, self.b.constant([1, 3]))
-            frequencies = rope.frequencies()
-            table = self.b.weight("rope.frequencies", np.float32, frequencies.shape, lambda: frequencies)
-            angles = self.b.op("Mul", column, table)
-            self._angles[rope] = (self.b.op("Cos", angles), self.b.op("Sin", angles))
+            angles = self.b.op("Mul", column, self._frequencies(rope))
+            self._angles[rope] = (
+                self._times(self.b.op("Cos", angles), rope.magnitude),
+                self._times(self.b.op("Sin", angles), rope.magnitude),
+            )
         return self._angles[rope]
 
+    def _times(self, x: ir.Value, factor: float) -> ir.Value:
+        return x if factor == 1.0 else self.scale(x, factor)
+
+    def _frequencies(self, rope: Rope) -> ir.Value:
+        """Radians per position ``[dim / 2]``; a LongRope's follow from how many tokens there are so far."""
+        short = self.b.constant(rope.frequencies(), np.float32)
+        if rope.longrope is None:
+            return short
+        many = self.b.op("Greater", self._dim(self.mask, 1), self.b.constant([rope.longrope.original]))
+        return self.b.op("Where", many, self.b.constant(rope.frequencies(long=True), np.float32), short)
+
     def attention(
-        self, q: ir.Value, k: ir.Value, v: ir.Value, *, layer: int, scale: float, causal: bool
+        self,
+        q: ir.Value,
+        k: ir.Value,
+        v: ir.Value,
+        *,
+        layer: int,
+        scale: float,
+        causal: bool,
+        window: int = 0,
+        cap: float = 0.0,
     ) -> ir.Value:
         hp, b = self.hp, self.b
         group = hp.n_heads // hp.n_kv_heads
@@ -186,15 +255,17 @@ class OnnxOps:
         if group > 1:  # the query heads of one key head become one longer matrix, so keys are not repeated
             q = b.op("Reshape", q, b.constant([0, hp.n_kv_heads, -1, hp.head_dim]))
         scores = b.op("MatMul", q, b.op("Transpose", k, perm=[0, 1, 3, 2]), name=f"blk.{layer}.attn/Scores")
+        if cap:
+            scores = self.scale(b.op("Tanh", self.scale(scores, 1 / cap)), cap)
         if group > 1:
             tokens, total = self._dim(self.ids, 1), self._dim(self.mask, 1)
             wide = self._vector([0, hp.n_kv_heads, group], tokens, total)
             flat = self._vector([0, hp.n_kv_heads, -1], total)
             scores = b.op("Reshape", scores, wide)
-            weights = b.op("Softmax", b.op("Add", scores, self._mask_bias(5)), axis=-1)
+            weights = b.op("Softmax", b.op("Add", scores, self._mask_bias(5, window)), axis=-1)
             weights = b.op("Reshape", weights, flat)
         else:
-            weights = b.op("Softmax", b.op("Add", scores, self._mask_bias(4)), axis=-1)
+            weights = b.op("Softmax", b.op("Add", scores, self._mask_bias(4, window)), axis=-1)
         mixed = b.op("MatMul", weights, v, name=f"blk.{layer}.attn/Mix")
         if group > 1:
             mixed = b.op(
@@ -203,9 +274,9 @@ class OnnxOps:
         joined = b.op("Transpose", mixed, perm=[0, 2, 1, 3])
         return b.op("Reshape", joined, b.constant([0, 0, hp.n_heads * hp.head_dim]))
 
-    def _mask_bias(self, rank: int) -> ir.Value:
+    def _mask_bias(self, rank: int, window: int) -> ir.Value:
         """What is added to the scores: 0 or a large negative number, ``[batch, 1.., 1 or tokens, total_tokens]``."""
-        if self._bias is None:
+        if window not in self._bias:
             b = self.b
             seen = b.op(
                 "Unsqueeze",
@@ -217,10 +288,14 @@ class OnnxOps:
                 zero, one = b.constant(0), b.constant(1)
                 key = b.op("Range", zero, total, one)
                 query = b.op("Add", b.op("Range", zero, tokens, one), b.op("Sub", total, tokens))
-                not_later = b.op("LessOrEqual", key, b.op("Unsqueeze", query, b.constant([1])))
-                seen = b.op("And", seen, not_later)
-            self._bias = b.op("Where", seen, b.constant(0.0, np.float32), b.constant(_MASKED, np.float32))
-        return self._bias
+                query = b.op("Unsqueeze", query, b.constant([1]))
+                seen = b.op("And", seen, b.op("LessOrEqual", key, query))
+                if window:
+                    too_early = b.op("Sub", query, b.constant(window))
+                    seen = b.op("And", seen, b.op("Greater", key, too_early))
+            visible, masked = b.constant(0.0, np.float32), b.constant(_MASKED, np.float32)
+            self._bias[window] = b.op("Where", seen, visible, masked)
+        return self._bias[window]
 
     def pool(self, hidden: ir.Value, pooling: str) -> ir.Value:
         """One vector per sequence: the first token's, or the mean over the mask."""

@@ -9,10 +9,15 @@ Floats = NDArray[np.float32]
 
 
 class KVCache:
-    """Keys and values per layer, float32 ``[KV, capacity, D]``, doubled when full."""
+    """Keys and values per layer, float32 ``[KV, capacity, D]``, doubled when full.
 
-    def __init__(self, n_layers: int) -> None:
+    ``expected`` is how long the sequence may become, as far as that is known when it begins: rotary embeddings with
+    divisors for short and for long texts cannot change them half way.
+    """
+
+    def __init__(self, n_layers: int, expected: int = 0) -> None:
         self.length = 0
+        self.expected = expected
         self._keys: list[Floats | None] = [None] * n_layers
         self._values: list[Floats | None] = [None] * n_layers
 
@@ -22,6 +27,11 @@ class KVCache:
         self._keys[layer] = all_keys = _stored(self._keys[layer], keys, self.length)
         self._values[layer] = all_values = _stored(self._values[layer], values, self.length)
         return all_keys[:, :end], all_values[:, :end]
+
+    def begin(self, tokens: int) -> None:
+        """Say how many tokens the first text has, before it is read."""
+        if not self.length:
+            self.expected = max(self.expected, tokens)
 
     def advance(self, tokens: int) -> None:
         """Count the tokens of a finished forward pass."""

@@ -42,8 +42,8 @@ class Opened:
 
 
 class _Embedded:
-    def __init__(self, model: engine.Model) -> None:
-        self._model, self._cache = model, model.new_cache()
+    def __init__(self, model: engine.Model, room: int) -> None:
+        self._model, self._cache = model, model.new_cache(room)
 
     def feed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         return self._model.prefill(tokens, self._cache)
@@ -113,7 +113,7 @@ def open_decoder(path: Path, name: EngineName, threads: int, room: int) -> Itera
         tokenizer = tokenization.from_directory(folder)
         if kind == "directory":
             model = _decoder(engine.open_model(path), path)
-            decoder: Decoder = _Embedded(model)
+            decoder: Decoder = _Embedded(model, room)
             context = model.hp.context
         else:
             decoder, context = _Onnx(path, threads), 2**31
@@ -129,7 +129,7 @@ def _decoder(model: engine.Model, path: Path) -> engine.Model:
 def _open_gguf(path: Path, chosen: str, threads: int, room: int, stack: ExitStack) -> Opened:
     file = stack.enter_context(open_gguf(path))
     model = _decoder(engine.from_gguf(file), path)
-    decoder: Decoder = _Embedded(model)
+    decoder: Decoder = _Embedded(model, room)
     if chosen == "llama.cpp":
         llama = llama_cpp.LlamaCpp(
             file.path, min(room, model.hp.context), threads

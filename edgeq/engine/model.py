@@ -14,6 +14,7 @@ from edgeq.engine.ops import NumpyOps, Observer
 from edgeq.engine.weights import CheckpointWeights, GGUFWeights, Weights
 from edgeq.errors import FormatError, InputError
 from edgeq.families import Family, HyperParameters, MetadataReader, TensorSpec
+from edgeq.families.rope import FREQS, LONG, SHORT
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.source import SourceModel
@@ -34,9 +35,9 @@ class Model:
         self.weights = weights
         self.name = name
 
-    def new_cache(self) -> KVCache:
-        """An empty key-value cache for one sequence."""
-        return KVCache(self.hp.n_layers)
+    def new_cache(self, expected: int = 0) -> KVCache:
+        """An empty key-value cache for one sequence, which may get ``expected`` tokens."""
+        return KVCache(self.hp.n_layers, expected)
 
     def logits(self, tokens: Sequence[int], cache: KVCache | None = None, last_only: bool = False) -> Floats:
         """Logits ``[T, vocab]`` (``[1, vocab]`` with ``last_only``) after each token; the cache is moved on.
@@ -49,6 +50,7 @@ class Model:
 
     def prefill(self, tokens: Sequence[int], cache: KVCache) -> Floats:
         """Read a prompt of any length in chunks; logits ``[vocab]`` after its last token."""
+        cache.begin(len(tokens))
         for start in range(
             0, max(1, len(tokens)), _CHUNK
         ):  # at least once, so that no tokens are an InputError
@@ -76,7 +78,7 @@ class Model:
         if self.family.kind == "encoder":
             self._forward(tokens, None, False, observer)
             return
-        cache = self.new_cache()
+        cache = self.new_cache(len(tokens))
         for start in range(0, max(1, len(tokens)), _OBSERVED):
             self._forward(tokens[start : start + _OBSERVED], cache, not head, observer)
 
@@ -95,6 +97,8 @@ class Model:
         end = len(tokens) + (cache.length if cache else 0)
         if self.family.kind == "encoder" and end > self.hp.context:
             raise InputError(f"{self.name}: {end} tokens are more than its {self.hp.context} positions")
+        if cache is not None:
+            cache.begin(len(tokens))
         out = self.family.forward(NumpyOps(self.weights, tokens, cache, last_only, observer), self.hp)
         if cache is not None:
             cache.advance(len(tokens))
@@ -111,9 +115,11 @@ def from_gguf(file: GGUFFile) -> Model:
     """The model of an opened GGUF file; raises EdgeqError for a missing or misshapen tensor."""
     family = families.for_architecture(file.metadata.get("general.architecture"), str(file.path))
     shapes = {name: info.shape for name, info in file.tensors.items()}
-    vectors = {}
-    if "rope_freqs.weight" in shapes:
-        vectors["rope_freqs.weight"] = tuple(map(float, file.decode("rope_freqs.weight").reshape(-1)))
+    vectors = {
+        name: tuple(map(float, file.decode(name).reshape(-1)))
+        for name in (FREQS, LONG, SHORT)
+        if name in shapes
+    }
     try:
         hp = family.from_metadata(MetadataReader(family.architecture, file.metadata, shapes, vectors))
     except InputError as error:

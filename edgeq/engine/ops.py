@@ -15,9 +15,8 @@ from edgeq.families.ops import Activation, Norm
 from edgeq.families.rope import Rope
 
 Array = NDArray[Any]  # float32 activations; integers where ids and positions travel as values
-Observer = Callable[
-    [str, Floats], None
-]  # a weight's name, and what it is about to be multiplied with, [T, columns]
+# A weight's name, what it is about to be multiplied with, [T, columns], and which of a stack of experts it is.
+Observer = Callable[[str, Floats, int], None]
 
 
 class NumpyOps:
@@ -51,6 +50,9 @@ class NumpyOps:
     def embed(self, stem: str, ids: Array) -> Array:
         return self.weights.picked(stem + ".weight", ids)
 
+    def split(self, x: Array, widths: Sequence[int]) -> Sequence[Array]:
+        return np.split(x, np.cumsum(widths)[:-1], axis=-1)
+
     def norm(self, x: Array, stem: str, kind: Norm, eps: float) -> Array:
         if kind == "layer":
             x = x - x.mean(axis=-1, keepdims=True)
@@ -60,7 +62,7 @@ class NumpyOps:
 
     def linear(self, x: Array, stem: str) -> Array:
         if self.observer is not None:
-            self.observer(stem + ".weight", x)
+            self.observer(stem + ".weight", x, 0)
         y = self.weights.product(x, stem + ".weight")
         if self.weights.has(stem + ".bias"):
             y += self.weights.vector(stem + ".bias")
@@ -74,31 +76,86 @@ class NumpyOps:
 
     def rope(self, x: Array, rope: Rope) -> Array:
         if rope not in self._angles:
-            angles = np.outer(self.positions(), rope.frequencies()).astype(np.float32)[:, None, :]
-            self._angles[rope] = np.cos(angles), np.sin(angles)
+            frequencies = rope.frequencies(self._is_long(rope))
+            angles = np.outer(self.positions(), frequencies).astype(np.float32)[:, None, :]
+            magnitude = np.float32(rope.magnitude)
+            self._angles[rope] = np.cos(angles) * magnitude, np.sin(angles) * magnitude
         cos, sin = self._angles[rope]
-        low, high = np.split(x, 2, axis=-1)
-        return np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1)
+        low, high, rest = np.split(x, [rope.dim // 2, rope.dim], axis=-1)
+        return np.concatenate([low * cos - high * sin, high * cos + low * sin, rest], axis=-1)
 
-    def attention(self, q: Array, k: Array, v: Array, *, layer: int, scale: float, causal: bool) -> Array:
+    def _is_long(self, rope: Rope) -> bool:
+        """Whether the sequence, as far as it is foreseen, is longer than a LongRope's short divisors serve."""
+        if rope.longrope is None:
+            return False
+        expected = self.cache.expected if self.cache else self.start + len(self.ids)
+        return expected > rope.longrope.original
+
+    def attention(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        *,
+        layer: int,
+        scale: float,
+        causal: bool,
+        window: int = 0,
+        cap: float = 0.0,
+    ) -> Array:
         tokens, n_heads, width = q.shape
         kv_heads = k.shape[1]
         keys, values = k.transpose(1, 0, 2), v.transpose(1, 0, 2)
         if self.cache is not None and causal:
             keys, values = self.cache.append(layer, keys, values)
+        first = max(0, self.start - window + 1) if window else 0  # no query sees what stands before
+        keys, values = keys[:, first:], values[:, first:]
         # The query heads of one key head become one longer matrix, so keys are never repeated.
         grouped = q.reshape(tokens, kv_heads, n_heads // kv_heads, width).transpose(1, 2, 0, 3)
         scores = grouped.reshape(kv_heads, -1, width) * np.float32(scale) @ keys.transpose(0, 2, 1)
         scores = scores.reshape(kv_heads, n_heads // kv_heads, tokens, -1)
+        if cap:
+            scores = np.tanh(scores / np.float32(cap)) * np.float32(cap)
         if causal and tokens > 1:
             last_seen = np.arange(self.start, self.start + tokens)[:, None]
-            scores = np.where(np.arange(scores.shape[-1]) <= last_seen, scores, np.float32(-np.inf))
+            place = np.arange(first, first + scores.shape[-1])
+            seen = place <= last_seen
+            if window:
+                seen &= place > last_seen - window
+            scores = np.where(seen, scores, np.float32(-np.inf))
         weights = softmax(scores).reshape(kv_heads, -1, scores.shape[-1])
         mixed = (weights @ values).reshape(n_heads, tokens, width)
         return np.ascontiguousarray(mixed.transpose(1, 0, 2)).reshape(tokens, n_heads * width)
 
+    def route(self, scores: Array, used: int, normalised: bool) -> Array:
+        weights = softmax(scores)
+        chosen = np.argpartition(-weights, used - 1, axis=-1)[:, :used]
+        routed = np.zeros_like(weights)
+        np.put_along_axis(routed, chosen, np.take_along_axis(weights, chosen, axis=-1), axis=-1)
+        return routed / routed.sum(axis=-1, keepdims=True) if normalised else routed
+
+    def experts(self, x: Array, blk: str, weights: Array, n_experts: int, kind: Activation) -> Array:
+        out = np.zeros_like(x)
+        for expert in range(n_experts):
+            tokens = np.flatnonzero(weights[:, expert])
+            if len(tokens):
+                own = x[tokens]
+                gate = self._expert(own, f"{blk}ffn_gate_exps.weight", expert)
+                h = self.activation(gate, kind) * self._expert(own, f"{blk}ffn_up_exps.weight", expert)
+                y = self._expert(h, f"{blk}ffn_down_exps.weight", expert)
+                out[tokens] += weights[tokens, expert, None] * y
+        return out
+
+    def _expert(self, x: Array, name: str, expert: int) -> Array:
+        if self.observer is not None:
+            self.observer(name, x, expert)
+        return self.weights.product(x, name, expert)
+
     def activation(self, x: Array, kind: Activation) -> Array:
         return _ACTIVATIONS[kind](x)
+
+    def scale(self, x: Array, factor: float) -> Array:
+        return x * np.float32(factor)
 
     def add(self, a: Array, b: Array) -> Array:
         return a + b
@@ -138,4 +195,5 @@ _ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
     "relu": _relu,
+    "tanh": np.tanh,
 }

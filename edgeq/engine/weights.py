@@ -30,8 +30,8 @@ class Weights(Protocol):
     def picked(self, name: str, ids: NDArray[np.int64]) -> Floats:
         """Some rows of a matrix: ``[len(ids), columns]``."""
 
-    def product(self, x: Floats, name: str) -> Floats:
-        """``x @ matrix.T``: ``[T, columns] -> [T, rows]``."""
+    def product(self, x: Floats, name: str, expert: int | None = None) -> Floats:
+        """``x @ matrix.T``: ``[T, columns] -> [T, rows]``, with one matrix of a stack where ``expert`` is given."""
 
 
 class CheckpointWeights:
@@ -59,15 +59,16 @@ class CheckpointWeights:
             return self.vector(name)[ids]
         return np.concatenate([self.source.rows(name, i, i + 1) for i in ids.tolist()])
 
-    def product(self, x: Floats, name: str) -> Floats:
+    def product(self, x: Floats, name: str, expert: int | None = None) -> Floats:
         if self.keep:
-            return x @ self.vector(name).T
-        rows, columns = self.source.shape(name)
+            return x @ (self.vector(name) if expert is None else self.vector(name)[expert]).T
+        rows, columns = self.source.shape(name)[-2:]
+        first = (expert or 0) * rows
         out = np.empty((len(x), rows), np.float32)
         step = max(1, _PANEL_VALUES // columns)
         for start in range(0, rows, step):
             stop = min(rows, start + step)
-            out[:, start:stop] = x @ self.source.rows(name, start, stop).T
+            out[:, start:stop] = x @ self.source.rows(name, first + start, first + stop).T
         self.source.release(name)
         return out
 
@@ -95,10 +96,14 @@ class GGUFWeights:
         info = self.file.info(name)
         return blocks.by_name(info.type_name).decode(self.file.rows(name)[ids], info.columns)
 
-    def product(self, x: Floats, name: str) -> Floats:
+    def product(self, x: Floats, name: str, expert: int | None = None) -> Floats:
         from edgeq.kernels_cpu.matmul import matmul
 
-        return matmul(x, self._rows(name), self.file.info(name).type_name)
+        rows = self._rows(name)
+        if expert is not None:
+            height = self.specs[name].shape[-2]
+            rows = rows[expert * height : (expert + 1) * height]
+        return matmul(x, rows, self.file.info(name).type_name)
 
     def _rows(self, name: str) -> NDArray[np.uint8]:
         heads = self.specs[name].rope_heads

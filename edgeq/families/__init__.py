@@ -31,7 +31,9 @@ def for_config(config: Mapping[str, Any], where: str) -> Family:
         nearest = difflib.get_close_matches(model_type, BY_MODEL_TYPE, 1, 0.5)
         hint = f" (nearest: {nearest[0]})" if nearest else ""
         raise InputError(
-            f"{where}: model_type {model_type!r} is not supported{hint}; edgeq knows {', '.join(sorted(BY_MODEL_TYPE))}"
+            f"{where}: model_type {model_type!r} is not supported{hint}; edgeq knows "
+            f"{', '.join(sorted(BY_MODEL_TYPE))}; "
+            f"for ONNX there is optimum-cli export onnx (pip install 'edgeq[optimum]')"
         )
     return BY_MODEL_TYPE[model_type]
 

@@ -29,7 +29,32 @@ class HyperParameters:
     tied: bool = False
     n_token_types: int = 0
     pooling: Literal["none", "mean", "cls"] = "none"
-    activation: str = ""
+    # What only some decoders have.
+    local_rope: Rope | None = None  # of the layers with a window
+    rotated: tuple[bool, ...] = ()  # whether each layer has rope; () is all
+    windows: tuple[
+        int, ...
+    ] = ()  # how many tokens each layer sees back, itself among them, 0 for all; () is all
+    embed_scale: float = 1.0
+    residual_scale: float = 1.0
+    attention_scale: float = 0.0  # 0 is head_dim ** -0.5
+    logit_divisor: float = 1.0
+    attention_cap: float = 0.0  # scores and logits are bent to stay below these; 0 is none
+    logit_cap: float = 0.0
+    n_experts: int = 0
+    n_experts_used: int = 0
+    expert_ffn: int = 0
+    normalised_experts: bool = True  # the weights of the experts used add up to 1
+
+    def rope_of(self, layer: int) -> Rope | None:
+        """The rope of a layer, None where it has none."""
+        if self.rotated and not self.rotated[layer]:
+            return None
+        return self.local_rope if self.local_rope is not None and self.window_of(layer) else self.rope
+
+    def window_of(self, layer: int) -> int:
+        """How many tokens a layer sees back, itself among them; 0 for all."""
+        return self.windows[layer] if self.windows else 0
 
 
 @dataclass(frozen=True)
@@ -41,6 +66,21 @@ class TensorSpec:
     shape: tuple[int, ...]
     optional: bool = False
     rope_heads: int = 0  # GGUF holds these rows interleaved per head, for ggml's "norm" rope
+    stacked: bool = False  # shape[0] checkpoint tensors, "{}" in ``source`` their number, are stacked
+    transposed: bool = False  # the checkpoint holds [columns, rows]
+    shift: float = 0.0  # is added to the checkpoint's values
+
+    def sources(self) -> Iterator[str]:
+        """The checkpoint tensors that make up this one."""
+        if self.stacked:
+            yield from (self.source.format(i) for i in range(self.shape[0]))
+        else:
+            yield self.source
+
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape of each of ``sources()`` in the checkpoint."""
+        own = self.shape[1:] if self.stacked else self.shape
+        return own[::-1] if self.transposed else own
 
 
 class Family(ABC):
@@ -53,10 +93,12 @@ class Family(ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        if "model_types" not in cls.__dict__:
+            return  # a base of families
         instance = cls()
         for model_type in cls.model_types:
             BY_MODEL_TYPE[model_type] = instance
-        BY_ARCHITECTURE[cls.architecture] = instance
+        BY_ARCHITECTURE.setdefault(cls.architecture, instance)  # several share one: the first reads its files
 
     @abstractmethod
     def from_config(self, config: Mapping[str, Any]) -> HyperParameters:
@@ -68,7 +110,14 @@ class Family(ABC):
 
     @abstractmethod
     def metadata(self, hp: HyperParameters) -> dict[str, Any]:
-        """GGUF metadata of the architecture, as llama.cpp reads it; keys without the architecture's prefix."""
+        """GGUF metadata of the architecture, as llama.cpp reads it; keys without the architecture's prefix.
+
+        Raises InputError for what llama.cpp's graph of this architecture cannot do.
+        """
+
+    def gguf_notes(self, hp: HyperParameters) -> list[str]:
+        """What llama.cpp leaves out when it runs such a model, for the user to know."""
+        return []
 
     @abstractmethod
     def tensors(self, hp: HyperParameters) -> Iterator[TensorSpec]:
@@ -131,6 +180,16 @@ def config_number(config: Mapping[str, Any], key: str, default: float | None = N
     if not is_positive(value):
         raise InputError(f"config.json: {key} must be a positive number, not {value!r}")
     return float(value)
+
+
+def config_experts(
+    config: Mapping[str, Any], count: tuple[str, int], used: tuple[str, int]
+) -> tuple[int, int]:
+    """How many experts there are and how many read a token, by key and default; raises InputError."""
+    n_experts, n_used = config_count(config, *count), config_count(config, *used)
+    if n_used > n_experts:
+        raise InputError(f"config.json: {used[0]} {n_used} is more than {count[0]} {n_experts}")
+    return n_experts, n_used
 
 
 def head_count(config: Mapping[str, Any], hidden: int) -> tuple[int, int]:

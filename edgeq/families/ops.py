@@ -10,12 +10,13 @@ Weights are named as in GGUF. A ``stem`` is a name without its last part: ``line
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, TypeVar
 
 from edgeq.families.rope import Rope
 
 V = TypeVar("V")
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "tanh"]
 Norm = Literal["rms", "layer"]
 
 
@@ -43,14 +44,35 @@ class Ops(Protocol[V]):
     def heads(self, x: V, n_heads: int) -> V:
         """Split the last axis into heads: ``[T, H·D] -> [T, H, D]``."""
 
-    def rope(self, x: V, rope: Rope) -> V:
-        """Rotate ``[T, H, D]`` by the tokens' positions; the two halves of D are the pairs (Hugging Face order)."""
+    def split(self, x: V, widths: Sequence[int]) -> Sequence[V]:
+        """Cut the last axis into parts of these widths."""
 
-    def attention(self, q: V, k: V, v: V, *, layer: int, scale: float, causal: bool) -> V:
+    def rope(self, x: V, rope: Rope) -> V:
+        """Rotate the first ``rope.dim`` values of each head of ``[T, H, D]`` by the tokens' positions.
+
+        Their two halves are the pairs (Hugging Face order).
+        """
+
+    def attention(
+        self, q: V, k: V, v: V, *, layer: int, scale: float, causal: bool, window: int = 0, cap: float = 0.0
+    ) -> V:
         """Scaled dot-product attention: q ``[T, H, D]``, k and v ``[T, KV, D]`` -> ``[T, H·D]``.
 
         H is a multiple of KV: query head h reads key head ``h // (H / KV)``. Keys and values of ``layer`` are
-        kept in the cache where the model is causal.
+        kept in the cache where the model is causal. ``window`` is how many tokens a query sees, itself the last,
+        0 for all; scores become ``cap · tanh(score / cap)`` where ``cap`` is not 0.
+        """
+
+    def route(self, scores: V, used: int, normalised: bool) -> V:
+        """Weights of the experts ``[T, E]``: of their softmax the ``used`` largest, the others 0.
+
+        Where ``normalised``, they add up to 1.
+        """
+
+    def experts(self, x: V, blk: str, weights: V, n_experts: int, kind: Activation) -> V:
+        """The weighted sum of gated feed-forwards: ``[T, C] -> [T, C]``.
+
+        Their stacked matrices are ``{blk}ffn_gate_exps.weight``, ``ffn_up_exps`` and ``ffn_down_exps``.
         """
 
     def activation(self, x: V, kind: Activation) -> V:
@@ -64,3 +86,6 @@ class Ops(Protocol[V]):
 
     def mul(self, a: V, b: V) -> V:
         """Elementwise product."""
+
+    def scale(self, x: V, factor: float) -> V:
+        """``x`` times a number."""

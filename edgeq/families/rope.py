@@ -1,86 +1,107 @@
-"""Rotary position embedding: its frequencies, and how configurations spell its scaling."""
+"""Rotary position embedding: its frequencies, and how it is scaled for long contexts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.errors import InputError
+# The GGUF tensors that hold divisors of the frequencies.
+FREQS, LONG, SHORT = "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"
+
+
+@dataclass(frozen=True)
+class Yarn:
+    """YaRN: frequencies that turn fewer than ``beta_slow`` times in ``original`` tokens are divided by ``factor``,
+    those that turn more than ``beta_fast`` times are kept, those between are blended."""
+
+    factor: float
+    original: int
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+
+    def blend(self, theta: float, dim: int) -> NDArray[np.float64]:
+        """How much of each frequency is divided, 0 to 1, ``[dim / 2]``.
+
+        Upstream: transformers ``_compute_yarn_parameters``, ggml ``ggml_rope_yarn_corr_dims``.
+        """
+        places = [
+            dim * math.log(self.original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+            for turns in (self.beta_fast, self.beta_slow)
+        ]
+        low, high = max(math.floor(places[0]), 0), min(math.ceil(places[1]), dim - 1)
+        ramp = (np.arange(dim // 2) - low) / max(high - low, 0.001)
+        return np.clip(ramp, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class LongRope:
+    """Divisors of the frequencies: ``short`` for texts of up to ``original`` tokens, ``long`` for longer ones."""
+
+    original: int
+    short: tuple[float, ...]
+    long: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Rope:
-    """Angles are ``position / linear_factor * theta**(-2i/dim) / factors[i]`` for i below dim / 2."""
+    """Angles are ``position / linear_factor * theta**(-2i/dim) / factors[i]`` for i below dim / 2.
+
+    Only the first ``dim`` values of a head turn. Sines and cosines are multiplied by ``magnitude``.
+    """
 
     theta: float
     dim: int
     linear_factor: float = 1.0
     factors: tuple[float, ...] | None = None
+    yarn: Yarn | None = None
+    longrope: LongRope | None = None
+    magnitude: float = 1.0
 
-    def frequencies(self) -> NDArray[np.float32]:
-        """Radians per position, float32 ``[dim / 2]``."""
+    def frequencies(self, long: bool = False) -> NDArray[np.float32]:
+        """Radians per position, float32 ``[dim / 2]``; ``long`` picks a LongRope's divisors for long texts."""
         exponents = np.arange(0, self.dim, 2, dtype=np.float64) / self.dim
         frequencies = self.theta**-exponents / self.linear_factor
-        if self.factors is not None:
-            frequencies = frequencies / np.asarray(self.factors, np.float64)
+        if self.yarn is not None:
+            blend = self.yarn.blend(self.theta, self.dim)
+            frequencies = frequencies * (blend / self.yarn.factor + 1 - blend)
+        divisors = self.factors
+        if self.longrope is not None:
+            divisors = self.longrope.long if long else self.longrope.short
+        if divisors is not None:
+            frequencies = frequencies / np.asarray(divisors, np.float64)
         return frequencies.astype(np.float32)
 
+    def tensors(self) -> dict[str, tuple[float, ...]]:
+        """The divisors as GGUF tensors."""
+        found = {} if self.factors is None else {FREQS: self.factors}
+        if self.longrope is not None:
+            found |= {LONG: self.longrope.long, SHORT: self.longrope.short}
+        return found
 
-def rope_from_config(config: Mapping[str, Any], dim: int) -> Rope:
-    """Read ``rope_theta`` and ``rope_scaling`` (or ``rope_parameters`` of transformers 5) of a config.json.
+    @property
+    def scaling(self) -> str:
+        """What it is scaled by, in transformers' words; "default" for nothing."""
+        if self.longrope is not None:
+            return "longrope"
+        if self.yarn is not None:
+            return "yarn"
+        if self.factors is not None:
+            return "llama3"
+        return "linear" if self.linear_factor != 1.0 else "default"
 
-    Raises InputError for a scaling other than none, linear or llama3.
-    """
-    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(scaling, Mapping):
-        raise InputError(f"config.json: rope_scaling must be an object, not {scaling!r}")
-    theta = scaling.get("rope_theta", config.get("rope_theta", 10000.0))
-    if not is_positive(theta):
-        raise InputError(f"config.json: rope_theta must be a positive number, not {theta!r}")
-    theta = float(theta)
-    kind = scaling.get("rope_type", scaling.get("type", "default"))
-    if kind == "default":
-        return Rope(theta, dim)
-    if kind == "linear":
-        return Rope(theta, dim, linear_factor=_number(scaling, "factor"))
-    if kind == "llama3":
-        return Rope(theta, dim, factors=_llama3_factors(scaling, theta, dim))
-    raise InputError(
-        f"config.json: rope_scaling type {kind!r} is not known; this family has default, linear, llama3"
-    )
+
+def yarn_magnitude(factor: float, scale: float = 1.0) -> float:
+    """What YaRN multiplies sines and cosines by, unless a model says otherwise."""
+    return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def is_positive(value: object) -> TypeGuard[int | float]:
     """Whether this is a number above 0 that a float64 holds; true and false are no numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e308
-
-
-def _llama3_factors(scaling: Mapping[str, Any], theta: float, dim: int) -> tuple[float, ...]:
-    """Divisors of the frequencies, smoothed between two wavelengths (transformers, modeling_rope_utils)."""
-    factor, low, high, original = (
-        _number(scaling, key)
-        for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    )
-    if high <= low:
-        raise InputError("config.json: rope_scaling.high_freq_factor must be above low_freq_factor")
-    divisors = []
-    for frequency in Rope(theta, dim).frequencies().astype(np.float64):
-        wavelength = 2 * math.pi / frequency
-        smooth = min(1.0, max(0.0, (original / wavelength - low) / (high - low)))
-        divisors.append(float(1 / ((1 - smooth) / factor + smooth)))
-    return tuple(divisors)
-
-
-def _number(scaling: Mapping[str, Any], key: str) -> float:
-    value = scaling.get(key)
-    if not is_positive(value):
-        raise InputError(f"config.json: rope_scaling.{key} must be a positive number, not {value!r}")
-    return float(value)
 
 
 def interleaved_order(n_rows: int, heads: int) -> NDArray[np.int64]:

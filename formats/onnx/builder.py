@@ -48,9 +48,15 @@ class GraphBuilder:
             inputs = inputs[:-1]
         return self.tape.op(op_type, inputs, attrs or None, domain=domain, name=name)
 
-    def split(self, x: ir.Value, parts: int, axis: int) -> Sequence[ir.Value]:
-        """Split into ``parts`` equal parts along ``axis``."""
-        return self.tape.op_multi_out("Split", [x], {"axis": axis}, num_outputs=parts)
+    def split(self, x: ir.Value, widths: Sequence[int], axis: int) -> Sequence[ir.Value]:
+        """Split into parts of these widths along ``axis``."""
+        sizes = self.constant(list(widths))
+        return self.tape.op_multi_out("Split", [x, sizes], {"axis": axis}, num_outputs=len(widths))
+
+    def top_k(self, x: ir.Value, k: int) -> tuple[ir.Value, ir.Value]:
+        """The ``k`` largest values along the last axis, and where they are."""
+        values, places = self.tape.op_multi_out("TopK", [x, self.constant([k])], {"axis": -1}, num_outputs=2)
+        return values, places
 
     def constant(self, array: Any, dtype: Any = np.int64) -> ir.Value:
         """A small initializer, shared by equal values."""

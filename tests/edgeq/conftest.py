@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from oracle import models, tokenizer
 from safetensors.numpy import save_file
 
 from edgeq import tokenization
@@ -175,6 +176,22 @@ def code_text() -> Text:
 def sentence_text() -> Text:
     """Sentences to calibrate on."""
     return Text("docstrings", "\n".join(heldout.sentences().calibration[:_CALIBRATION_SENTENCES]))
+
+
+@pytest.fixture(scope="session")
+def oracle_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The checkpoint of one of ``oracle.models``, written once."""
+    made: dict[str, Path] = {}
+    shapes = models.stored_shapes()
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("tiny")  # llama.cpp expects certain tokens of a "phi3"
+            models.write_checkpoint(made[name], name, shapes[name])
+            tokenizer.write(made[name], models.VOCAB)
+        return made[name]
+
+    return make
 
 
 MakeOnnx = Callable[..., Path]

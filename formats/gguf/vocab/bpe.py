@@ -14,9 +14,9 @@ from edgeq.formats.gguf.vocab.pre_types import PreType, pre_type_named, pre_type
 from edgeq.formats.gguf.vocab.registry import Kind
 from edgeq.formats.gguf.vocab.restored import Restored, template_processing
 from edgeq.formats.gguf.vocab.source import Source
-from edgeq.formats.gguf.vocab.special import id_keys, special_ids
+from edgeq.formats.gguf.vocab.special import added_by, id_keys, surrounding_ids
 from edgeq.formats.gguf.vocab.structure import byte_level_structure
-from edgeq.formats.gguf.vocab.template import Surround, surrounding_tokens
+from edgeq.formats.gguf.vocab.template import surrounding_tokens
 from edgeq.formats.gguf.vocab.tokens import require_distinct, token_list
 
 # The 256 characters that stand for bytes: the printable ones for themselves, the others from 256 on
@@ -28,7 +28,6 @@ _INEXPRESSIBLE = {
     "dropout": "set it to null: dropout is for training",
     "continuing_subword_prefix": "llama.cpp's BPE has no such mark: use a byte-level tokenizer",
     "end_of_word_suffix": "llama.cpp's BPE has no such mark: use a byte-level tokenizer",
-    "byte_fallback": "this is a SentencePiece tokenizer: convert it with llama.cpp's own script",
 }
 
 
@@ -38,6 +37,9 @@ class ByteLevelBPE(Kind):
     model_type = "BPE"
     ggml_model = "gpt2"
 
+    def matches(self, source: Source) -> bool:
+        return super().matches(source) and not source.section("model").get("byte_fallback")
+
     def metadata(self, source: Source, vocab_size: int | None) -> dict[str, Any]:
         """Tokens, merges, the pre-tokenizer's name and special ids."""
         _require_expressible(source)
@@ -45,7 +47,7 @@ class ByteLevelBPE(Kind):
         tokens, types = token_list(source, vocab_size)
         require_distinct(source, tokens)
         surround = surrounding_tokens(source)
-        ids = _ids(source, tokens, surround)
+        ids = surrounding_ids(source, tokens, surround)
         return {
             keys.MODEL: self.ggml_model,
             keys.PRE: pre.names[0],
@@ -53,8 +55,8 @@ class ByteLevelBPE(Kind):
             keys.TOKEN_TYPE: [int(kind) for kind in types],
             keys.MERGES: _merges(source),
             **id_keys(ids),
-            keys.ADD_BOS: _adds(source, surround, surround.before, "bos", ids),
-            keys.ADD_EOS: _adds(source, surround, surround.after, "eos", ids),
+            keys.ADD_BOS: added_by(source, surround, "bos", ids),
+            keys.ADD_EOS: added_by(source, surround, "eos", ids),
         }
 
     def tokenizer_json(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,38 +138,6 @@ def _merges(source: Source) -> list[str]:
             )
         lines.append(f"{pair[0]} {pair[1]}")
     return lines
-
-
-def _ids(source: Source, tokens: list[str], surround: Surround) -> dict[str, int]:
-    """Special ids, where what the post-processor adds is what bos and eos mean to llama.cpp."""
-    ids = special_ids(source, tokens)
-    for role, text in (("bos", surround.before), ("eos", surround.after)):
-        if text is None:
-            continue
-        if text not in tokens:
-            raise source.broken(f"post_processor adds {text!r}, which is not in the vocabulary")
-        added = tokens.index(text)
-        if role == "eos" and ids.get("eos", added) != added:
-            ids.setdefault("eot", ids["eos"])  # still an end of generation
-        ids[role] = added
-    ids = _with_encoder_roles(ids)
-    if "eos" not in ids:
-        # Without the key llama.cpp takes token 11 for both, and generation would stop there.
-        raise source.unsupported("no eos token is named", "set eos_token in tokenizer_config.json")
-    return {"bos": ids["eos"]} | ids
-
-
-def _with_encoder_roles(ids: dict[str, int]) -> dict[str, int]:
-    """cls and sep are the bos and eos of an encoder that names no others."""
-    stand_ins = {"bos": "cls", "eos": "sep"}
-    return {role: ids[other] for role, other in stand_ins.items() if other in ids} | ids
-
-
-def _adds(source: Source, surround: Surround, text: str | None, role: str, ids: dict[str, int]) -> bool:
-    """Whether llama.cpp shall add bos or eos; tokenizer_config.json counts where no post-processor speaks."""
-    if surround.decided:
-        return text is not None
-    return role in ids and source.tokenizer_config.get(f"add_{role}_token") is True
 
 
 def _pre_tokenizer(pre: PreType) -> dict[str, Any]:

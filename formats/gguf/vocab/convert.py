@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeq.formats.gguf.vocab import bpe, wordpiece  # noqa: F401  (importing a kind registers it)
+from edgeq.formats.gguf.vocab import bpe, sentencepiece, wordpiece  # noqa: F401  (importing a kind registers it)
 from edgeq.formats.gguf.vocab.chat import chat_template_keys
 from edgeq.formats.gguf.vocab.registry import KINDS
 from edgeq.formats.gguf.vocab.source import read_source
@@ -24,9 +24,9 @@ def tokenizer_metadata(directory: Path, vocab_size: int | None = None) -> dict[s
     source = read_source(Path(directory))
     model_type = source.section("model").get("type")
     for kind in KINDS:
-        if kind.model_type and kind.model_type == model_type:
+        if kind.matches(source):
             return kind.metadata(source, vocab_size) | chat_template_keys(source)
-    known = ", ".join(sorted(kind.model_type for kind in KINDS if kind.model_type))
+    known = ", ".join(sorted({kind.model_type for kind in KINDS if kind.model_type}))
     raise source.unsupported(
         f"model.type is {model_type!r}", f"edgeq writes {known}: convert this one with llama.cpp's own script"
     )

@@ -22,6 +22,10 @@ class Kind(ABC):
         if cls.ggml_model:
             KINDS.append(cls())
 
+    def matches(self, source: Source) -> bool:
+        """Whether a tokenizer.json is of this kind."""
+        return bool(self.model_type) and source.section("model").get("type") == self.model_type
+
     @abstractmethod
     def metadata(self, source: Source, vocab_size: int | None) -> dict[str, Any]:
         """tokenizer.json to metadata. Raises FormatError."""

@@ -34,6 +34,13 @@ class Restored:
             raise EdgeqError(f"{key} is not a list of strings; convert the model again")
         return list(value)
 
+    def numbers(self, key: str) -> list[float]:
+        """A number for each token. Raises EdgeqError where the list is absent or does not fit."""
+        value = self._metadata.get(key)
+        if value is None or isinstance(value, str) or len(value) != len(self.texts):
+            raise EdgeqError(f"{key} is not a list of {len(self.texts)} numbers; convert the model again")
+        return [float(item) for item in value]
+
     def vocabulary(self) -> dict[str, int]:
         """Text to id. Raises EdgeqError where two tokens have one text."""
         vocab = {text: i for i, text in enumerate(self.texts)}

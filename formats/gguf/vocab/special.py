@@ -10,6 +10,7 @@ from typing import Any
 
 from edgeq.formats.gguf.vocab.keys import SPECIAL_ID
 from edgeq.formats.gguf.vocab.source import Source
+from edgeq.formats.gguf.vocab.template import Surround
 
 # Some configurations name padding and such that their vocabulary never had; that is no error.
 _VITAL = ("bos", "eos")
@@ -43,6 +44,38 @@ def special_ids(source: Source, tokens: list[str]) -> dict[str, int]:
 def id_keys(ids: dict[str, int]) -> dict[str, int]:
     """The metadata of these roles; cls has no key of its own."""
     return {SPECIAL_ID[name]: ids[name] for name in SPECIAL_ID if name in ids}
+
+
+def surrounding_ids(source: Source, tokens: list[str], surround: Surround) -> dict[str, int]:
+    """Special ids, where what the post-processor adds is what bos and eos mean to llama.cpp."""
+    ids = special_ids(source, tokens)
+    for role, text in (("bos", surround.before), ("eos", surround.after)):
+        if text is None:
+            continue
+        if text not in tokens:
+            raise source.broken(f"post_processor adds {text!r}, which is not in the vocabulary")
+        added = tokens.index(text)
+        if role == "eos" and ids.get("eos", added) != added:
+            ids.setdefault("eot", ids["eos"])  # still an end of generation
+        ids[role] = added
+    ids = _with_encoder_roles(ids)
+    if "eos" not in ids:
+        # Without the key llama.cpp takes token 11 for both, and generation would stop there.
+        raise source.unsupported("no eos token is named", "set eos_token in tokenizer_config.json")
+    return {"bos": ids["eos"]} | ids
+
+
+def _with_encoder_roles(ids: dict[str, int]) -> dict[str, int]:
+    """cls and sep are the bos and eos of an encoder that names no others."""
+    stand_ins = {"bos": "cls", "eos": "sep"}
+    return {role: ids[other] for role, other in stand_ins.items() if other in ids} | ids
+
+
+def added_by(source: Source, surround: Surround, role: str, ids: dict[str, int]) -> bool:
+    """Whether llama.cpp shall add bos or eos; tokenizer_config.json counts where no post-processor speaks."""
+    if surround.decided:
+        return (surround.before if role == "bos" else surround.after) is not None
+    return role in ids and source.tokenizer_config.get(f"add_{role}_token") is True
 
 
 def _named_token(source: Source, by_text: dict[str, int], name: str) -> int | None:

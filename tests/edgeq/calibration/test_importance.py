@@ -87,7 +87,7 @@ def test_long_chunks_are_read_in_passes(tinylm: Path, code_tokens: list[int]) ->
     model._forward(tokens, None, True, whole)
     found = collected(tinylm, [tokens])
     for name, sums in whole.sums.items():
-        np.testing.assert_allclose(found.entries[name].sums[0], sums, rtol=1e-5)
+        np.testing.assert_allclose(found.entries[name].sums, sums, rtol=1e-5)
         assert found.entries[name].counts == [600]
 
 
@@ -109,7 +109,7 @@ def test_gguf_equals_checkpoint(tinylm: Path, make_gguf: MakeGGUF, code_tokens: 
     expected = collected(tinylm, [code_tokens[:40]])
     assert set(collector.sums) == set(expected.entries)
     for name, entry in expected.entries.items():
-        np.testing.assert_allclose(collector.sums[name], entry.sums[0], rtol=1e-4)
+        np.testing.assert_allclose(collector.sums[name], entry.sums, rtol=1e-4)
 
 
 def test_nothing_is_observed_without_an_observer(
@@ -119,7 +119,7 @@ def test_nothing_is_observed_without_an_observer(
     model = engine.open_model(tinylm)
     before = model.logits(code_tokens[:20])
     seen: list[str] = []
-    model.observe(code_tokens[:20], lambda name, x: seen.append(name), head=True)
+    model.observe(code_tokens[:20], lambda name, x, expert: seen.append(name), head=True)
     assert len(seen) == 7 * model.hp.n_layers + 1
     np.testing.assert_array_equal(model.logits(code_tokens[:20]), before)
     assert len(seen) == 7 * model.hp.n_layers + 1

@@ -48,7 +48,14 @@ def test_missing_or_truncated_shard(refused, model, cut):
 
 @pytest.mark.parametrize(
     ("model_type", "nearest"),
-    [(None, ""), ("llamma", "nearest: llama"), ("t5", ""), (["llama"], ""), (7, "")],
+    [
+        (None, ""),
+        ("llamma", "nearest: llama"),
+        ("qwen2_5", "nearest: qwen2"),
+        ("t5", "edgeq[optimum]"),
+        (["llama"], ""),
+        (7, ""),
+    ],
 )
 def test_model_type(refused, model, model_type, nearest):
     edit(model / "config.json", model_type=model_type)
@@ -56,7 +63,7 @@ def test_model_type(refused, model, model_type, nearest):
         "export", model, "--to", "gguf", "-q", "F16", "-o", model / "out", names=model / "config.json"
     )
     assert nearest in line
-    assert "bert, llama, mistral" in line
+    assert "bert, gemma2, gemma3, gemma3_text, gpt2, granite, llama, mistral, mixtral" in line
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,29 @@ def test_bytes_with_an_importance_matrix_are_llama_cpps(
         assert ours.metadata["quantize.imatrix.file"] == imatrix.name
 
 
+@pytest.mark.parametrize("quant", ["Q4_0", "IQ4_NL"])
+def test_bytes_of_experts_are_llama_cpps(
+    edgeq,
+    oracle_folder: Callable[[str], Path],
+    make_gguf: MakeGGUF,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    quant: str,
+):
+    """Each expert has its own weights, and pieces of rows do not end where an expert ends."""
+    monkeypatch.setattr("edgeq.convert.gguf_sources.PIECE_VALUES", 5000)
+    source = make_gguf(oracle_folder("mixtral"), "F16")
+    (tmp_path / "text.txt").write_text("the cat sat on the mat " * 60)
+    limits = ("--chunk-size", 128, "--max-tokens", 512)
+    done = edgeq("calibrate", source, "--data", tmp_path / "text.txt", "-o", tmp_path / "i.gguf", *limits)
+    assert done.code == 0, done.err
+    matrix = ImportanceMatrix.read(tmp_path / "i.gguf")
+    assert len(np.unique(matrix.importance("blk.0.ffn_up_exps.weight").reshape(4, -1), axis=0)) == 4
+    theirs = llama_quantize(source, tmp_path / "theirs.gguf", quant, matrix)
+    quantized(edgeq, source, tmp_path / "ours.gguf", quant, "--imatrix", tmp_path / "i.gguf")
+    assert_same_tensors(tmp_path / "ours.gguf", theirs)
+
+
 def test_an_importance_matrix_of_another_model_is_refused(edgeq, imatrix: Path, minilm: Path, tmp_path: Path):
     error = refused(edgeq, 1, minilm, "-o", tmp_path / "o.gguf", "-q", "Q4_K_M", "--imatrix", imatrix)
     assert imatrix.name in error

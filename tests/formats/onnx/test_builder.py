@@ -58,7 +58,7 @@ def test_equal_constants_are_shared_and_others_are_not() -> None:
 
 def test_split() -> None:
     b = Tiny()
-    parts = b.split(b.x("n", 6), 3, axis=1)
+    parts = b.split(b.x("n", 6), [2, 2, 2], axis=1)
     data = normal(1, 2, 6)
     for got, want in zip(
         run(b.done(*parts, shapes=[["n", 2]] * 3), x=data), np.split(data, 3, 1), strict=True

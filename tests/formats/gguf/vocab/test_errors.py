@@ -34,7 +34,7 @@ def top(**fields: Any) -> Callable[[dict[str, Any]], Any]:
 
 
 UNSUPPORTED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "sentencepiece": (model(byte_fallback=True), "model.byte_fallback"),
+    "byte_fallback": (model(byte_fallback=True), "model.vocab lacks 256 of the 256 byte tokens"),
     "unigram": (model(type="Unigram"), "model.type is 'Unigram'"),
     "dropout": (model(dropout=0.1), "model.dropout"),
     "end of word": (model(end_of_word_suffix="</w>"), "model.end_of_word_suffix"),
