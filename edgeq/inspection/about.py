@@ -14,8 +14,22 @@ CONVERT = "convert the model again"
 _RMS, _LAYER = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
 EPSILON_KEYS = {
     **dict.fromkeys(
-        ("llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3", "phi3"), _RMS
-    ),
+        (
+            "llama",
+            "qwen2",
+            "qwen2moe",
+            "qwen3",
+            "qwen3moe",
+            "gemma",
+            "gemma2",
+            "gemma3",
+            "phi3",
+            "smollm3",
+            "olmo2",
+            "granite",
+        ),
+        _RMS,
+    ),  # fmt: skip
     **dict.fromkeys(("bert", "nomic-bert", "gpt2", "phi2", "falcon", "stablelm", "starcoder2"), _LAYER),
 }
 
