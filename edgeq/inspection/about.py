@@ -12,26 +12,12 @@ CONVERT = "convert the model again"
 
 # Architectures → the epsilon that `load_arch_hparams` wants (each file in src/models of llama.cpp 0c1e57098).
 _RMS, _LAYER = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
-EPSILON_KEYS = {
-    **dict.fromkeys(
-        (
-            "llama",
-            "qwen2",
-            "qwen2moe",
-            "qwen3",
-            "qwen3moe",
-            "gemma",
-            "gemma2",
-            "gemma3",
-            "phi3",
-            "smollm3",
-            "olmo2",
-            "granite",
-        ),
-        _RMS,
-    ),  # fmt: skip
-    **dict.fromkeys(("bert", "nomic-bert", "gpt2", "phi2", "falcon", "stablelm", "starcoder2"), _LAYER),
-}
+_RMS_FAMILIES = (
+    "llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3", "phi3",
+    "smollm3", "olmo2", "granite",
+)  # fmt: skip
+_LAYER_FAMILIES = ("bert", "nomic-bert", "gpt2", "phi2", "falcon", "stablelm", "starcoder2")
+EPSILON_KEYS = {**dict.fromkeys(_RMS_FAMILIES, _RMS), **dict.fromkeys(_LAYER_FAMILIES, _LAYER)}
 
 
 def is_model(file: GGUFFile) -> bool:

@@ -21,6 +21,7 @@ from edgeq.evaluation.metrics import Divergence
 from edgeq.evaluation.runtimes import OnnxRuntime
 from edgeq.families.base import BY_MODEL_TYPE
 from edgeq.formats.gguf.reader import GGUFFile
+from edgeq.inspection.gguf_check import check_gguf
 from edgeq.runtimes.onnxruntime import OnnxSession
 from edgeq.source import SourceModel
 
@@ -52,6 +53,11 @@ def test_engine(name: str, oracle_folder: OracleFolder) -> None:
     _agree("engine in parts", name, np.concatenate([model.logits(part, cache) for part in parts]))
     streamed = engine.from_source(source, keep=False)
     _agree("engine, streamed", name, streamed.logits(tokens))
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_the_check_finds_nothing(name: str, oracle_folder: OracleFolder, make_gguf: MakeGGUF) -> None:
+    assert check_gguf(make_gguf(oracle_folder(name), "F16"), lambda stage, done, total: None) == []
 
 
 @pytest.mark.parametrize("name", models.MODELS)
