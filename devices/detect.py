@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
@@ -47,6 +48,7 @@ def target_features() -> frozenset[str]:
     return frozenset(name for name in host_features() if numba.ENABLE_AVX or name[:3] != "avx")
 
 
+@functools.cache  # LLVM takes a third of a millisecond, and every piece of a tensor asks
 def host_features() -> frozenset[str]:
     """LLVM features of this CPU, whatever Numba compiles for; none where LLVM does not know the CPU."""
     import llvmlite.binding as llvm
