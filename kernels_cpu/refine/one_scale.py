@@ -12,7 +12,7 @@ from edgeq.kernels_cpu.encode.tiles import load, load_tile, vectors
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.refine.levels import code
 from edgeq.kernels_cpu.refine.symmetric_search import inverse_of, search_scale, weigh
-from edgeq.kernels_cpu.scalar import load_half
+from edgeq.kernels_cpu.scalar import load_half, store_half
 
 LANES = 16
 
@@ -75,3 +75,23 @@ def codes_of(sixteen, levels, values, b, d):
 def store_nibbles(block, at, low, high):
     """Codes below 16 of a block's halves to the bytes from ``at`` on."""
     simd.store(simd.address(block) + at, simd.to_uint8(low | (high << 4)))
+
+
+@helper
+def refine_nibble_blocks(isa, levels, first, last, values, weights, encoded, search):
+    """``refine_rows`` of the types whose block is d and 16 bytes of nibbles: they differ in their levels."""
+    sixteen = simd.resized(isa, LANES)
+    each = weights.size // 32
+    blocks = encoded.reshape(-1, 18)
+    columns, memory = weight_tiles(isa, sixteen, weights), scratch(sixteen)
+    for row in range(first, last):
+        end = (row + 1) * each
+        for group in range(columns.shape[0]):
+            b, weight = row * each + group * LANES, columns[group]
+            better = search_group(isa, sixteen, values, blocks, b, end, weight, levels, search, memory)
+            for lane in range(min(LANES, end - b)):
+                if (better >> lane) & 1:
+                    d = memory[1][0, lane]
+                    low, high = codes_of(sixteen, levels, values, b + lane, d)
+                    store_nibbles(blocks[b + lane], 2, low, high)
+                    store_half(blocks[b + lane], 0, d)
