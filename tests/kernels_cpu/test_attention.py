@@ -7,6 +7,7 @@ import plain_attention
 import pytest
 
 from edgeq.devices.detect import instruction_set
+from edgeq.kernels_cpu import threads
 from edgeq.kernels_cpu.attention import PANEL, attend, store
 from edgeq.kernels_cpu.isa import PORTABLE, Isa
 
@@ -14,9 +15,10 @@ ISAS = [PORTABLE, instruction_set(), Isa("wide", 512)]
 
 
 def caches(kv: int, capacity: int, width: int, dtype: type = np.float32) -> tuple[np.ndarray, np.ndarray]:
-    """Empty ones, full of NaN where nothing may be read."""
-    keys = np.zeros((kv, capacity // PANEL, width, PANEL), dtype)
-    return keys, np.zeros((kv, capacity, width), dtype)
+    """Empty ones, full of NaN: nothing that was not stored may be read."""
+    nan = np.float16(np.nan).view(np.uint16) if dtype is np.uint16 else np.nan
+    keys = np.full((kv, capacity // PANEL, width, PANEL), nan, dtype)
+    return keys, np.full((kv, capacity, width), nan, dtype)
 
 
 def made(t: int, start: int, heads: int, kv: int, width: int, seed: int = 0):
@@ -86,8 +88,6 @@ def test_more_threads_change_nothing():
     q, keys, values = made(64, 64, 8, 2, 32)
     key_cache, value_cache = caches(2, 128, 32)
     store(keys, values, 0, key_cache, value_cache, PORTABLE)
-    from edgeq.kernels_cpu import threads
-
     before = threads.get_threads()
     results = []
     for n in (1, 3):
