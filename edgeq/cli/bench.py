@@ -153,10 +153,8 @@ def _counts(text: str) -> list[int]:
 
 
 def _known(types: str) -> list[str]:
-    from edgeq.errors import EdgeqError, UsageError
     from edgeq.formats.blocks import by_name
+    from edgeq.options import parsed
 
-    try:
-        return [by_name(name.strip()).name for name in types.split(",") if name.strip()]
-    except EdgeqError as error:
-        raise UsageError(f"--types {error}") from None
+    names = [part.strip() for part in types.split(",") if part.strip()]
+    return [parsed("--types", name, by_name).name for name in names]
