@@ -49,6 +49,7 @@ $(ORACLE)/.ready: pyproject.toml constraints.txt
 
 oracle: $(ORACLE)/.ready
 	$(ORACLE)/bin/python tests/oracle/make.py
+	$(ORACLE)/bin/python tests/oracle/make_chats.py
 
 arm64: setup
 	tests/arm64/prepare.sh .arm64 $(VENV)/bin/python

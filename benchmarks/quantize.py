@@ -1,6 +1,6 @@
 """``edgeq quantize`` against llama.cpp's ``llama_model_quantize``: whole processes on the same F16 file, in turn.
 
-    python benchmarks/quantize.py [--layers 16] [--threads 2] [--quants Q4_K_M,IQ4_XS,Q6_K]
+    python benchmarks/quantize.py [--layers 16] [--threads 2] [--quants Q4_K_M,IQ4_XS] [--efforts ggml,normal]
 
 The file is a synthetic llama (16 layers: 1.04 billion parameters) made in a temporary folder.
 """
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quants", default=QUANTS)
+    parser.add_argument("--efforts", default="ggml,normal")
     options = parser.parse_args()
     peer = importlib.util.find_spec("llama_cpp") is not None
     edgeq = [sys.executable, "-m", "edgeq", "quantize"]
@@ -50,31 +51,22 @@ def main() -> None:
         source, ours, theirs = (folder / f"{name}.gguf" for name in ("source", "ours", "theirs"))
         timed([*edgeq, str(folder / "synthetic"), "-o", str(source), "-q", "F16"])
         print(
-            f"{parameters / 1e9:.2f} billion parameters, F16, {options.threads} threads, kernels compiled before"
+            f"{parameters / 1e9:.2f} billion parameters, F16, {options.threads} threads; seconds (ratio), the "
+            "faster of two runs of edgeq, so that kernels are compiled"
         )
-        print(f"{'':<8}{'edgeq s':>9}{'llama.cpp s':>13}{'ratio':>7}{'same size':>11}")
+        efforts = options.efforts.split(",")
+        print(f"{'':<8}{'llama.cpp':>10}" + "".join(f"{effort:>16}" for effort in efforts) + "  same size")
         for quant in options.quants.split(","):
-            command = [
-                *edgeq,
-                str(source),
-                "-o",
-                str(ours),
-                "-q",
-                quant,
-                "-t",
-                str(options.threads),
-                "--force",
-            ]
-            seconds = min(timed(command), timed(command))
-            if not peer:
-                print(f"{quant:<8}{seconds:>9.1f}   llama.cpp is not installed")
-                continue
             number = str(file_type(quant).number)
             code = [sys.executable, "-c", PEER, str(source), str(theirs), number, str(options.threads)]
-            their_seconds = timed(code)
-            same = abs(ours.stat().st_size - theirs.stat().st_size) < 4096
-            ratio = their_seconds / seconds
-            print(f"{quant:<8}{seconds:>9.1f}{their_seconds:>13.1f}{ratio:>7.1f}{same!s:>11}", flush=True)
+            seconds = timed(code) if peer else None
+            line = f"{quant:<8}" + (f"{seconds:>10.1f}" if seconds else f"{'absent':>10}")
+            for effort in efforts:
+                command = [*edgeq, str(source), "-o", str(ours), "-q", quant, "--effort", effort]
+                own = min(timed([*command, "-t", str(options.threads), "--force"]) for _ in range(2))
+                line += f"{own:>8.1f}" + (f" ({seconds / own:4.1f})" if seconds else " " * 7)
+            same = peer and abs(ours.stat().st_size - theirs.stat().st_size) < 4096
+            print(f"{line}  {same if peer else '-'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgeq.cli._output import JsonFlag, print_json, warn
+from edgeq.cli._output import JsonFlag
 
 
 class Engine(StrEnum):
@@ -28,8 +26,28 @@ def register(app: typer.Typer) -> None:
 
 def run(
     model: Annotated[Path, typer.Argument(help="A GGUF file, an exported ONNX file, or a model directory.")],
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to continue.")],
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="The text to continue; with --chat, the message.")
+    ] = None,
     tokens: Annotated[int, typer.Option("--tokens", "-n", min=1, help="Tokens to generate at most.")] = 128,
+    chat: Annotated[
+        bool,
+        typer.Option(
+            "--chat", help="Answer through the model's chat template; without --prompt, a conversation."
+        ),
+    ] = False,
+    system: Annotated[
+        str | None, typer.Option("--system", help="With --chat, what the system message says.")
+    ] = None,
+    context: Annotated[
+        int,
+        typer.Option(
+            "--context",
+            "-c",
+            min=0,
+            help="Tokens that a conversation may have; 0 is what the model was trained for, 8192 at most.",
+        ),
+    ] = 0,
     engine: Annotated[
         Engine,
         typer.Option(
@@ -52,74 +70,67 @@ def run(
             min=0, max=1, help="Sample among the likeliest tokens of this total probability; 1 is all."
         ),
     ] = 1.0,
+    min_p: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Sample among tokens at least this likely, as a share of the likeliest; 0 is all.",
+        ),
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float,
+        typer.Option(
+            "--repetition-penalty",
+            "--repeat-penalty",
+            min=0,
+            help="Above 1 makes tokens that were there before less likely; 1.1 is usual, 1 is off.",
+        ),
+    ] = 1.0,
     seed: Annotated[
         int,
         typer.Option("--seed", "-s", min=0, help="With a temperature, the same seed gives the same text."),
     ] = 0,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option("--stop", help="End before this text; may be given several times."),
+    ] = None,
     threads: Annotated[
         int,
-        typer.Option(
-            "--threads", "-t", min=0, help="Threads of llama.cpp or ONNX Runtime; 0 is one for each core."
-        ),
+        typer.Option("--threads", "-t", min=0, help="Threads to run on; 0 is one for each core."),
     ] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Generate text with the embedded engine, llama.cpp or ONNX Runtime.
 
-    **Example**
+    **Examples**
 
     `edgeq run out/model-Q4_K_M.gguf -p "def main(" -n 40`
-    """
-    from edgeq.devices.cpu import usable_cores
-    from edgeq.engine.decoders import open_decoder
-    from edgeq.engine.generate import Timing, generate, stream_text
-    from edgeq.engine.sampling import Sampler
-    from edgeq.errors import InputError, UsageError
 
-    if not math.isfinite(temperature) or not math.isfinite(top_p):
-        raise UsageError("--temperature and --top-p must be finite numbers")
-    # Below this the likeliest token is certain in float64, and the division would overflow.
-    sampler = Sampler(temperature if temperature > 1e-6 else 0.0, top_k, top_p, seed)
+    `edgeq run chat-Q4_K_M.gguf --chat --temp 0.7 --min-p 0.05`
+    """
+    from edgeq.cli import _generation as generation
+    from edgeq.devices.cpu import usable_cores
+    from edgeq.engine.sampling import Sampler
+    from edgeq.errors import UsageError
+    from edgeq.kernels_cpu.threads import set_threads
+
+    sampler = Sampler(temperature, top_k, top_p, seed, min_p, repetition_penalty)
+    if prompt is None and (as_json or not chat):
+        raise UsageError("give --prompt, the text to continue" + ("" if as_json else ", or --chat"))
+    if not chat and (system is not None or context):
+        raise UsageError("--system and --context belong to --chat")
+    if stop and not all(stop):
+        raise UsageError("--stop: an empty text would end at once")
+    for name, text in (("--prompt", prompt), ("--system", system)):
+        generation.check_text(name, text)
     threads = threads or usable_cores()
-    if any("\ud800" <= c <= "\udfff" for c in prompt):
-        raise InputError("--prompt: is not UTF-8; check the terminal's encoding")
-    # llama.cpp allots its cache at the start; a token is at least one byte of the prompt, plus a few special ones.
-    room = len(prompt.encode()) + tokens + 8
-    with open_decoder(model, engine.value, threads, room) as opened:
-        ids = opened.tokenizer.encode(prompt).ids
-        if not ids:
-            raise InputError("--prompt: is empty; give the text to continue")
-        if len(ids) + tokens > opened.context:
-            warn(f"{len(ids) + tokens} tokens are more than the {opened.context} the model was trained for")
-        timing = Timing()
-        pieces = stream_text(
-            opened.tokenizer, generate(opened.decoder, ids, tokens, sampler, opened.stop, timing)
-        )
-        text = ""
-        if not as_json:
-            print(prompt, end="", flush=True)
-        for piece in pieces:
-            text += piece
-            if not as_json:
-                print(piece, end="", flush=True)
-        decode_rate = (len(timing.tokens) - 1) / timing.seconds if timing.seconds else 0.0
-        if as_json:
-            print_json(
-                {
-                    "engine": opened.engine,
-                    "prompt": prompt,
-                    "text": text,
-                    "tokens": timing.tokens,
-                    "prompt_tokens": timing.prompt_tokens,
-                    "prompt_seconds": timing.prompt_seconds,
-                    "decode_tokens_per_second": decode_rate,
-                }
-            )
-            return
-        print()
-        sys.stdout.flush()
-        prompt_rate = timing.prompt_tokens / timing.prompt_seconds
-        warn(
-            f"{opened.engine}: {timing.prompt_tokens} tokens read at {prompt_rate:,.0f}/s, "
-            f"{len(timing.tokens)} generated at {decode_rate:,.0f}/s"
-        )
+    set_threads(threads)
+    how = generation.How(sampler, tokens, tuple(stop or ()), engine.value, threads)
+    if not chat:
+        assert prompt is not None
+        generation.continue_text(model, prompt, how, as_json)
+    elif prompt is not None:
+        generation.answer(model, prompt, system, context, how, as_json)
+    else:
+        generation.converse(model, system, context, how)

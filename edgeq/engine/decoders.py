@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq import chat as chat_templates
 from edgeq import tokenization
+from edgeq.chat import ChatTemplate
 from edgeq.engine import model as engine
 from edgeq.errors import FormatError, InputError, UsageError
+from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.runtimes import llama_cpp
 
@@ -29,6 +32,9 @@ class Decoder(Protocol):
     def feed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Read more tokens; logits ``[vocab]`` after the last."""
 
+    def reset(self) -> None:
+        """Forget what was read: the next tokens begin a text."""
+
 
 @dataclass
 class Opened:
@@ -39,22 +45,31 @@ class Opened:
     stop: frozenset[int]
     context: int
     engine: str
+    chat: ChatTemplate | None
 
 
 class _Embedded:
     def __init__(self, model: engine.Model, room: int) -> None:
-        self._model, self._cache = model, model.new_cache(room)
+        self._model, self._room = model, room
+        self.reset()
 
     def feed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         return self._model.prefill(tokens, self._cache)
 
+    def reset(self) -> None:
+        self._cache = self._model.new_cache(self._room)
+
 
 class _LlamaCpp:
     def __init__(self, llama: llama_cpp.LlamaCpp) -> None:
-        self._llama = llama
+        self._llama, self._begins = llama, True
 
     def feed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        return self._llama.logits(tokens, reset=False)[0][-1]
+        begins, self._begins = self._begins, False
+        return self._llama.logits(tokens, reset=begins)[0][-1]
+
+    def reset(self) -> None:
+        self._begins = True
 
 
 class _Onnx:
@@ -74,6 +89,9 @@ class _Onnx:
         self._past = self._session.past_of(present)
         return logits[0, -1]
 
+    def reset(self) -> None:
+        self._past = self._session.empty_past()
+
 
 @dataclass
 class _Checked:
@@ -88,6 +106,40 @@ class _Checked:
         if not np.isfinite(logits.max()):
             raise FormatError(self.path, "gives no finite logits: its weights are damaged", "make it again")
         return logits
+
+    def reset(self) -> None:
+        self.decoder.reset()
+
+
+@dataclass
+class Embedded:
+    """A model in the embedded engine, with what its texts need."""
+
+    path: Path
+    model: engine.Model
+    tokenizer: Tokenizer
+    stop: frozenset[int]
+    chat: ChatTemplate | None
+    file: GGUFFile | None  # what the weights are in, if it is a GGUF file
+
+    def decoder(self, room: int) -> Decoder:
+        """A new text, which may get ``room`` tokens; raises InputError for an encoder."""
+        if self.model.family.kind != "decoder":
+            raise InputError(f"{self.path}: is an encoder; it embeds text and generates none")
+        return _Checked(_Embedded(self.model, room), self.path)
+
+
+def open_embedded(path: Path, stack: ExitStack) -> Embedded:
+    """Open a GGUF file or a model directory; the stack closes it. Raises EdgeqError."""
+    if path.is_dir():
+        model, tokenizer = engine.open_model(path), tokenization.from_directory(path)
+        template = chat_templates.of_directory(path)
+        return Embedded(path, model, tokenizer, tokenization.end_tokens(path), template, None)
+    file = stack.enter_context(open_gguf(path))
+    model = engine.from_gguf(file)
+    tokenizer = tokenization.from_gguf(path, file.metadata)
+    stop, template = tokenization.end_tokens(path, file.metadata), chat_templates.of_gguf(path, file.metadata)
+    return Embedded(path, model, tokenizer, stop, template, file)
 
 
 @contextmanager
@@ -106,35 +158,21 @@ def open_decoder(path: Path, name: EngineName, threads: int, room: int) -> Itera
     if chosen not in allowed:
         raise UsageError(f"--engine {chosen} does not run {path}; take {' or '.join(allowed)}")
     with ExitStack() as stack:
-        if kind == "gguf":
-            yield _open_gguf(path, chosen, threads, room, stack)
+        if kind == "onnx":
+            yield _open_onnx(path, threads)
             return
-        folder = path if kind == "directory" else path.parent
-        tokenizer = tokenization.from_directory(folder)
-        if kind == "directory":
-            model = _decoder(engine.open_model(path), path)
-            decoder: Decoder = _Embedded(model, room)
-            context = model.hp.context
-        else:
-            decoder, context = _Onnx(path, threads), 2**31
-        yield Opened(_Checked(decoder, path), tokenizer, tokenization.end_tokens(folder), context, chosen)
+        own = open_embedded(path, stack)
+        context = own.model.hp.context
+        decoder = own.decoder(room)
+        if chosen == "llama.cpp":
+            assert own.file is not None  # whose path is the first shard's: llama.cpp takes no other
+            llama = llama_cpp.LlamaCpp(own.file.path, min(room, context), threads)
+            decoder = _Checked(_LlamaCpp(stack.enter_context(llama)), path)
+        yield Opened(decoder, own.tokenizer, own.stop, context, chosen, own.chat)
 
 
-def _decoder(model: engine.Model, path: Path) -> engine.Model:
-    if model.family.kind != "decoder":
-        raise InputError(f"{path}: is an encoder; it embeds text and generates none")
-    return model
-
-
-def _open_gguf(path: Path, chosen: str, threads: int, room: int, stack: ExitStack) -> Opened:
-    file = stack.enter_context(open_gguf(path))
-    model = _decoder(engine.from_gguf(file), path)
-    decoder: Decoder = _Embedded(model, room)
-    if chosen == "llama.cpp":
-        llama = llama_cpp.LlamaCpp(
-            file.path, min(room, model.hp.context), threads
-        )  # takes a first shard only
-        decoder = _LlamaCpp(stack.enter_context(llama))
-    tokenizer = tokenization.from_gguf(path, file.metadata)
-    stop = tokenization.end_tokens(path, file.metadata)
-    return Opened(_Checked(decoder, path), tokenizer, stop, model.hp.context, chosen)
+def _open_onnx(path: Path, threads: int) -> Opened:
+    folder, decoder = path.parent, _Onnx(path, threads)
+    tokenizer, stop = tokenization.from_directory(folder), tokenization.end_tokens(folder)
+    chat = chat_templates.of_directory(folder)
+    return Opened(_Checked(decoder, path), tokenizer, stop, 2**31, "onnxruntime", chat)

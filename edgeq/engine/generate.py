@@ -31,16 +31,22 @@ def generate(
     sampler: Sampler,
     stop: frozenset[int],
     timing: Timing,
+    before: Sequence[int] = (),
 ) -> Iterator[int]:
-    """Yield up to ``limit`` tokens after ``prompt``, ending before a token of ``stop``; fills ``timing``."""
+    """Yield up to ``limit`` tokens after ``prompt``, ending before a token of ``stop``; fills ``timing``.
+
+    ``before`` is what the decoder had read already: a repetition penalty sees it, the prompt and what is generated.
+    """
+    seen = [*before, *prompt]
     started = time.perf_counter()
     logits = decoder.feed(prompt)
     timing.prompt_tokens, timing.prompt_seconds = len(prompt), time.perf_counter() - started
     for index in range(limit):
-        token = sampler.pick(logits)
+        token = sampler.pick(logits, seen)
         if token in stop:
             return
         timing.tokens.append(token)
+        seen.append(token)
         yield token
         if index + 1 < limit:
             started = time.perf_counter()

@@ -15,7 +15,7 @@ from edgeq.formats.gguf.vocab.source import Source, read_json_object
 
 def chat_template_keys(source: Source) -> dict[str, Any]:
     """The metadata of the default template and of the named ones. Raises FormatError for bad JSON."""
-    named = _templates(source)
+    named = chat_templates(source)
     keys: dict[str, Any] = {}
     others = sorted(name for name in named if name != "default")
     for name in others:
@@ -27,7 +27,7 @@ def chat_template_keys(source: Source) -> dict[str, Any]:
     return keys
 
 
-def _templates(source: Source) -> dict[str, str]:
+def chat_templates(source: Source) -> dict[str, str]:
     """Templates by name; tokenizer_config.json, then chat_template.jinja, then chat_template.json."""
     configured = source.tokenizer_config.get("chat_template")
     directory = source.path.parent

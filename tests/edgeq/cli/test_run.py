@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -106,3 +108,84 @@ def test_a_text_longer_than_the_model_was_trained_for_is_warned_of(edgeq, tinylm
     done = edgeq("run", tmp_path, "-p", PROMPT, "-n", 20, "--json")
     assert done.code == 0
     assert "more than the 16 the model was trained for" in done.err
+
+
+def test_stop_strings_end_the_text(edgeq, tinylm, expected):
+    text = expected["text"]
+    cut = text[4:7]
+    assert _run(edgeq, tinylm, "--stop", "never there", "--stop", cut)["text"] == text[: text.index(cut)]
+
+
+def test_a_repetition_penalty_changes_a_repetitive_text(edgeq, tinylm, expected):
+    assert _run(edgeq, tinylm, "--repetition-penalty", 1)["tokens"] == expected["tokens"]
+    found = _run(edgeq, tinylm, "--repetition-penalty", 5)["tokens"]
+    assert len(set(found)) > len(set(expected["tokens"]))
+
+
+@pytest.fixture(scope="module")
+def chatty(tinylm, tmp_path_factory):
+    """TinyLM with a template that joins the messages."""
+    folder = tmp_path_factory.mktemp("chatty")
+    for file in tinylm.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    config["chat_template"] = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+    return folder
+
+
+def test_chat_answers_one_message(edgeq, chatty, expected):
+    found = _run(edgeq, chatty, "--chat")
+    assert (found["prompt"], found["text"]) == (PROMPT, expected["text"])
+    after = _run(edgeq, chatty, "--chat", "--system", "import sys")
+    assert after["prompt_tokens"] > found["prompt_tokens"]
+
+
+def test_a_conversation_reads_lines_until_they_end(chatty, expected):
+    command = [sys.executable, "-m", "edgeq", "run", str(chatty), "--chat", "-n", "8", "-t", "1"]
+    done = subprocess.run(command, input=f"{PROMPT}\n\nimport\n", capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    first = done.stdout[: len(expected["text"])]
+    assert expected["text"].startswith(first[:8].rstrip())
+    continued = [
+        sys.executable,
+        "-m",
+        "edgeq",
+        "run",
+        str(chatty),
+        "-p",
+        PROMPT,
+        "-n",
+        "8",
+        "-t",
+        "1",
+        "--json",
+    ]
+    answer = json.loads(subprocess.run(continued, capture_output=True, text=True, timeout=300).stdout)["text"]
+    second = ["-p", f"{PROMPT}{answer}import", "-n", "8", "-t", "1", "--json"]
+    again = subprocess.run([*continued[:5], *second], capture_output=True, text=True, timeout=300)
+    assert done.stdout == f"{answer}\n{json.loads(again.stdout)['text']}\n"
+
+
+def test_a_conversation_longer_than_its_context_is_one_line(edgeq, chatty):
+    done = edgeq("run", chatty, "--chat", "-p", PROMPT * 20, "-n", 8, "-c", 50)
+    assert done.code == 1
+    assert "--context 50 does not hold" in done.err
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "give --prompt, the text to continue, or --chat"),
+        (("--chat", "--json"), "give --prompt"),
+        (("-p", "x", "--system", "y"), "belong to --chat"),
+        (("-p", "x", "-c", "9"), "belong to --chat"),
+        (("-p", "x", "--stop", ""), "--stop"),
+        (("-p", "x", "--repetition-penalty", "0"), "repetition penalty"),
+    ],
+)
+def test_options_that_contradict_each_other(edgeq, tinylm, options, said):
+    done = edgeq("run", tinylm, *options)
+    assert done.code == 2
+    assert said in done.err

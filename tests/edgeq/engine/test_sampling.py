@@ -75,8 +75,37 @@ def test_extreme_logits_neither_overflow_nor_warn(recwarn: pytest.WarningsRecord
 
 
 @pytest.mark.parametrize(
-    "options", [{"temperature": -0.1}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_p": float("nan")}]
+    "options",
+    [
+        {"temperature": -0.1},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"top_p": float("nan")},
+        {"temperature": float("inf")},
+        {"min_p": -0.1},
+        {"min_p": 1.1},
+        {"repetition_penalty": 0.0},
+        {"repetition_penalty": float("nan")},
+    ],
 )
 def test_impossible_options_are_usage_errors(options: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         Sampler(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("min_p", "kept"), [(0.0, 5), (0.2, 4), (0.3, 3), (0.7, 2), (1.0, 1)])
+def test_min_p_keeps_what_is_likely_beside_the_likeliest(min_p: float, kept: int) -> None:
+    expected = np.zeros(5)
+    best = np.argsort(-PROBABILITIES)[:kept]
+    expected[best] = PROBABILITIES[best]
+    assert _close(_frequencies(Sampler(1, min_p=min_p)), expected / expected.sum())
+
+
+def test_a_repetition_penalty_makes_seen_tokens_less_likely_whatever_their_sign() -> None:
+    logits = np.array([2.0, 1.9, -1.0, -1.1], np.float32)
+    assert Sampler(repetition_penalty=1.2).pick(logits) == 0
+    assert Sampler(repetition_penalty=1.2).pick(logits, [0]) == 1
+    assert Sampler(repetition_penalty=1.2).pick(logits, [0, 1, 1]) == 0
+    assert Sampler(repetition_penalty=4.0).pick(logits[2:], [0]) == 1
+    assert logits.tolist() == np.array([2.0, 1.9, -1.0, -1.1], np.float32).tolist()

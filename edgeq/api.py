@@ -1,0 +1,125 @@
+"""Models from Python: ``edgeq.load(path)``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.chat import Message, needed
+from edgeq.devices.cpu import usable_cores
+from edgeq.engine.decoders import open_embedded
+from edgeq.engine.generate import Timing, generate, stream_text
+from edgeq.engine.sampling import Sampler
+from edgeq.engine.stops import until
+from edgeq.errors import InputError
+from edgeq.kernels_cpu.threads import set_threads
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class Sampling(TypedDict, total=False):
+    """The options of ``edgeq.engine.sampling.Sampler``."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    min_p: float
+    repetition_penalty: float
+
+
+class LoadedModel:
+    """A model in the embedded engine; a context manager. ``edgeq.load`` makes it.
+
+    ``tokenizer`` is a ``tokenizers.Tokenizer``, ``template`` the chat template or None.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 0) -> None:
+        set_threads(threads or usable_cores())
+        self.path = Path(path)
+        if self.path.suffix == ".onnx":
+            raise InputError(
+                f"{path}: edgeq.load opens GGUF files and model directories; edgeq run runs ONNX"
+            )
+        if not self.path.exists():
+            raise InputError(f"{path}: no such file or directory")
+        with ExitStack() as stack:
+            self._embedded = open_embedded(self.path, stack)
+            self._stack = stack.pop_all()
+        self.tokenizer: Tokenizer = self._embedded.tokenizer
+        self.template = self._embedded.chat
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; the model cannot be used after that."""
+        self._stack.close()
+
+    def generate(
+        self, prompt: str, max_tokens: int = 128, stop: Sequence[str] = (), **sampling: Unpack[Sampling]
+    ) -> str:
+        """The text that follows ``prompt``, greedily unless a ``temperature`` is given. Raises EdgeqError."""
+        return "".join(self.stream(prompt, max_tokens, stop, **sampling))
+
+    def stream(
+        self, prompt: str, max_tokens: int = 128, stop: Sequence[str] = (), **sampling: Unpack[Sampling]
+    ) -> Iterator[str]:
+        """The same in pieces, as they come. Several streams of one model may be read in turn."""
+        ids = self.tokenizer.encode(prompt).ids
+        if not ids:
+            raise InputError("the prompt is empty; give the text to continue")
+        return self._stream(ids, max_tokens, stop, Sampler(**sampling))
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        max_tokens: int = 128,
+        stop: Sequence[str] = (),
+        **sampling: Unpack[Sampling],
+    ) -> str:
+        """The answer to messages ``{"role": ..., "content": ...}``; raises EdgeqError, too, without a template."""
+        text = needed(self.template, self.path).render(messages)
+        ids = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return "".join(self._stream(ids, max_tokens, stop, Sampler(**sampling)))
+
+    def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Logits ``[T, vocab]`` after each token of a text; raises InputError for an encoder."""
+        return self._embedded.model.logits(tokens)
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit-length vectors ``[len(texts), C]`` of an encoder; what it cannot read of a long text is left out."""
+        model = self._embedded.model
+        vectors = np.zeros((len(texts), model.hp.hidden), np.float32)
+        for row, text in enumerate(texts):
+            vectors[row] = model.embed(self._truncating.encode(text).ids)
+        return vectors
+
+    @cached_property
+    def _truncating(self) -> Tokenizer:
+        """The tokenizer for texts of at most the model's length, special tokens among it."""
+        from tokenizers import Tokenizer
+
+        own = Tokenizer.from_str(self.tokenizer.to_str())
+        own.enable_truncation(self._embedded.model.hp.context)
+        return own
+
+    def _stream(
+        self, ids: list[int], max_tokens: int, stop: Sequence[str], sampler: Sampler
+    ) -> Iterator[str]:
+        decoder = self._embedded.decoder(len(ids) + max_tokens)
+        tokens = generate(decoder, ids, max_tokens, sampler, self._embedded.stop, Timing())
+        return until(stream_text(self.tokenizer, tokens), stop)
