@@ -131,6 +131,16 @@ store_int32 = _storer(32, "Write the low 32 bits of an integer to an address.")
 
 
 @intrinsic
+def load_word(_typing, at):
+    """The int32 at an address, aligned or not, as int64."""
+
+    def codegen(context, builder, sig, args):
+        return builder.sext(builder.load(_pointer(builder, args[0], _I32), align=1), ir.IntType(64))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
 def prefetch(_typing, at):
     """Ask for the cache line at an address, which need not be valid."""
 

@@ -56,8 +56,8 @@ def pack_scales_and_mins(scales: Bytes, mins: Bytes) -> Bytes:
 
 
 def unpack_scales_and_mins(packed: Bytes) -> tuple[Bytes, Bytes]:
-    """The inverse of ``pack_scales_and_mins``: two ``[n, 8]``."""
-    first, second, third = packed[:, :4], packed[:, 4:8], packed[:, 8:]
-    scales = np.concatenate([first & 63, (third & 15) | (first >> 6 << 4)], axis=1)
-    mins = np.concatenate([second & 63, (third >> 4) | (second >> 6 << 4)], axis=1)
-    return scales, mins
+    """The inverse of ``pack_scales_and_mins``: two ``[n, 8]``. Four bytes at a time, as words."""
+    first, second, third = np.ascontiguousarray(packed).view("<u4").T
+    scales = first & 0x3F3F3F3F, (third & 0x0F0F0F0F) | (first >> 2 & 0x30303030)
+    mins = second & 0x3F3F3F3F, (third >> 4 & 0x0F0F0F0F) | (second >> 2 & 0x30303030)
+    return np.stack(scales, axis=1).view(np.uint8), np.stack(mins, axis=1).view(np.uint8)

@@ -1,8 +1,8 @@
 """Integer products: packed weights times activations quantized to int8, as ggml computes them.
 
-A module here that is named like a block type describes it: its ``FORMAT``, and ``fields(blocks)``, which takes
-encoded blocks apart (``blocked`` does so for ONNX's). The rest is common: ``layout`` says how that lies in
-memory, ``interleave`` packs it, ``tiles`` emits the product. For float activations see
+A module here that is named like a block type describes it: its ``FORMAT``, where its codes are (``STORED``), and
+``fields(blocks)``, which reads the numbers beside them (``blocked`` does so for ONNX's). The rest is common:
+``layout`` says how that lies in memory, ``interleave`` packs it, ``tiles`` emits the product. For float activations see
 ``edgeq.kernels_cpu.matmul``.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeq.formats.blocks import by_name
 from edgeq.formats.blocks.base import Bytes, Floats
@@ -19,7 +20,6 @@ from edgeq.formats.errors import EdgeqError
 from edgeq.kernels_cpu import threads
 from edgeq.kernels_cpu.isa import Isa
 from edgeq.kernels_cpu.products import blocked
-from edgeq.kernels_cpu.products.fields import Fields
 from edgeq.kernels_cpu.products.interleave import interleave
 from edgeq.kernels_cpu.products.layout import Format, Layout, layout_of
 from edgeq.kernels_cpu.products.panels import many_rows, one_row
@@ -29,7 +29,7 @@ from edgeq.kernels_cpu.registry import kernels
 from edgeq.kernels_cpu.views import read_only
 
 _ALIGNMENT = 64  # of a cache line: no load of a register may cross one
-_CHUNK_VALUES = 1 << 17  # packed at a time, so that temporaries stay small
+_CHUNK_VALUES = 1 << 20  # packed at a time, so that temporaries stay small
 
 
 class Packed(NamedTuple):
@@ -42,24 +42,25 @@ class Packed(NamedTuple):
     isa: Isa
 
 
-def pack(name: str, rows: Bytes, columns: int, isa: Isa) -> Packed:
+def pack(name: str, rows: Bytes, columns: int, isa: Isa, order: NDArray[np.int64] | None = None) -> Packed:
     """Pack uint8 ``[N, row_bytes(columns)]`` of that block type, some rows at a time on each thread.
 
-    Raises EdgeqError for shapes that do not fit, and for a type that has no integer product.
+    With ``order``, row i is ``rows[order[i]]``. Raises EdgeqError for shapes that do not fit, and for a type that
+    has no integer product.
     """
     block_type = by_name(name)
     block_type.check_rows(rows, columns)
     module = kernels(__name__, name)
     if module is None:
         raise EdgeqError(f"{block_type.name}: there is no integer product for this type")
-    packed = empty(module.FORMAT, len(rows), columns, isa)
+    packed = empty(module.FORMAT, len(rows) if order is None else len(order), columns, isa)
 
-    def fields(part: slice) -> Fields:
-        blocks = _filled_up(rows[part], packed.layout.rows).reshape(-1, block_type.block_bytes)
-        read: Fields = module.fields(blocks)
-        return read
+    def write(part: slice, out: Bytes) -> None:
+        taken = rows[part] if order is None else rows[order[part]]
+        blocks = _filled_up(taken, packed.layout.rows).reshape(-1, block_type.block_bytes)
+        interleave(packed.layout, module.STORED, blocks, module.fields(blocks), out)
 
-    _fill(packed, fields)
+    _fill(packed, write)
     return packed
 
 
@@ -83,12 +84,13 @@ def pack_blocked(
         raise EdgeqError(f"{form.name}: blob must be {list(wanted)} and zero points {list(packed_zeros)}")
     packed = empty(form, n, columns, isa)
 
-    def fields(part: slice) -> Fields:
+    def write(part: slice, out: Bytes) -> None:
         codes, d = (_filled_up(array[part], packed.layout.rows) for array in (blob, scales))
         zeros = None if zero_points is None else _filled_up(zero_points[part], packed.layout.rows)
-        return blocked.fields(codes, d, zeros, bits)
+        fields = blocked.fields(d, zeros, bits)
+        interleave(packed.layout, blocked.stored(bits), codes.reshape(-1, blob.shape[-1]), fields, out)
 
-    _fill(packed, fields)
+    _fill(packed, write)
     return packed
 
 
@@ -102,15 +104,15 @@ def empty(form: Format, n: int, columns: int, isa: Isa) -> Packed:
     return Packed(memory[start : start + size].reshape(shape), n, columns, layout, isa)
 
 
-def _fill(packed: Packed, fields: Callable[[slice], Fields]) -> None:
-    """Pack all panels, on all threads; ``fields`` reads rows, whole panels of them."""
+def _fill(packed: Packed, write: Callable[[slice, Bytes], None]) -> None:
+    """Pack all panels, on all threads; ``write`` packs those rows, whole panels of them."""
     rows, data = packed.layout.rows, packed.data
     step = max(1, _CHUNK_VALUES // max(1, rows * packed.columns))
 
     def fill(first: int, last: int) -> None:
         for panel in range(first, last, step):
             end = min(panel + step, last)
-            interleave(packed.layout, fields(slice(panel * rows, end * rows)), data[panel:end])
+            write(slice(panel * rows, end * rows), data[panel:end])
 
     if data.size:
         threads.run(fill, len(data), rows * packed.columns)

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeq.formats.blocks.base import Bytes, Floats
 from edgeq.formats.errors import EdgeqError
-from edgeq.kernels_cpu.products.fields import Fields
+from edgeq.kernels_cpu.products.fields import Fields, Plane, Stored
 from edgeq.kernels_cpu.products.layout import Format
 
 BLOCKS = (16, 32, 64, 128, 256)
@@ -26,20 +26,20 @@ def format_of(bits: int, block: int) -> Format:
     return Format(f"int{bits}x{block}", block, (bits,), "blocked", correction="zero points", halves=False)
 
 
-def fields(blob: Bytes, scales: Floats, zero_points: Bytes | None, bits: int) -> Fields:
-    """Of a node's inputs: blob uint8 ``[N, blocks, bytes]``, scales ``[N, blocks]``, zero points uint8
-    ``[N, bytes]``, packed like the codes, or None for the middle of the range.
+def stored(bits: int) -> Stored:
+    """Where the codes of a block's bytes are: the low nibble of a byte first."""
+    return Stored((Plane(0, bits, 1),))
+
+
+def fields(scales: Floats, zero_points: Bytes | None, bits: int) -> Fields:
+    """Of a node's inputs: scales ``[N, blocks]``, zero points uint8 ``[N, bytes]``, packed like the codes, or
+    None for the middle of the range.
     """
     n, blocks = scales.shape
     if zero_points is None:
         zeros = np.full((n, blocks), 1 << (bits - 1), np.uint8)
+    elif bits == 8:
+        zeros = zero_points[:, :blocks]
     else:
-        zeros = _unpacked(zero_points, bits)[:, :blocks]
-    return Fields(_unpacked(blob, bits), scales.astype(np.float32), zeros=zeros)
-
-
-def _unpacked(packed: Bytes, bits: int) -> Bytes:
-    """Codes along the last axis, the low nibble of a byte first."""
-    if bits == 8:
-        return packed
-    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)
+        zeros = np.stack([zero_points & 15, zero_points >> 4], axis=-1).reshape(n, -1)[:, :blocks]
+    return Fields(scales.astype(np.float32), zeros=zeros)

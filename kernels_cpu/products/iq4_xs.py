@@ -7,8 +7,7 @@ import numpy as np
 from edgeq.formats.blocks.base import Bytes
 from edgeq.formats.blocks.iq4_xs import FIELDS, unpack_scales
 from edgeq.formats.blocks.nonlinear import LEVELS
-from edgeq.formats.blocks.packing import unpack_nibbles
-from edgeq.kernels_cpu.products.fields import Fields
+from edgeq.kernels_cpu.products.fields import Fields, Plane, Stored
 from edgeq.kernels_cpu.products.layout import Format
 
 FORMAT = Format(
@@ -21,9 +20,10 @@ FORMAT = Format(
     bias=128,
     levels=tuple(int(level) for level in LEVELS),
 )
+STORED = Stored((Plane(8, 4, 16),))
 
 
 def fields(blocks: Bytes) -> Fields:
     """Of uint8 ``[n, block_bytes]``."""
     block = blocks.view(FIELDS)[:, 0]
-    return Fields(unpack_nibbles(block["qs"]), block["d"], unpack_scales(blocks)[1].astype(np.int8))
+    return Fields(block["d"], unpack_scales(blocks)[1].astype(np.int8))

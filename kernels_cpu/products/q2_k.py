@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from edgeq.formats.blocks.base import Bytes
-from edgeq.formats.blocks.packing import unpack_two_bits
 from edgeq.formats.blocks.q2_k import FIELDS
-from edgeq.kernels_cpu.products.fields import Fields
+from edgeq.kernels_cpu.products.fields import Fields, Plane, Stored
 from edgeq.kernels_cpu.products.layout import Format
 
 FORMAT = Format("Q2_K", 256, (2,), "Q8_K", sub=16, correction="mins")
+STORED = Stored((Plane(16, 2, 32),))
 
 
 def fields(blocks: Bytes) -> Fields:
     """Of uint8 ``[n, block_bytes]``."""
     block = blocks.view(FIELDS)[:, 0]
     scales, mins = block["scales"] & 15, block["scales"] >> 4
-    return Fields(unpack_two_bits(block["qs"]), block["d"], scales, mins, block["dmin"])
+    return Fields(block["d"], scales, mins, block["dmin"])

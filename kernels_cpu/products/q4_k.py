@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from edgeq.formats.blocks.base import Bytes
 from edgeq.formats.blocks.packing import unpack_scales_and_mins
-from edgeq.formats.blocks.q4_k import FIELDS, unpack_codes
-from edgeq.kernels_cpu.products.fields import Fields
+from edgeq.formats.blocks.q4_k import FIELDS
+from edgeq.kernels_cpu.products.fields import Fields, Plane, Stored
 from edgeq.kernels_cpu.products.layout import Format
 
 FORMAT = Format("Q4_K", 256, (4,), "Q8_K", sub=32, correction="mins")
+STORED = Stored((Plane(16, 4, 32),))
 
 
 def fields(blocks: Bytes) -> Fields:
     """Of uint8 ``[n, block_bytes]``."""
     block = blocks.view(FIELDS)[:, 0]
     scales, mins = unpack_scales_and_mins(block["scales"])
-    return Fields(unpack_codes(block), block["d"], scales, mins, block["dmin"])
+    return Fields(block["d"], scales, mins, block["dmin"])

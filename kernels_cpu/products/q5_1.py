@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from edgeq.formats.blocks.base import Bytes
-from edgeq.formats.blocks.packing import unpack_fifth_bits, unpack_nibbles
 from edgeq.formats.blocks.q5_1 import FIELDS
-from edgeq.kernels_cpu.products.fields import Fields
+from edgeq.kernels_cpu.products.fields import Fields, Plane, Stored
 from edgeq.kernels_cpu.products.layout import Format
 
 FORMAT = Format("Q5_1", 32, (4, 1), "Q8_1", correction="floats")
+STORED = Stored((Plane(8, 4, 16), Plane(4, 1, 1)))
 
 
 def fields(blocks: Bytes) -> Fields:
     """Of uint8 ``[n, block_bytes]``."""
     block = blocks.view(FIELDS)[:, 0]
-    codes = unpack_nibbles(block["qs"]) | unpack_fifth_bits(block["qh"])
-    return Fields(codes, block["d"], second=block["m"])
+    return Fields(block["d"], second=block["m"])

@@ -12,7 +12,6 @@ from edgeq.devices.detect import instruction_set
 from edgeq.formats.blocks import by_name
 from edgeq.kernels_cpu import products
 from edgeq.kernels_cpu.encode import encode
-from edgeq.kernels_cpu.registry import kernels
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "kernels_cpu"))
 import plain_products as plain
@@ -33,15 +32,13 @@ def integer_products(names: list[str]) -> None:
     rng, isa = np.random.default_rng(1), instruction_set()
     weights = rng.standard_normal((20, 512)).astype(np.float32)
     for name in names:
-        module = kernels("edgeq.kernels_cpu.products", name)
-        assert module is not None
-        form, rows = module.FORMAT, by_name(name).encode(weights)
+        rows = by_name(name).encode(weights)
+        form, fields = plain.weights(name, rows)
         packed = products.pack(name, rows, 512, isa)
         for t in (1, 5):
             x = np.sign(rng.standard_normal((t, 512))).astype(np.float32) * (t + 1)  # int8 codes of ±127
             x[:, ::3] = rng.standard_normal(x[:, ::3].shape)
             quantized = plain.quantize(x, form.activation, form.block, form.sub or 0)
-            fields = module.fields(rows.reshape(-1, by_name(name).block_bytes))
             wanted = plain.product(form, fields, quantized, 20)
             assert np.abs(products.product(x, packed) - wanted).max() < 1e-5 * np.abs(wanted).max(), name
         print(json.dumps(["products", name, isa.name]), flush=True)

@@ -2,11 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
+from edgeq.formats.blocks import (
+    by_name,
+    iq4_nl,
+    iq4_xs,
+    q2_k,
+    q3_k,
+    q4_0,
+    q4_1,
+    q4_k,
+    q5_0,
+    q5_1,
+    q5_k,
+    q6_k,
+    q8_0,
+)
+from edgeq.formats.blocks.packing import unpack_fifth_bits, unpack_nibbles, unpack_two_bits
 from edgeq.kernels_cpu.products.fields import Fields
 from edgeq.kernels_cpu.products.layout import REGISTERS, Format, Layout
 from edgeq.kernels_cpu.quantized_activations import Quantized
+from edgeq.kernels_cpu.registry import kernels
+
+
+class Weights(NamedTuple):
+    """What n blocks say, ``[n, ...]``: the codes, a byte each, and the fields beside them."""
+
+    codes: np.ndarray  # [n, block], or that many in more axes
+    d: np.ndarray
+    scales: np.ndarray | None = None
+    mins: np.ndarray | None = None
+    second: np.ndarray | None = None
+    zeros: np.ndarray | None = None
+
+    @property
+    def fields(self) -> Fields:
+        return Fields(*self[1:])
+
+
+def _nibbles(block: np.ndarray) -> np.ndarray:
+    return unpack_nibbles(block["qs"])
+
+
+def _fifth_bits(block: np.ndarray) -> np.ndarray:
+    return unpack_nibbles(block["qs"]) | unpack_fifth_bits(block["qh"])
+
+
+_CODES: dict[str, tuple[np.dtype, Callable[[np.ndarray], np.ndarray]]] = {
+    "Q4_0": (q4_0.FIELDS, _nibbles),
+    "Q4_1": (q4_1.FIELDS, _nibbles),
+    "Q5_0": (q5_0.FIELDS, _fifth_bits),
+    "Q5_1": (q5_1.FIELDS, _fifth_bits),
+    "Q8_0": (q8_0.FIELDS, lambda block: (block["qs"].astype(np.int16) + 128).astype(np.uint8)),
+    "Q2_K": (q2_k.FIELDS, lambda block: unpack_two_bits(block["qs"])),
+    "Q3_K": (q3_k.FIELDS, q3_k.unpack_codes),
+    "Q4_K": (q4_k.FIELDS, q4_k.unpack_codes),
+    "Q5_K": (q5_k.FIELDS, q5_k.unpack_codes),
+    "Q6_K": (q6_k.FIELDS, q6_k.unpack_codes),
+    "IQ4_NL": (iq4_nl.FIELDS, _nibbles),
+    "IQ4_XS": (iq4_xs.FIELDS, _nibbles),
+}
+
+
+def weights(name: str, rows: np.ndarray) -> tuple[Format, Weights]:
+    """Encoded rows taken apart, codes by the plain codecs' own functions."""
+    blocks = np.ascontiguousarray(rows).reshape(-1, by_name(name).block_bytes)
+    module = kernels("edgeq.kernels_cpu.products", name)
+    assert module is not None
+    fields, codes = _CODES[name]
+    return module.FORMAT, Weights(codes(blocks.view(fields)[:, 0]), *module.fields(blocks))
+
+
+def interleaved_codes(layout: Layout, codes: np.ndarray, panels: int, blocks: int) -> np.ndarray:
+    """Twin of ``rearrange.write_codes``: uint8 ``[panels, blocks, units, code_bytes]``."""
+    if layout.format.levels and not layout.looks_up:
+        codes = np.array(layout.unsigned_levels, np.uint8)[codes]
+    steps, groups = layout.unit // layout.step, layout.step // 4
+    lanes = (panels, REGISTERS, layout.lanes, blocks, layout.units, steps)
+    planes, shift = [], 0
+    for bits in layout.planes:
+        part = (codes >> np.uint8(shift)) & np.uint8((1 << bits) - 1)
+        shift += bits
+        part = part.reshape(*lanes, groups * bits // 8, 8 // bits, 4)
+        packed = part[..., 0, :].copy()
+        for i in range(1, 8 // bits):
+            packed |= part[..., i, :] << np.uint8(bits * i)
+        planes.append(packed)
+    registers = np.concatenate(planes, axis=-2)  # [..., registers of a step, 4]
+    ordered = registers.transpose(0, 3, 4, 5, 1, 6, 2, 7)
+    return np.ascontiguousarray(ordered).reshape(panels, blocks, layout.units, layout.code_bytes)
 
 
 def quantize(x: np.ndarray, kind: str, block: int, sub: int) -> Quantized:
@@ -38,7 +126,7 @@ def quantize(x: np.ndarray, kind: str, block: int, sub: int) -> Quantized:
     return Quantized(codes, scale.astype(np.float32), words)
 
 
-def unpack(layout: Layout, data: np.ndarray) -> Fields:
+def unpack(layout: Layout, data: np.ndarray) -> Weights:
     """The inverse of ``interleave``, by the description in ``layout``: bit by bit, row by row."""
     form = layout.format
     panels, blocks, _ = data.shape
@@ -67,7 +155,7 @@ def unpack(layout: Layout, data: np.ndarray) -> Fields:
             if layout.has_zeros:
                 zeros[row, b] = block[at + within]
     scales = pairs[0].view(np.int8) if form.signed_scales else pairs[0]
-    return Fields(
+    return Weights(
         codes,
         floats[0],
         scales if form.sub else None,
@@ -93,7 +181,7 @@ def _code(layout: Layout, block: np.ndarray, j: int, lane: int, column: int) -> 
     return code
 
 
-def values(form: Format, fields: Fields, n: int) -> np.ndarray:
+def values(form: Format, fields: Weights, n: int) -> np.ndarray:
     """The codes as the integers that are summed, bias off: int64 ``[n, blocks, sub-blocks, columns]``."""
     codes = fields.codes.reshape(n, -1, form.block)
     codes = np.array(form.levels)[codes] if form.levels else codes.astype(np.int64) - form.bias
@@ -101,7 +189,7 @@ def values(form: Format, fields: Fields, n: int) -> np.ndarray:
     return codes.reshape(n, codes.shape[1], form.block // sub, sub)
 
 
-def integers(form: Format, fields: Fields, x: Quantized, n: int) -> tuple[np.ndarray, np.ndarray]:
+def integers(form: Format, fields: Weights, x: Quantized, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Two int64 ``[T, n, blocks]``: what d, and what dmin or m is multiplied with (0 where there is neither)."""
     weights = values(form, fields, n)
     rows = x.codes.astype(np.int64).reshape(len(x.codes), *weights.shape[1:])
@@ -118,7 +206,7 @@ def integers(form: Format, fields: Fields, x: Quantized, n: int) -> tuple[np.nda
     return dots.sum(axis=3), low
 
 
-def product(form: Format, fields: Fields, x: Quantized, n: int) -> np.ndarray:
+def product(form: Format, fields: Weights, x: Quantized, n: int) -> np.ndarray:
     """float64 ``[T, n]`` of the same quantized operands."""
     high, low = integers(form, fields, x, n)
     d = fields.d.reshape(n, -1).astype(np.float64)

@@ -8,6 +8,7 @@ import ggml
 import numpy as np
 import plain_products as plain
 import pytest
+from plain_products import Weights
 
 from edgeq.devices.detect import instruction_set
 from edgeq.formats.blocks import by_name
@@ -15,7 +16,7 @@ from edgeq.formats.errors import EdgeqError
 from edgeq.kernels_cpu import integer_dot, products, threads
 from edgeq.kernels_cpu.isa import PORTABLE, Isa
 from edgeq.kernels_cpu.products import blocked
-from edgeq.kernels_cpu.products.fields import Fields
+from edgeq.kernels_cpu.products.fields import Plane, Stored
 from edgeq.kernels_cpu.products.interleave import interleave
 from edgeq.kernels_cpu.products.layout import Format
 from edgeq.kernels_cpu.products.panels import FEW_ROWS, SEGMENT
@@ -31,7 +32,7 @@ isas = pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
 rows_of_x = pytest.mark.parametrize("t", [1, 4])
 
 
-def random_fields(form: Format, n: int, extreme: bool, seed: int) -> Fields:
+def random_fields(form: Format, n: int, extreme: bool, seed: int) -> Weights:
     """n blocks with float scales of 1; ``extreme``: codes and scales at the ends of their ranges."""
     rng = np.random.default_rng(seed)
 
@@ -42,7 +43,7 @@ def random_fields(form: Format, n: int, extreme: bool, seed: int) -> Fields:
     ends = (-128, 127) if form.signed_scales else (0, 63)
     has_second = form.correction in ("mins", "floats")
     ones = np.ones(n, np.float16 if form.halves else np.float32)
-    return Fields(
+    return Weights(
         draw(0, (1 << sum(form.planes)) - 1, n, form.block).astype(np.uint8),
         ones,
         draw(*ends, n, subs).astype(np.int16) if subs else None,
@@ -67,10 +68,11 @@ def quantized_rows(form: Format, t: int, extreme: bool, seed: int) -> Quantized:
     return Quantized(codes, np.ones((t, 1), np.float32), words)
 
 
-def packed_fields(form: Format, fields: Fields, n: int, isa: Isa) -> products.Packed:
+def packed_fields(form: Format, fields: Weights, n: int, isa: Isa) -> products.Packed:
     packed = products.empty(form, n, form.block, isa)
     assert len(packed.data) * packed.layout.rows == n
-    interleave(packed.layout, fields, packed.data)
+    stored = Stored((Plane(0, 8, 4),))  # a byte for each code
+    interleave(packed.layout, stored, fields.codes.reshape(n, form.block), fields.fields, packed.data)
     return packed
 
 
@@ -109,6 +111,28 @@ def test_integers_are_exact_by_dot_products(
         assert np.array_equal(result, high[..., 0].astype(np.float32))
 
 
+@names
+@isas
+def test_codes_are_written_as_by_the_plain_twin(name: str, isa: Isa):
+    """Every byte of every code, from encoded rows; the last panel is filled up."""
+    n, columns = 45, 512
+    rows = np.random.default_rng(7).integers(0, 256, (n, by_name(name).row_bytes(columns)), np.uint8)
+    packed = products.pack(name, rows, columns, isa)
+    layout, (panels, blocks, _) = packed.layout, packed.data.shape
+    filled = np.concatenate([rows, np.zeros((panels * layout.rows - n, rows.shape[1]), np.uint8)])
+    wanted = plain.interleaved_codes(layout, plain.weights(name, filled)[1].codes, panels, blocks)
+    units = packed.data[:, :, : layout.units * layout.unit_bytes].reshape(*wanted.shape[:3], -1)
+    assert np.array_equal(units[..., : layout.code_bytes], wanted)
+
+
+def test_rows_in_another_order():
+    rows = encoded_rows("Q4_K", 40, 512)
+    order = np.random.default_rng(8).permutation(40)[:33]
+    packed = products.pack("Q4_K", rows, 512, ISAS[0], order)
+    assert packed.n == 33
+    assert np.array_equal(packed.data, products.pack("Q4_K", rows[order], 512, ISAS[0]).data)
+
+
 @formats
 @isas
 def test_layout_is_the_one_described(form: Format, isa: Isa):
@@ -141,18 +165,13 @@ def error(result: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.linalg.norm(result - wanted) / np.linalg.norm(wanted))
 
 
-def fields_of(name: str, rows: np.ndarray) -> tuple[Format, Fields]:
-    module = importlib.import_module(f"edgeq.kernels_cpu.products.{name.lower()}")
-    return module.FORMAT, module.fields(rows.reshape(-1, by_name(name).block_bytes))
-
-
 @names
 @isas
 @pytest.mark.parametrize(("t", "n", "blocks"), [(1, 1, 1), (1, 37, 3), (2, 16, 8), (5, 33, 2), (9, 40, 5)])
 def test_product_of_the_same_operands(name: str, isa: Isa, t: int, n: int, blocks: int):
     columns = blocks * by_name(name).block_values
     rows, x = encoded_rows(name, n, columns), activations(t, columns)
-    form, fields = fields_of(name, rows)
+    form, fields = plain.weights(name, rows)
     result = products.product(x, products.pack(name, rows, columns, isa))
     assert result.shape == (t, n)
     assert result.dtype == np.float32
@@ -173,7 +192,7 @@ def test_many_segments(name: str):
     """More columns than are unpacked at a time, and no whole number of such segments."""
     columns = 2 * SEGMENT + 256
     rows = encoded_rows(name, 18, columns)
-    form, fields = fields_of(name, rows)
+    form, fields = plain.weights(name, rows)
     for t in (FEW_ROWS, FEW_ROWS + 1):
         x = activations(t, columns)
         quantized = plain.quantize(x, form.activation, form.block, form.sub or 0)
@@ -315,7 +334,7 @@ def test_onnx_weights(isa: Isa, bits: int, block: int, with_zeros: bool):
         blob, packed_zeros = codes, zeros[:, :3]
     scales = rng.random((n, 3)).astype(np.float32)
     packed = products.pack_blocked(blob, scales, packed_zeros if with_zeros else None, columns, bits, isa)
-    fields = Fields(
+    fields = Weights(
         codes, scales, zeros=zeros[:, :3] if with_zeros else np.full((n, 3), 1 << (bits - 1), np.uint8)
     )
     for t in (1, 3):
