@@ -8,6 +8,7 @@ A module here that is named like a block type describes it: its ``FORMAT``, wher
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,39 +29,62 @@ from edgeq.kernels_cpu.quantized_activations import Quantized, quantize
 from edgeq.kernels_cpu.registry import kernels
 from edgeq.kernels_cpu.views import read_only
 
-_ALIGNMENT = 64  # of a cache line: no load of a register may cross one
+ALIGNMENT = 64  # of a cache line: no load of a register may cross one
 _CHUNK_VALUES = 1 << 20  # packed at a time, so that temporaries stay small
 
 
 class Packed(NamedTuple):
-    """A matrix of weights, packed for an instruction set."""
+    """A matrix of weights, packed for an instruction set; or several of one shape, one behind the other."""
 
-    data: Bytes  # [panels, blocks, block_bytes]
-    n: int  # rows; the last panel is filled up with zeros
+    data: Bytes  # [stacked · panels, blocks, block_bytes]
+    n: int  # rows of a matrix; its last panel is filled up with zeros
     columns: int  # the last block is filled up, too, where they are no whole number of blocks (ONNX)
     layout: Layout
     isa: Isa
+    stacked: int = 1
+
+    def matrix(self, i: int) -> Packed:
+        """One of those that are stacked; a view."""
+        panels = len(self.data) // self.stacked
+        return self._replace(data=self.data[i * panels : (i + 1) * panels], stacked=1)
 
 
-def pack(name: str, rows: Bytes, columns: int, isa: Isa, order: NDArray[np.int64] | None = None) -> Packed:
+def supports(name: str) -> bool:
+    """Is there an integer product for this block type? Raises EdgeqError where there is no such type."""
+    return kernels(__name__, name) is not None
+
+
+def pack(
+    name: str,
+    rows: Bytes,
+    columns: int,
+    isa: Isa,
+    order: NDArray[np.int64] | None = None,
+    stacked: int = 1,
+) -> Packed:
     """Pack uint8 ``[N, row_bytes(columns)]`` of that block type, some rows at a time on each thread.
 
-    With ``order``, row i is ``rows[order[i]]``. Raises EdgeqError for shapes that do not fit, and for a type that
-    has no integer product.
+    With ``order``, row i is ``rows[order[i]]``. The rows may be those of several matrices of one shape
+    (experts), ``stacked``. Raises EdgeqError for shapes that do not fit, and for a type that has no integer
+    product.
     """
     block_type = by_name(name)
     block_type.check_rows(rows, columns)
+    count = len(rows) if order is None else len(order)
+    if stacked < 1 or count % stacked:
+        raise EdgeqError(f"{block_type.name}: {count} rows are not {stacked} matrices of as many rows each")
     module = kernels(__name__, name)
     if module is None:
         raise EdgeqError(f"{block_type.name}: there is no integer product for this type")
-    packed = empty(module.FORMAT, len(rows) if order is None else len(order), columns, isa)
+    packed = empty(module.FORMAT, count // stacked, columns, isa, stacked)
 
     def write(part: slice, out: Bytes) -> None:
         taken = rows[part] if order is None else rows[order[part]]
         blocks = _filled_up(taken, packed.layout.rows).reshape(-1, block_type.block_bytes)
         interleave(packed.layout, module.STORED, blocks, module.fields(blocks), out)
 
-    _fill(packed, write)
+    for i in range(stacked):
+        _fill(packed.matrix(i), write, i * packed.n)
     return packed
 
 
@@ -90,29 +114,34 @@ def pack_blocked(
         fields = blocked.fields(d, zeros, bits)
         interleave(packed.layout, blocked.stored(bits), codes.reshape(-1, blob.shape[-1]), fields, out)
 
-    _fill(packed, write)
+    _fill(packed, write, 0)
     return packed
 
 
-def empty(form: Format, n: int, columns: int, isa: Isa) -> Packed:
-    """Room for a packed matrix, aligned to a cache line."""
+def empty(form: Format, n: int, columns: int, isa: Isa, stacked: int = 1) -> Packed:
+    """Room for packed matrices, aligned to a cache line."""
     layout = layout_of(form, isa)
-    shape = (-(-n // layout.rows), -(-columns // form.block), layout.block_bytes)
-    size = int(np.prod(shape))
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return Packed(memory[start : start + size].reshape(shape), n, columns, layout, isa)
+    shape = packed_shape(layout, n, columns, stacked)
+    memory = np.empty(math.prod(shape) + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return Packed(memory[start : start + math.prod(shape)].reshape(shape), n, columns, layout, isa, stacked)
 
 
-def _fill(packed: Packed, write: Callable[[slice, Bytes], None]) -> None:
-    """Pack all panels, on all threads; ``write`` packs those rows, whole panels of them."""
-    rows, data = packed.layout.rows, packed.data
+def packed_shape(layout: Layout, n: int, columns: int, stacked: int = 1) -> tuple[int, int, int]:
+    """Of ``Packed.data``."""
+    return stacked * -(-n // layout.rows), -(-columns // layout.format.block), layout.block_bytes
+
+
+def _fill(packed: Packed, write: Callable[[slice, Bytes], None], start: int) -> None:
+    """Pack all panels, on all threads; ``write`` packs those rows, whole panels of them, from ``start`` on."""
+    rows, data, end = packed.layout.rows, packed.data, start + packed.n
     step = max(1, _CHUNK_VALUES // max(1, rows * packed.columns))
 
     def fill(first: int, last: int) -> None:
         for panel in range(first, last, step):
-            end = min(panel + step, last)
-            write(slice(panel * rows, end * rows), data[panel:end])
+            stop = min(panel + step, last)
+            part = slice(start + panel * rows, min(start + stop * rows, end))
+            write(part, data[panel:stop])
 
     if data.size:
         threads.run(fill, len(data), rows * packed.columns)
@@ -136,6 +165,8 @@ def product(x: Floats, packed: Packed, bias: Floats | None = None) -> Floats:
         raise EdgeqError(f"{name}: activations must be [T, {packed.columns}], not {list(x.shape)}")
     if bias is not None and bias.shape != (packed.n,):
         raise EdgeqError(f"{name}: bias must be [{packed.n}], not {list(bias.shape)}")
+    if packed.stacked != 1:
+        raise EdgeqError(f"{name}: {packed.stacked} matrices are stacked; take one, or expert_product")
     if x.size and packed.n:
         result = np.ascontiguousarray(multiply(quantized_for(packed, x), packed)[: len(x), : packed.n])
     else:
