@@ -67,6 +67,7 @@ class Weights(NamedTuple):
     def copy(self) -> Weights:
         data = products.empty(self.packed.layout.format, self.packed.n, K, instruction_set()).data
         data[:] = self.packed.data
+        data.flags.writeable = False
         return self._replace(encoded=self.encoded.copy(), packed=self.packed._replace(data=data))
 
     def peer(self, x: Floats) -> Product | None:

@@ -60,13 +60,18 @@ class StoredTensor:
 
 
 class SafetensorsFile:
-    """A mapped file; ``tensors`` is name → StoredTensor in the header's order. Raises FormatError."""
+    """A mapped file; raises FormatError.
+
+    Attributes:
+        tensors: name → StoredTensor, in the header's order.
+        metadata: the header's own strings, ``__metadata__``.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._mapping = map_file(path)
         try:
-            self.tensors = _parse(self._mapping, path)
+            self.tensors, self.metadata = _parse(self._mapping, path)
         except BaseException:
             close_mapping(self._mapping)
             raise
@@ -79,6 +84,12 @@ class SafetensorsFile:
         start = tensor.start + first * tensor.dtype.itemsize
         # Copied before it is viewed: the data of a tensor need not be aligned to its dtype.
         return self._bytes[start : start + count * tensor.dtype.itemsize].copy().view(tensor.dtype)
+
+    def view(self, tensor: StoredTensor) -> NDArray[np.uint8]:
+        """A tensor's bytes as they are mapped, read-only; they stay valid after ``close``."""
+        if self._bytes is None:
+            raise FormatError(self.path, "was closed")
+        return self._bytes[tensor.start : tensor.start + tensor.nbytes]
 
     def read_columns(self, tensor: StoredTensor, first: int, last: int) -> NDArray[Any]:
         """A copy of some columns of a matrix, ``[rows, last - first]``; no other bytes are touched."""
@@ -97,7 +108,7 @@ class SafetensorsFile:
         close_mapping(self._mapping)
 
 
-def _parse(data: mmap.mmap, path: Path) -> dict[str, StoredTensor]:
+def _parse(data: mmap.mmap, path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     if len(data) < 8:
         raise FormatError(path, f"{len(data)} bytes are too few for a header", _AGAIN)
     (size,) = struct.unpack_from("<Q", data)
@@ -114,7 +125,7 @@ def _parse(data: mmap.mmap, path: Path) -> dict[str, StoredTensor]:
     start = 8 + size
     tensors = {name: _entry(name, entry, start, path) for name, entry in header.items()}
     _check_layout(tensors, start, len(data), path)
-    return tensors
+    return tensors, metadata
 
 
 def _json_object(raw: bytes, path: Path) -> dict[str, Any]:

@@ -41,6 +41,11 @@ class GGUFFile:
         self._mapping = mapping
         self._bytes: NDArray[np.uint8] | None = np.frombuffer(mapping, np.uint8)
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files that hold the tensors."""
+        return [self.path]
+
     @classmethod
     def open(cls, path: str | Path) -> Self:
         """Map and check the file; raises FormatError for any breach of the format, EdgeqError if unreadable.

@@ -82,6 +82,10 @@ class SplitGGUFFile(GGUFFile):
                 "download the shards again",
             )
 
+    @property
+    def paths(self) -> list[Path]:
+        return [shard.path for shard in self.shards]
+
     @classmethod
     def open(cls, path: str | Path) -> Self:
         """Open all shards of a model by the path of any one; raises as GGUFFile.open does."""

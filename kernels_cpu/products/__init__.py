@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,18 @@ def supports(name: str) -> bool:
     return kernels(__name__, name) is not None
 
 
+def layout_for(name: str, isa: Isa) -> Layout:
+    """How a block type is packed; raises EdgeqError where it has no integer product."""
+    return layout_of(_module(name).FORMAT, isa)
+
+
+def _module(name: str) -> Any:
+    module = kernels(__name__, name)
+    if module is None:
+        raise EdgeqError(f"{by_name(name).name}: there is no integer product for this type")
+    return module
+
+
 def pack(
     name: str,
     rows: Bytes,
@@ -73,9 +85,7 @@ def pack(
     count = len(rows) if order is None else len(order)
     if stacked < 1 or count % stacked:
         raise EdgeqError(f"{block_type.name}: {count} rows are not {stacked} matrices of as many rows each")
-    module = kernels(__name__, name)
-    if module is None:
-        raise EdgeqError(f"{block_type.name}: there is no integer product for this type")
+    module = _module(name)
     packed = empty(module.FORMAT, count // stacked, columns, isa, stacked)
 
     def write(part: slice, out: Bytes) -> None:
@@ -85,7 +95,7 @@ def pack(
 
     for i in range(stacked):
         _fill(packed.matrix(i), write, i * packed.n)
-    return packed
+    return _finished(packed)
 
 
 def pack_blocked(
@@ -115,7 +125,7 @@ def pack_blocked(
         interleave(packed.layout, blocked.stored(bits), codes.reshape(-1, blob.shape[-1]), fields, out)
 
     _fill(packed, write, 0)
-    return packed
+    return _finished(packed)
 
 
 def empty(form: Format, n: int, columns: int, isa: Isa, stacked: int = 1) -> Packed:
@@ -145,6 +155,12 @@ def _fill(packed: Packed, write: Callable[[slice, Bytes], None], start: int) -> 
 
     if data.size:
         threads.run(fill, len(data), rows * packed.columns)
+
+
+def _finished(packed: Packed) -> Packed:
+    """From now on read-only, as memory-mapped weights are: for kernels, that is another type."""
+    packed.data.flags.writeable = False
+    return packed
 
 
 def _filled_up(rows: np.ndarray, multiple: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from typing import Literal
 from edgeq.kernels_cpu.integer_dot import has_lookup
 from edgeq.kernels_cpu.isa import Isa, has_halves
 
+VERSION = 1  # of what packed bytes mean; files of another one are made anew
 REGISTERS = 2  # registers of rows in a panel: two chains of sums share each broadcast activation
 
 Correction = Literal["bias", "mins", "floats", "zero points"]

@@ -1,5 +1,6 @@
 """Integer products: exact integers on every instruction set, shapes of all kinds, agreement with ggml."""
 
+import hashlib
 import importlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,8 +15,9 @@ from edgeq.devices.detect import instruction_set
 from edgeq.formats.blocks import by_name
 from edgeq.formats.errors import EdgeqError
 from edgeq.kernels_cpu import integer_dot, products, threads
+from edgeq.kernels_cpu import isa as isas_of_cpus
 from edgeq.kernels_cpu.isa import PORTABLE, Isa
-from edgeq.kernels_cpu.products import blocked
+from edgeq.kernels_cpu.products import blocked, layout
 from edgeq.kernels_cpu.products.fields import Plane, Stored
 from edgeq.kernels_cpu.products.interleave import interleave
 from edgeq.kernels_cpu.products.layout import Format
@@ -73,6 +75,7 @@ def packed_fields(form: Format, fields: Weights, n: int, isa: Isa) -> products.P
     assert len(packed.data) * packed.layout.rows == n
     stored = Stored((Plane(0, 8, 4),))  # a byte for each code
     interleave(packed.layout, stored, fields.codes.reshape(n, form.block), fields.fields, packed.data)
+    packed.data.flags.writeable = False
     return packed
 
 
@@ -123,6 +126,16 @@ def test_codes_are_written_as_by_the_plain_twin(name: str, isa: Isa):
     wanted = plain.interleaved_codes(layout, plain.weights(name, filled)[1].codes, panels, blocks)
     units = packed.data[:, :, : layout.units * layout.unit_bytes].reshape(*wanted.shape[:3], -1)
     assert np.array_equal(units[..., : layout.code_bytes], wanted)
+
+
+def test_packed_bytes_are_those_of_the_version():
+    """Where a layout changes on purpose, VERSION must be raised: packed weights are kept in files."""
+    digest = hashlib.sha256()
+    for name in NAMES:
+        rows = np.random.default_rng(9).integers(0, 256, (35, by_name(name).row_bytes(512)), np.uint8)
+        for isa in isas_of_cpus.ALL:
+            digest.update(products.pack(name, rows, 512, isa).data.tobytes())
+    assert (layout.VERSION, digest.hexdigest()[:16]) == (1, "595e56b2871d15d1")
 
 
 def test_rows_in_another_order():
