@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 from edgeq.formats.errors import EdgeqError
@@ -22,6 +23,7 @@ GRAIN_VALUES = 1 << 16
 _lock = threading.Lock()
 _here = threading.local()
 _pool: ThreadPoolExecutor | None = None
+_slots: SimpleQueue[None] | None = None  # one entry for each kernel that may start now
 _threads: int | None = None
 
 
@@ -32,11 +34,11 @@ def get_threads() -> int:
 
 def set_threads(n: int) -> None:
     """Let kernels use n threads from the next call on; raises EdgeqError for n < 1."""
-    global _pool, _threads
+    global _pool, _slots, _threads
     if n < 1:
         raise EdgeqError(f"threads must be at least 1, not {n}")
     with _lock:
-        _threads, old, _pool = n, _pool, None
+        _threads, old, _pool, _slots = n, _pool, None, None
     if old is not None:
         old.shutdown(wait=False)
 
@@ -49,13 +51,14 @@ def stay_on_this_thread() -> None:
 def run(kernel: Callable[..., Any], n: int, values_each: int, *arguments: Any) -> list[Any]:
     """Call ``kernel(first, last, *arguments)`` over ranges that cover range(n); the results in order.
 
-    ``values_each`` is the work of one item, in values. Several Python threads may call this at once.
+    ``values_each`` is the work of one item, in values. Several Python threads may call this at once; then, too,
+    no more than ``get_threads()`` kernels run, and the others wait.
     """
     ranges = _split(n, values_each)
     if len(ranges) <= 1:
-        return [kernel(first, last, *arguments) for first, last in ranges]
+        return [_in_turn(kernel, first, last, *arguments) for first, last in ranges]
     futures = _submit(kernel, ranges[1:], arguments)
-    results = [kernel(*ranges[0], *arguments)]
+    results = [_in_turn(kernel, *ranges[0], *arguments)]
     return results + [future.result() for future in futures]
 
 
@@ -68,8 +71,43 @@ def _default_threads() -> int:
     return os.cpu_count() or 1
 
 
+def _stays_here() -> bool:
+    """Whether this thread has no others to help it: it said so, or runs a kernel already."""
+    return getattr(_here, "alone", False) or getattr(_here, "busy", False)
+
+
+def _in_turn(kernel: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a kernel as soon as fewer than ``get_threads()`` run. It waits for nobody, so its turn comes."""
+    if _stays_here():
+        return kernel(*arguments)
+    slots = _ready_slots()
+    slots.get()
+    _here.busy = True
+    try:
+        return kernel(*arguments)
+    finally:
+        _here.busy = False
+        slots.put(None)
+
+
+def _ready_slots() -> SimpleQueue[None]:
+    global _slots
+    slots = _slots
+    if slots is None:
+        with _lock:
+            slots = _slots = _slots or _filled(get_threads())
+    return slots
+
+
+def _filled(n: int) -> SimpleQueue[None]:
+    slots: SimpleQueue[None] = SimpleQueue()
+    for _ in range(n):
+        slots.put(None)
+    return slots
+
+
 def _split(n: int, values_each: int) -> list[tuple[int, int]]:
-    most = 1 if getattr(_here, "alone", False) else get_threads()
+    most = 1 if _stays_here() else get_threads()
     parts = max(1, min(most, n, n * values_each // GRAIN_VALUES))
     edges = [n * i // parts for i in range(parts + 1)]
     return [(first, last) for first, last in itertools.pairwise(edges) if last > first]
@@ -82,13 +120,13 @@ def _submit(
     with _lock:  # submitting under the lock keeps set_threads from shutting this pool down in between
         if _pool is None:
             _pool = ThreadPoolExecutor(max(1, get_threads() - 1), thread_name_prefix="edgeq-kernel")
-        return [_pool.submit(kernel, first, last, *arguments) for first, last in ranges]
+        return [_pool.submit(_in_turn, kernel, first, last, *arguments) for first, last in ranges]
 
 
 def _forget_pool() -> None:
-    """A forked child has none of the parent's threads, and perhaps its lock held."""
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+    """A forked child has none of the parent's threads, and perhaps its lock and slots taken."""
+    global _pool, _slots, _lock
+    _pool, _slots, _lock = None, None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
