@@ -51,3 +51,8 @@ def by_name(name: str) -> Isa:
         if isa.name == name.lower():
             return isa
     raise EdgeqError(f"{name}: no such instruction set; there are {', '.join(isa.name for isa in ALL)}")
+
+
+def name_of(float_lanes: int, features: frozenset[str]) -> str:
+    """The name of an instruction set; empty where it is none of ``ALL``."""
+    return next((i.name for i in ALL if (i.float_lanes, i.features) == (float_lanes, features)), "")

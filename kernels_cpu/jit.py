@@ -11,6 +11,8 @@ from typing import Any, TypeVar, cast
 
 from numba import njit
 
+from edgeq.kernels_cpu import compiling
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PACKAGE = __package__
@@ -37,6 +39,7 @@ def _compile(function: F, fastmath: bool | set[str], **options: bool) -> F:
     # error_model="numpy": division by zero gives inf or NaN, as in C, instead of a check and an exception.
     compile_options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath, **options}
     dispatcher: Any = njit(**compile_options)(function)
+    compiling.known(dispatcher)
     try:
         dispatcher.enable_caching()
     except RuntimeError:  # neither the package's folder nor a user cache can be written: compile each time

@@ -27,6 +27,7 @@ from numba.extending import (
     unbox,
 )
 
+from edgeq.kernels_cpu.compiling import Purpose
 from edgeq.kernels_cpu.isa import Isa, has_halves
 
 
@@ -61,6 +62,7 @@ class Lanes(types.Type):
         self.isa_name = isa_name
         self.lanes = lanes
         self.features = features
+        self.purpose = Purpose(instruction_set=isa_name)
         super().__init__(name=f"Lanes({isa_name}, {lanes}, {' '.join(sorted(features))})")
 
     @property

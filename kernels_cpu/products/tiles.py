@@ -14,7 +14,9 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
 
+from edgeq.kernels_cpu.compiling import Purpose
 from edgeq.kernels_cpu.integer_dot import multiply_pairs
+from edgeq.kernels_cpu.isa import name_of
 from edgeq.kernels_cpu.products.layout import REGISTERS, Layout
 from edgeq.kernels_cpu.products.sources import Chunk, Packed, Source, Unpacked
 from edgeq.kernels_cpu.products.sums import Sums, sums_for
@@ -29,6 +31,7 @@ class LayoutType(types.Type):
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
+        self.purpose = Purpose(layout.format.name, name_of(layout.lanes, layout.features))
         features = " ".join(sorted(layout.features))
         super().__init__(name=f"LayoutType({layout.format}, {layout.lanes}, {features})")
 
