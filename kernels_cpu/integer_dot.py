@@ -42,6 +42,7 @@ _DOTS = (
     _Instruction("i8mm", "llvm.aarch64.neon.usdot.v4i32.v16i8", 128),
     _Instruction("dotprod", "llvm.aarch64.neon.sdot.v4i32.v16i8", 128),
 )
+_MATRIX_DOTS = (_Instruction("i8mm", "llvm.aarch64.neon.usmmla.v4i32.v16i8", 128),)
 _LOOKUPS = (
     _Instruction("avx2", "llvm.x86.avx2.pshuf.b", 256),
     _Instruction("neon", "llvm.aarch64.neon.tbl1.v16i8", 128),
@@ -125,6 +126,24 @@ def dot4(e: Emitter, total: Register, codes: Register, x: Register) -> Register:
     for lane in range(4):
         a, b = (register.shuffled(range(lane, register.kind.count, 4)) for register in (codes, x))
         total = total + a.extended(I32, signed) * b.extended(I32, signed=True)
+    return total
+
+
+def has_matrix_dot(features: frozenset[str]) -> bool:
+    """Is there an instruction for ``matrix_dot``?"""
+    return "i8mm" in features
+
+
+def matrix_dot(e: Emitter, total: Register, codes: Register, x: Register) -> Register:
+    """int32 total + u8 ``[2, 8]`` · s8 ``[2, 8]`` transposed, ``[2, 2]``, in each 128 bits (usmmla)."""
+    instruction = _found(e, _MATRIX_DOTS, codes.kind.count * 8)
+    if instruction is not None:
+        return _called(e, instruction, I32, total, codes, x)
+    lanes = range(total.kind.count)  # 4 · which + 2 · row of codes + row of x
+    for k in range(8):
+        a = codes.shuffled([lane // 2 * 8 + k for lane in lanes])
+        b = x.shuffled([lane // 4 * 16 + lane % 2 * 8 + k for lane in lanes])
+        total = total + a.extended(I32, signed=False) * b.extended(I32, signed=True)
     return total
 
 

@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from edgeq.kernels_cpu.integer_dot import lookup
 from edgeq.kernels_cpu.products.layout import REGISTERS, Layout
-from edgeq.kernels_cpu.products.sums import Sums
+from edgeq.kernels_cpu.products.sums import MatrixSums, Sums
 from edgeq.kernels_cpu.registers import F16, F32, I8, I16, I32, Emitter, Register
 
 
@@ -51,7 +51,14 @@ class Packed:
         self.unit_bytes, self.block_bytes = layout.unit_bytes, layout.block_bytes
 
     def code(self, unit_at: Any, chunk: Chunk, group: int, j: int) -> Register:
-        """The codes of a group, of each row, as ``sums.operand`` makes them."""
+        """The codes of a group, of each row, as ``sums.operand`` makes them, and ``sums.weights`` if need be."""
+        if not isinstance(self.sums, MatrixSums):
+            return self._operand(unit_at, chunk, group, j)
+        first, half = group - group % 2, group % 2
+        low, high = (self._operand(unit_at, chunk, g, j) for g in (first, first + 1))
+        return self.sums.weights(low, high, half)
+
+    def _operand(self, unit_at: Any, chunk: Chunk, group: int, j: int) -> Register:
         layout, sums, digit = self.layout, self.sums, chunk.digit
         four, part = divmod(chunk.first_group + group, sums.parts)
         step, within = divmod(four, layout.step // 4)

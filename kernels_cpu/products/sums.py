@@ -1,14 +1,23 @@
-"""Three ways to sum code · activation, by what the instruction set has; ``tiles`` is written in their names.
+"""Four ways to sum code · activation, by what the instruction set has; ``tiles`` is written in their names.
 
 All are exact. ``PairSums`` adds up int16 pairs as long as they cannot overflow and scales them with the
 instruction that widens them: one multiplication per 4 columns instead of two, since codes are small. Codes of
 8 bits are cut into two digits below 16; in a product of many rows, they are better widened beforehand, with the
-activations, for ``WordSums``. ``QuadSums`` is one dot product instruction per 4 columns.
+activations, for ``WordSums``. ``QuadSums`` is one dot product instruction per 4 columns. ``MatrixSums``
+multiplies two rows of weights with two of activations at once.
 """
 
 from __future__ import annotations
 
-from edgeq.kernels_cpu.integer_dot import dot4, dot4_takes_signed, has_dot4, multiply_pairs, pair_sums
+from edgeq.kernels_cpu.integer_dot import (
+    dot4,
+    dot4_takes_signed,
+    has_dot4,
+    has_matrix_dot,
+    matrix_dot,
+    multiply_pairs,
+    pair_sums,
+)
 from edgeq.kernels_cpu.registers import I8, I16, I32, Emitter, Register
 
 _LARGEST = 32767
@@ -20,6 +29,7 @@ class PairSums:
     signed_codes = False
     element, scale_element = I8, I16
     parts = 1  # registers of operands for 4 columns
+    paired = False  # do operands and sums hold two rows each?
 
     def __init__(self, e: Emitter, bits: int) -> None:
         self.e = e
@@ -58,6 +68,7 @@ class QuadSums:
     digits: tuple[int, ...] = (1,)
     element, scale_element = I8, I32
     parts = 1
+    paired = False
 
     def __init__(self, e: Emitter, bits: int) -> None:
         self.e = e
@@ -99,11 +110,46 @@ class WordSums(QuadSums):
         return sums if partial is None else partial + sums
 
 
+class MatrixSums(QuadSums):
+    """u8 · s8, two rows of weights and two of activations, 8 columns of each in a register (usmmla).
+
+    Where the others have the operands of 4 columns and of the next 4, here stand the first half of a register's
+    rows and the second, with all 8 columns.
+    """
+
+    paired = True
+
+    def __init__(self, e: Emitter, bits: int) -> None:
+        self.e = e
+        self.signed_codes = False
+
+    def weights(self, first: Register, second: Register, half: int) -> Register:
+        """Codes of 4 columns and of the next 4, every row's side by side; one half of the rows."""
+        lanes = self.e.lanes
+        rows = range(half * lanes // 2, (half + 1) * lanes // 2)
+        a, b = (register.bits_as(I32, lanes) for register in (first, second))
+        return a.shuffled([i for row in rows for i in (row, lanes + row)], b).bits_as(I8, 4 * lanes)
+
+    def activations(self, first: Register, second: Register) -> Register:
+        """8 columns of a row and of the next (int64), again and again."""
+        return first.shuffled([0, 1] * (self.e.lanes // 4), second).bits_as(I8, 4 * self.e.lanes)
+
+    def added(self, partial: Register | None, code: Register, x: Register) -> Register:
+        return matrix_dot(self.e, self.e.zero(I32) if partial is None else partial, code, x)
+
+    def by_row(self, low: Register, high: Register) -> tuple[Register, Register]:
+        """Sums of both halves of the rows, as those of the first row of activations and of the second."""
+        lanes = range(2 * self.e.lanes)
+        return low.shuffled(lanes[::2], high), low.shuffled(lanes[1::2], high)
+
+
 Sums = PairSums | QuadSums
 
 
 def sums_for(e: Emitter, bits: int, rows: int) -> Sums:
     """The way for this instruction set, codes of so many bits, and so many rows of activations in a tile."""
+    if rows > 1 and has_matrix_dot(e.features):
+        return MatrixSums(e, bits)
     if has_dot4(e.features):
         return QuadSums(e, bits)
     return WordSums(e, bits) if bits > 6 and rows > 1 else PairSums(e, bits)

@@ -7,6 +7,7 @@ them, LLVM runs out of registers.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -19,7 +20,7 @@ from edgeq.kernels_cpu.integer_dot import multiply_pairs
 from edgeq.kernels_cpu.isa import name_of
 from edgeq.kernels_cpu.products.layout import REGISTERS, Layout
 from edgeq.kernels_cpu.products.sources import Chunk, Packed, Source, Unpacked
-from edgeq.kernels_cpu.products.sums import Sums, sums_for
+from edgeq.kernels_cpu.products.sums import MatrixSums, Sums, sums_for
 from edgeq.kernels_cpu.registers import F32, I8, I16, I32, I64, Emitter, Register, Variable
 
 _LINE = 64  # bytes of a cache line
@@ -143,6 +144,9 @@ class Tile:
             partial = self._looped(unit_at, rows, chunk)
         elif partial is None:
             partial = self._groups(unit_at, rows, chunk, 0, chunk.groups)
+        if isinstance(self.sums, MatrixSums):
+            for i, j in itertools.product(range(0, self.rows, 2), range(REGISTERS)):
+                partial[i][j], partial[i + 1][j] = self.sums.by_row(partial[i][j], partial[i + 1][j])
         for j in range(REGISTERS):
             scale = self.source.scale(unit_at, chunk, j) if self.scaled else None
             for i in range(self.rows):
@@ -150,15 +154,15 @@ class Tile:
                 total.set(self.sums.scaled(total.get(), partial[i][j], scale, chunk.digit))
 
     def _looped(self, unit_at: Any, rows: list[Row], chunk: Chunk) -> Grid:
-        """The sums of a chunk, group by group at run time."""
-        e = self.e
-        first = self._groups(unit_at, rows, chunk, 0, 1)
+        """The sums of a chunk, group by group at run time; two groups where operands are paired."""
+        e, step = self.e, 2 if self.sums.paired else 1
+        first = self._groups(unit_at, rows, chunk, 0, step)
         sums = [[e.variable(register) for register in row] for row in first]
-        with e.loop(ir.Constant(I64, chunk.groups - 1)) as k:
-            moved = [row._replace(codes=e.moved(row.codes, k, 4)) for row in rows]
-            codes_at = e.moved(unit_at, k, REGISTERS * self.layout.register)
+        with e.loop(ir.Constant(I64, chunk.groups // step - 1)) as k:
+            moved = [row._replace(codes=e.moved(row.codes, k, 4 * step)) for row in rows]
+            codes_at = e.moved(unit_at, k, step * REGISTERS * self.layout.register)
             before = [[variable.get() for variable in row] for row in sums]
-            after = self._groups(codes_at, moved, chunk, 1, 2, before)
+            after = self._groups(codes_at, moved, chunk, step, 2 * step, before)
             for variables, registers in zip(sums, after, strict=True):
                 for variable, register in zip(variables, registers, strict=True):
                     variable.set(register)
@@ -169,6 +173,9 @@ class Tile:
     ) -> Grid:
         """``before`` and the groups first..last of the chunk."""
         result: list[list[Any]] = before or [[None] * REGISTERS for _ in rows]
+        if isinstance(self.sums, MatrixSums):
+            self._paired_groups(self.sums, unit_at, rows, chunk, range(first, last), result)
+            return result
         for group in range(first, last):
             codes = [self.source.code(unit_at, chunk, group, j) for j in range(REGISTERS)]
             for i, row in enumerate(rows):
@@ -178,6 +185,19 @@ class Tile:
                 )
                 result[i] = [self.sums.added(b, code, x) for b, code in zip(result[i], codes, strict=True)]
         return result
+
+    def _paired_groups(
+        self, sums: MatrixSums, unit_at: Any, rows: list[Row], chunk: Chunk, groups: range, result: Any
+    ) -> None:
+        """The same with paired operands: result 2·k holds rows 2·k and 2·k + 1 of x times one half of the rows
+        of weights, result 2·k + 1 times the other half."""
+        for group in groups:
+            at, half = 4 * (chunk.first_group + group - group % 2), group % 2
+            codes = [self.source.code(unit_at, chunk, group, j) for j in range(REGISTERS)]
+            for i in range(0, self.rows, 2):
+                x = sums.activations(*(self.e.load(row.codes, at, I64, 1) for row in rows[i : i + 2]))
+                before = result[i + half]
+                result[i + half] = [sums.added(b, code, x) for b, code in zip(before, codes, strict=True)]
 
     def _finish_block(self, block_at: Any, rows: list[Row]) -> None:
         """Integers times the float scales, added to the results."""

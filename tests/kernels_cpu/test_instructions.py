@@ -32,7 +32,7 @@ _WANTED = {
     isas.AVX512_VNNI: (_X86, ("vpdpbusd", "zmm"), ("vpmaddubsw",)),
     isas.NEON: (_ARM, (r"\bs?ml(al|a)|\bs?mull?",), ("sdot", "usdot")),
     isas.NEON_DOTPROD: (_ARM, ("sdot",), ("usdot",)),
-    isas.NEON_I8MM: (_ARM, ("usdot",), (r"\bsdot",)),
+    isas.NEON_I8MM: (_ARM, (r"usdot|usmmla",), (r"\bsdot",)),
 }
 
 
@@ -67,6 +67,7 @@ def test_tiles_for_every_instruction_set(isa: Isa, name: str, rows: int):
         assert not re.search(pattern, code), pattern
     words = rows > 1 and name in ("q8_0", "iq4_xs")  # widened beforehand
     assert isa != isas.AVX2 or ("vpmaddubsw" in code) != words
+    assert isa != isas.NEON_I8MM or ("usmmla" in code, "usdot" in code) == (rows > 1, rows == 1)
     assert not re.search(r"\bcall|\tbl\t", code)  # nothing is left to a library
 
 

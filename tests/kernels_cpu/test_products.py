@@ -98,14 +98,19 @@ def test_integers_are_exact(form: Format, isa: Isa, t: int, extreme: bool):
 
 
 @formats
-@pytest.mark.parametrize("takes", ["avx512vnni", "dotprod"], ids=["unsigned codes", "signed codes"])
+@pytest.mark.parametrize("takes", ["avx512vnni", "dotprod", "dotprod i8mm"])
 @rows_of_x
 def test_integers_are_exact_by_dot_products(
     form: Format, takes: str, t: int, monkeypatch: pytest.MonkeyPatch
 ):
-    """What CPUs with a dot product instruction run, with plain code in its place."""
+    """What CPUs with a dot product instruction run, unsigned codes, signed ones and pairs of rows, with plain code
+    in its place."""
     monkeypatch.setattr(integer_dot, "_DOTS", ())
-    features = instruction_set().features - {"avx512vnni", "avxvnni", "dotprod", "i8mm"} | {takes, "emulated"}
+    monkeypatch.setattr(integer_dot, "_MATRIX_DOTS", ())
+    features = instruction_set().features - {"avx512vnni", "avxvnni", "dotprod", "i8mm"} | {
+        *takes.split(),
+        "emulated",
+    }
     n, isa = 64, Isa(f"emulated {takes}", 256, features)
     for extreme in (False, True):
         fields, x = random_fields(form, n, extreme, 1), quantized_rows(form, t, extreme, 2)
