@@ -38,7 +38,8 @@ _WANTED = {
 
 def assembly(isa: Isa, triple: str, name: str, rows: int) -> str:
     """One tile, compiled for the instruction set and nothing above it."""
-    form = importlib.import_module(f"edgeq.kernels_cpu.products.{name}").FORMAT
+    module = importlib.import_module(f"edgeq.kernels_cpu.products.{name}")
+    form = module.format_of(4, 32) if name == "blocked" else module.FORMAT
     module = ir.Module()
     module.triple = triple
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9), "tile")
@@ -56,7 +57,7 @@ def assembly(isa: Isa, triple: str, name: str, rows: int) -> str:
 
 
 @pytest.mark.parametrize("isa", _WANTED, ids=lambda isa: isa.name)
-@pytest.mark.parametrize("name", ["q4_k", "q6_k", "q8_0", "iq4_xs"])
+@pytest.mark.parametrize("name", ["q4_k", "q6_k", "q8_0", "iq4_xs", "blocked"])
 @pytest.mark.parametrize("rows", [1, ROWS])
 def test_tiles_for_every_instruction_set(isa: Isa, name: str, rows: int):
     triple, wanted, unwanted = _WANTED[isa]
@@ -69,6 +70,12 @@ def test_tiles_for_every_instruction_set(isa: Isa, name: str, rows: int):
     assert isa != isas.AVX2 or ("vpmaddubsw" in code) != words
     assert isa != isas.NEON_I8MM or ("usmmla" in code, "usdot" in code) == (rows > 1, rows == 1)
     assert not re.search(r"\bcall|\tbl\t", code)  # nothing is left to a library
+
+
+@pytest.mark.parametrize("isa", _WANTED, ids=lambda isa: isa.name)
+def test_levels_are_looked_up_where_there_is_an_instruction(isa: Isa):
+    looks_up = {_X86: "vpshufb", _ARM: r"\btbl\b"}[_WANTED[isa][0]]
+    assert bool(re.search(looks_up, assembly(isa, _WANTED[isa][0], "iq4_nl", 1))) == (isa != isas.PORTABLE)
 
 
 def test_the_kernels_of_this_machine():

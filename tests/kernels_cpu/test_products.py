@@ -35,7 +35,8 @@ rows_of_x = pytest.mark.parametrize("t", [1, 4])
 
 
 def random_fields(form: Format, n: int, extreme: bool, seed: int) -> Weights:
-    """n blocks with float scales of 1; ``extreme``: codes and scales at the ends of their ranges."""
+    """n blocks with float scales of 1; ``extreme``: codes and scales at the ends of their ranges, and a block's
+    codes all at one end, so that no sum could be larger."""
     rng = np.random.default_rng(seed)
 
     def draw(low: int, high: int, *shape: int) -> np.ndarray:
@@ -45,8 +46,9 @@ def random_fields(form: Format, n: int, extreme: bool, seed: int) -> Weights:
     ends = (-128, 127) if form.signed_scales else (0, 63)
     has_second = form.correction in ("mins", "floats")
     ones = np.ones(n, np.float16 if form.halves else np.float32)
+    codes = draw(0, (1 << sum(form.planes)) - 1, n, 1 if extreme else form.block)
     return Weights(
-        draw(0, (1 << sum(form.planes)) - 1, n, form.block).astype(np.uint8),
+        np.broadcast_to(codes, (n, form.block)).astype(np.uint8),
         ones,
         draw(*ends, n, subs).astype(np.int16) if subs else None,
         draw(0, 63, n, subs).astype(np.int16) if form.correction == "mins" else None,
@@ -58,9 +60,9 @@ def random_fields(form: Format, n: int, extreme: bool, seed: int) -> Weights:
 def quantized_rows(form: Format, t: int, extreme: bool, seed: int) -> Quantized:
     """One block of int8 over its whole range, −128 too, with scales of 1."""
     rng = np.random.default_rng(seed)
-    ends = np.array([-128, 127], np.int8)
     random = rng.integers(-128, 128, (t, form.block)).astype(np.int8)
-    codes = np.repeat(rng.choice(ends, (t, 1)), form.block, axis=1) if extreme else random
+    ends = np.resize(np.array([-128, 127], np.int8), (t, 1))
+    codes = np.repeat(ends, form.block, axis=1) if extreme else random
     if form.sub:
         words = codes.reshape(t, -1, form.sub).sum(axis=2, dtype=np.int16).view(np.int32)
     else:
@@ -77,6 +79,15 @@ def packed_fields(form: Format, fields: Weights, n: int, isa: Isa) -> products.P
     interleave(packed.layout, stored, fields.codes.reshape(n, form.block), fields.fields, packed.data)
     packed.data.flags.writeable = False
     return packed
+
+
+@pytest.mark.parametrize("form", GGML, ids=lambda form: form.name)
+def test_extreme_operands_are_the_largest(form: Format):
+    """The sums that the tests above and below ask for reach what a block can give."""
+    weights, x = random_fields(form, 64, True, 1), quantized_rows(form, 2, True, 2)
+    codes = weights.codes.astype(int) @ x.codes.astype(int).T
+    top = (1 << sum(form.planes)) - 1
+    assert (codes.min(), codes.max()) == (-128 * top * form.block, 127 * top * form.block)
 
 
 @formats
@@ -360,6 +371,38 @@ def test_onnx_weights(isa: Isa, bits: int, block: int, with_zeros: bool):
         quantized = plain.quantize(np.pad(x, ((0, 0), (0, 5))), "blocked", block, 0)
         wanted = plain.product(packed.layout.format, fields, quantized, n)
         assert error(products.product(x, packed), wanted) < 1e-5
+
+
+@isas
+@rows_of_x
+def test_nan_with_onnx_weights(isa: Isa, t: int):
+    blob, scales = np.full((20, 2, 16), 0x5A, np.uint8), np.ones((20, 2), np.float32)
+    packed = products.pack_blocked(blob, scales, None, 64, 4, isa)
+    x = activations(t, 64)
+    clean = products.product(x, packed)
+    x[t - 1, 40] = np.nan
+    result = products.product(x, packed)
+    assert np.isnan(result[t - 1]).all()
+    assert np.array_equal(result[: t - 1], clean[: t - 1])
+
+
+@pytest.mark.parametrize("name", ["Q4_K", "Q8_0", "IQ4_NL"])
+@isas
+def test_weights_and_activations_at_any_address(name: str, isa: Isa):
+    """No load asks for an alignment, and nothing is read beyond what a product may read."""
+    rows, x = encoded_rows(name, 20, 256), activations(5, 256)
+    packed = products.pack(name, rows, 256, isa)
+    wanted = products.product(x, packed)
+    memory = np.empty(packed.data.nbytes + 3, np.uint8)
+    data = memory[3:].reshape(packed.data.shape)
+    data[:] = packed.data
+    data.flags.writeable = False
+    shifted = np.empty(x.nbytes + 2, np.uint8)[2:].view(np.float32).reshape(x.shape)
+    shifted[:] = x
+    assert np.array_equal(products.product(shifted, packed._replace(data=data)), wanted)
+    assert np.array_equal(
+        products.product(shifted[:1], packed._replace(data=data))[0], products.product(x[:1], packed)[0]
+    )
 
 
 def test_onnx_weights_that_do_not_fit_are_refused():
