@@ -71,10 +71,14 @@ def pack(d: NDArray[np.float16], scale_codes: Bytes, codes: Bytes) -> Bytes:
 def unpack_scales(blocks: Bytes) -> tuple[Floats, Floats]:
     """d ``[n]`` and scale − 32 of each sub-block ``[n, 8]``, whole numbers."""
     block = blocks.view(FIELDS)[:, 0]
+    return block["d"].astype(np.float32), unpack_scale_codes(block).astype(np.float32)
+
+
+def unpack_scale_codes(block: np.ndarray) -> NDArray[np.int8]:
+    """scale − 32 of each sub-block ``[n, 8]``, of blocks as FIELDS."""
     low = np.stack([block["scales_l"] & 15, block["scales_l"] >> 4], axis=2).reshape(-1, 8)
     high = ((block["scales_h"][:, None] >> _TWO_BITS) & 3).astype(np.uint8)
-    codes = (low | (high << 4)).astype(np.int8) - np.int8(32)
-    return block["d"].astype(np.float32), codes.astype(np.float32)
+    return np.asarray((low | (high << 4)).astype(np.int8) - np.int8(32))
 
 
 assert FIELDS.itemsize == IQ4_XS.block_bytes

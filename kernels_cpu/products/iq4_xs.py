@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from edgeq.formats.blocks.base import Bytes
-from edgeq.formats.blocks.iq4_xs import FIELDS, unpack_scales
+from edgeq.formats.blocks.iq4_xs import FIELDS, unpack_scale_codes
 from edgeq.formats.blocks.nonlinear import LEVELS
 from edgeq.kernels_cpu.products.fields import Fields, Plane, Stored
 from edgeq.kernels_cpu.products.layout import Format
@@ -26,4 +24,4 @@ STORED = Stored((Plane(8, 4, 16),))
 def fields(blocks: Bytes) -> Fields:
     """Of uint8 ``[n, block_bytes]``."""
     block = blocks.view(FIELDS)[:, 0]
-    return Fields(block["d"], unpack_scales(blocks)[1].astype(np.int8))
+    return Fields(block["d"], unpack_scale_codes(block))
