@@ -13,18 +13,7 @@ LIMIT_BYTES = 16_000_000_000
 
 
 def folder() -> Path:
-    """``EDGEQ_CACHE``, else the system's place for a user's caches; made if need be. Raises EdgeqError."""
-    path = _folder()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise EdgeqError(
-            f"{path}: cannot be made ({error.strerror}); name another folder in EDGEQ_CACHE"
-        ) from None
-    return path
-
-
-def _folder() -> Path:
+    """``EDGEQ_CACHE``, else the system's place for a user's caches; it need not be there yet."""
     named = os.environ.get("EDGEQ_CACHE")
     if named:
         return Path(named).expanduser()
@@ -35,6 +24,18 @@ def _folder() -> Path:
         return Path.home() / "Library" / "Caches" / "edgeq"
     base = os.environ.get("XDG_CACHE_HOME", "")  # by its specification, a relative path counts as none
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "edgeq"
+
+
+def made_folder() -> Path:
+    """The folder, made if need be; raises EdgeqError."""
+    path = folder()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdgeqError(
+            f"{path}: cannot be made ({error.strerror}); name another folder in EDGEQ_CACHE"
+        ) from None
+    return path
 
 
 def used(path: Path) -> None:

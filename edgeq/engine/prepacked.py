@@ -54,25 +54,48 @@ def packed_weights(
 ) -> dict[str, Packed]:
     """The wanted tensors, packed for an instruction set, by name.
 
-    A value of ``wanted`` is the order of a tensor's rows (``rows[order[i]]`` is row i), or None. One tensor is
-    packed at a time, and the source's pages are let go. With ``cache`` the packed weights are mapped from a file
-    in ``user_cache.folder()``, which is written first where there is none that fits. Raises EdgeqError for a
-    tensor that is missing or has no integer product, and where that file cannot be written.
+    A value of ``wanted`` is the order of a tensor's rows (``rows[order[i]]`` is row i), or None. They are those of
+    ``mapped_weights``; where there are none, tensors are packed one at a time, and the source's pages are let go.
+    With ``cache`` they are packed into a file, and that is mapped. Raises EdgeqError for a tensor that is missing
+    or has no integer product, and where that file cannot be written.
     """
-    matrices = [_matrix(file, name, order, isa) for name, order in wanted.items()]
+    found = mapped_weights(file, wanted, isa)
+    if found is not None:
+        return found
+    matrices = _matrices(file, wanted, isa)
     if not cache:
         return {matrix.name: _pack(file, matrix, isa) for matrix in matrices}
     key = _key(file, matrices, isa)
-    path = user_cache.folder() / f"{file.path.stem}-{key[:20]}{_SUFFIX}"
+    path = _path(file, key, user_cache.made_folder())
+    _write(path, file, matrices, isa, key)
+    user_cache.prune(_SUFFIX, path)
     found = _mapped(path, matrices, isa, key)
     if found is None:
-        _write(path, file, matrices, isa, key)
-        user_cache.prune(_SUFFIX, path)
-        found = _mapped(path, matrices, isa, key)
-    if found is None:
         raise EdgeqError(f"{path}: changed while it was written; try again")
-    user_cache.used(path)
     return found
+
+
+def mapped_weights(file: GGUFFile, wanted: Mapping[str, Order], isa: Isa) -> dict[str, Packed] | None:
+    """The same from the file in which they were kept; None where there is none that fits. Raises EdgeqError as
+    ``packed_weights`` does."""
+    folder = user_cache.folder()
+    if not any(folder.glob(f"*{_SUFFIX}")):  # most users keep none: the key need not be made
+        return None
+    matrices = _matrices(file, wanted, isa)
+    key = _key(file, matrices, isa)
+    path = _path(file, key, folder)
+    found = _mapped(path, matrices, isa, key)
+    if found is not None:
+        user_cache.used(path)
+    return found
+
+
+def _path(file: GGUFFile, key: str, folder: Path) -> Path:
+    return folder / f"{file.path.stem}-{key[:20]}{_SUFFIX}"
+
+
+def _matrices(file: GGUFFile, wanted: Mapping[str, Order], isa: Isa) -> list[_Matrix]:
+    return [_matrix(file, name, order, isa) for name, order in wanted.items()]
 
 
 def _matrix(file: GGUFFile, name: str, order: Order, isa: Isa) -> _Matrix:

@@ -64,6 +64,7 @@ def test_without_a_cache_nothing_is_written(model: Path, folder: Path):
         assert np.array_equal(
             packed["blk.0.attn_q.weight"].data, products.pack("Q8_0", rows[ORDER], 32, ISA).data
         )
+        assert prepacked.mapped_weights(file, WANTED, ISA) is None
     assert not folder.exists()
 
 
@@ -78,6 +79,10 @@ def test_a_second_start_maps_the_same(model: Path, folder: Path, monkeypatch: py
     assert same(again, wanted)
     (path,) = folder.iterdir()
     assert path.name.startswith("model-")
+    with GGUFFile.open(model) as file:  # what is there is taken, asked for or not
+        assert same(packed_weights(file, WANTED, ISA), wanted)
+        assert prepacked.mapped_weights(file, {"blk.0.ffn_up.weight": None}, ISA) is None
+    assert len(seen) == len(WANTED)
     for packed in again.values():
         assert packed.data.ctypes.data % 64 == 0
         assert not packed.data.flags.writeable
