@@ -30,6 +30,11 @@ def helper(function: F) -> F:
     return _compile(function, fastmath=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
+def step(function: F) -> F:
+    """As ``kernel``, for what is called by its address only (``edgeq.kernels_cpu.steps``)."""
+    return _compile(function, fastmath=False, no_cpython_wrapper=True)
+
+
 def fast_kernel(function: F) -> F:
     """Compile with sums that may be reordered: for products, never for codecs."""
     return _compile(function, fastmath=set(FAST_SUMS))
