@@ -1,0 +1,93 @@
+"""What a program is made of before it has addresses: values, the buffers they lie in, and steps."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.kernels_cpu.products.tiles import ROWS
+
+_ROOM = 64  # floats: rows begin at cache lines, and whole vectors and panels fit behind any width
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Memory that one step writes: rows of ``row_bytes``. None are what stands for something elsewhere."""
+
+    rows: int
+    row_bytes: int
+    address: int = 0  # when the program is laid out
+
+    @property
+    def nbytes(self) -> int:
+        """With the rows that fill up a tile, and room behind the last one."""
+        rows = self.rows if self.rows < 2 else -(-self.rows // ROWS) * ROWS
+        return rows * self.row_bytes + 4 * _ROOM if rows else 0
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """float32 ``[rows, width]`` in a buffer, from a byte of each row on; ``heads`` says how the width is divided."""
+
+    buffer: Buffer
+    width: int
+    offset: int = 0
+    heads: int = 1
+
+    @property
+    def rows(self) -> int:
+        return self.buffer.rows
+
+    @property
+    def row_bytes(self) -> int:
+        return self.buffer.row_bytes
+
+
+class Place(enum.Enum):
+    """An address of the program itself."""
+
+    STATE = enum.auto()
+
+
+Word = int | float | Value | Buffer | Place | NDArray[Any]  # an array's address; it is kept alive
+
+
+@dataclass(eq=False)
+class Step:
+    """A kernel of ``edgeq.kernels_cpu.steps``, its words, and what it does.
+
+    Its items are rows of activations, each of which reads the same row of what it reads (``rows``, their number), or
+    some other that may be done in any order (``items``); ``work`` is that of one item, in values.
+    """
+
+    kernel: Any
+    kind: object
+    words: list[Word]
+    reads: Sequence[Buffer]
+    writes: Sequence[Buffer]
+    rows: int = 0
+    items: int = 0
+    work: int = 0
+    scratch: int = 0  # bytes, of each thread
+
+
+def floats(rows: int, width: int, heads: int = 1) -> Value:
+    """A new value."""
+    return Value(Buffer(rows, 4 * padded(width)), width, 0, heads)
+
+
+def padded(width: int) -> int:
+    """How many floats have room in a row."""
+    return -(-width // _ROOM) * _ROOM
+
+
+def constant(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A vector with the room behind it that kernels may read."""
+    room = np.zeros(padded(len(values)), np.float32)
+    room[: len(values)] = values
+    return room
