@@ -14,7 +14,6 @@ from edgeq.kernels_cpu import simd, threads
 from edgeq.kernels_cpu.cached import (
     PANEL,
     Cached,
-    isa_of,
     key,
     key_scale,
     row_bytes,
@@ -25,6 +24,7 @@ from edgeq.kernels_cpu.cached import (
 from edgeq.kernels_cpu.float_math import exp, muladd
 from edgeq.kernels_cpu.jit import helper, kernel
 from edgeq.kernels_cpu.memory import get, put
+from edgeq.kernels_cpu.opaque import isa_of
 
 ROWS = 4
 _ZERO = np.float32(0)

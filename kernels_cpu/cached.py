@@ -8,25 +8,25 @@ no sums across lanes: ``[D, PANEL]``; values lie as they come, ``[D]`` for each 
 
 from __future__ import annotations
 
-import functools
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from numba.core import types
-from numba.extending import NativeValue, intrinsic, models, overload, register_model, typeof_impl, unbox
+from numba.extending import overload
 
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.half_floats import from_half, to_half
 from edgeq.kernels_cpu.isa import Isa
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.memory import get, put
+from edgeq.kernels_cpu.opaque import isa_of, known_by_type
 from edgeq.kernels_cpu.quantized_activations import quantize_row
-from edgeq.kernels_cpu.vectors import Lanes, lanes_type
 
 PANEL = 16
 CacheType = Literal["F32", "F16", "Q8_0"]
+CACHE_TYPES: dict[str, CacheType] = {"f32": "F32", "f16": "F16", "q8_0": "Q8_0"}  # as a command line names them
 _SIZES = {"F32": 4, "F16": 2}
 
 
+@known_by_type
 class Cached(NamedTuple):
     """What a cache holds, and the instruction set of its kernels; in a kernel, a type without a value."""
 
@@ -36,40 +36,6 @@ class Cached(NamedTuple):
     def bytes_of(self, width: int) -> int:
         """Of a value of so many columns (a multiple of 16), or of a key."""
         return width * _SIZES[self.name] if self.name in _SIZES else width + width // block_of(width) * 2
-
-
-class CachedType(types.Type):
-    """The type of ``Cached``."""
-
-    def __init__(self, name: str, lanes: Lanes) -> None:
-        self.cached, self.lanes = name, lanes
-        super().__init__(name=f"Cached({name}, {lanes})")
-
-
-register_model(CachedType)(models.OpaqueModel)
-
-
-@functools.cache
-def _cached_type(cached: Cached) -> CachedType:
-    return CachedType(cached.name, lanes_type(cached.isa))
-
-
-@typeof_impl.register(Cached)
-def _typeof_cached(cached: Cached, _context: Any) -> CachedType:
-    return _cached_type(cached)
-
-
-@unbox(CachedType)
-def _unbox_cached(_type: CachedType, _value: Any, c: Any) -> NativeValue:
-    return NativeValue(c.context.get_dummy_value())
-
-
-@intrinsic
-def isa_of(_typing, cached):
-    """The instruction set of a ``Cached``."""
-    if not isinstance(cached, CachedType):
-        return None
-    return cached.lanes(cached), lambda context, builder, sig, args: context.get_dummy_value()
 
 
 def block_of(width: int) -> int:
@@ -106,15 +72,15 @@ def store_value(cached, x, at, width, scratch):
 
 @overload(row_bytes)
 def _row_bytes(cached, width):
-    if cached.cached == "Q8_0":
+    if cached.kind == "Q8_0":
         return lambda cached, width: width + width // _block_of(width) * 2
-    size = _SIZES[cached.cached]
+    size = _SIZES[cached.kind]
     return lambda cached, width: width * size
 
 
 @overload(key_scale)
 def _key_scale(cached, wide, panel, i, width):
-    if cached.cached != "Q8_0":
+    if cached.kind != "Q8_0":
         return lambda cached, wide, panel, i, width: 0
 
     def scales(cached, wide, panel, i, width):
@@ -127,9 +93,9 @@ def _key_scale(cached, wide, panel, i, width):
 
 @overload(key)
 def _key(cached, wide, panel, i, width, scale):
-    if cached.cached == "F32":
+    if cached.kind == "F32":
         return lambda cached, wide, panel, i, width, scale: simd.load(wide, panel + 4 * PANEL * i)
-    if cached.cached == "F16":
+    if cached.kind == "F16":
         return lambda cached, wide, panel, i, width, scale: _halves(wide, panel + 2 * PANEL * i)
 
     def scaled(cached, wide, panel, i, width, scale):
@@ -141,9 +107,9 @@ def _key(cached, wide, panel, i, width, scale):
 
 @overload(value)
 def _value(cached, wide, at, i, width):
-    if cached.cached == "F32":
+    if cached.kind == "F32":
         return lambda cached, wide, at, i, width: simd.load(wide, at + 4 * i)
-    if cached.cached == "F16":
+    if cached.kind == "F16":
         return lambda cached, wide, at, i, width: _halves(wide, at + 2 * i)
 
     def scaled(cached, wide, at, i, width):
@@ -163,14 +129,14 @@ def _halves(wide, at):
 
 @overload(store_key)
 def _store_key(cached, x, panel, place, width, scratch):
-    if cached.cached == "F32":
+    if cached.kind == "F32":
 
         def floats(cached, x, panel, place, width, scratch):
             for i in range(width):
                 put(panel, i * PANEL + place, get(x, i))
 
         return floats
-    if cached.cached == "F16":
+    if cached.kind == "F16":
 
         def halves(cached, x, panel, place, width, scratch):
             one = simd.resized(isa_of(cached), 1)
@@ -199,14 +165,14 @@ def _store_key(cached, x, panel, place, width, scratch):
 
 @overload(store_value)
 def _store_value(cached, x, at, width, scratch):
-    if cached.cached == "F32":
+    if cached.kind == "F32":
 
         def floats(cached, x, at, width, scratch):
             for i in range(width):
                 put(at, i, get(x, i))
 
         return floats
-    if cached.cached == "F16":
+    if cached.kind == "F16":
 
         def halves(cached, x, at, width, scratch):
             one = simd.resized(isa_of(cached), 1)

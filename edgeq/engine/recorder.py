@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from edgeq.engine.packed import FloatMatrix, PackedWeights
-from edgeq.engine.steps import Buffer, Place, Step, Value, Word, constant, floats, padded
+from edgeq.engine.steps import Buffer, Place, Step, Value, Word, constant, floats
 from edgeq.errors import EdgeqError
 from edgeq.families.ops import Activation, Norm
 from edgeq.families.rope import Rope
@@ -16,7 +18,17 @@ from edgeq.kernels_cpu.isa import Isa
 from edgeq.kernels_cpu.products import Packed
 from edgeq.kernels_cpu.products.panels import SEGMENT
 from edgeq.kernels_cpu.products.tiles import operand_parts, unpacked_bytes
-from edgeq.kernels_cpu.steps import STATE_FREE, activations, attention, elementwise, norm, product, rope, rows
+from edgeq.kernels_cpu.steps import (
+    STATE_FREE,
+    activations,
+    attention,
+    elementwise,
+    float_product,
+    norm,
+    product,
+    rope,
+    rows,
+)
 
 TOKENS, POSITIONS = Value(Buffer(0, 0), 0), Value(Buffer(0, 0), 0)  # what ``embed`` looks up
 _ACTIVATIONS = {
@@ -143,11 +155,24 @@ class Recorder:
     def linear(self, x: Value, stem: str) -> Value:
         operand = self.weights.operand(stem + ".weight")
         bias = self._vector(stem + ".bias") if self.weights.has(stem + ".bias") else None
+        base: Word = 0 if bias is None else bias
         if operand is None:
             raise NotRecordableError(f"{stem}.weight: there is no product for its type")
-        if isinstance(operand, FloatMatrix):
-            raise NotRecordableError(f"{stem}.weight: there is no product for its type")
-        return self._product(x, operand, 0 if bias is None else bias)
+        return (self._float_product if isinstance(operand, FloatMatrix) else self._product)(x, operand, base)
+
+    def _float_product(self, x: Value, matrix: FloatMatrix, base: Word) -> Value:
+        out, n = floats(x.rows, len(matrix.rows)), len(matrix.rows)
+        words: list[Word] = [matrix.rows, matrix.columns, n, x, x.row_bytes, out, out.row_bytes, base, 0]
+        work = matrix.columns * x.rows * 2  # worth as much time as twice as many integers
+        kind = float_product.FloatWeights(matrix.type_name, self.isa)
+        step = Step(float_product.product_of_row, kind, words, [x.buffer], [out.buffer], items=n, work=work)
+        if x.rows > 1:
+            words.append(Place.STATE)
+            step.kernel, step.scratch = float_product.product_of_rows, float_product.SCRATCH
+            step.items, step.work = -(-n // float_product.GROUP), work * float_product.GROUP
+        step.base = 7
+        self.steps.append(step)
+        return out
 
     def _product(self, x: Value, packed: Packed, bias: Word) -> Value:
         layout, many = packed.layout, x.rows > 1
@@ -162,6 +187,7 @@ class Recorder:
         step = Step(
             product.product_of_row, layout, words, [codes, scales, sums], [out.buffer], items=panels, work=work
         )
+        step.base = 11
         if many:
             words.append(Place.STATE)
             step.kernel = product.product_of_rows
@@ -250,37 +276,34 @@ class Recorder:
 
 def fold_sums(steps: list[Step]) -> list[Step]:
     """Where a product is only made to be added to something that is there before, it begins with that."""
-    products = (product.product_of_row, product.product_of_rows)
-    made = {id(buffer): (i, step) for i, step in enumerate(steps) for buffer in step.writes}
-    reads: dict[int, int] = {}
-    for step in steps:
-        for buffer in step.reads:
-            reads[id(buffer)] = reads.get(id(buffer), 0) + 1
+    made = {buffer: (i, step) for i, step in enumerate(steps) for buffer in step.writes}
+    reads = Counter(buffer for step in steps for buffer in step.reads)
     kept = []
     for step in steps:
-        if step.kernel is elementwise.combine and step.words[0] == elementwise.ADD:
-            for a, b in ((step.words[2], step.words[3]), (step.words[3], step.words[2])):
-                assert isinstance(a, Value)
-                assert isinstance(b, Value)
-                i, own = made.get(id(b.buffer), (-1, step))
-                before = made.get(id(a.buffer), (-1, step))[0] < i
-                if own.kernel in products and before and reads[id(b.buffer)] == 1 and _can_begin(own, b):
-                    out = step.words[4]
-                    assert isinstance(out, Value)
-                    own.words[9], own.words[10] = out, out.row_bytes
-                    own.words[11], own.words[12] = a, a.row_bytes
-                    own.reads, own.writes = [*own.reads, a.buffer], step.writes
-                    made[id(out.buffer)] = (i, own)
-                    break
-            else:
-                kept.append(step)
+        for a, b in _terms(step):
+            i, product_ = made.get(b.buffer, (-1, step))
+            before = made.get(a.buffer, (-1, step))[0] < i
+            if before and reads[b.buffer] == 1 and _can_begin(product_, b):
+                out = cast(Value, step.words[4])
+                product_.begin_with(a, out)
+                made[out.buffer] = (i, product_)
+                break
         else:
             kept.append(step)
     return kept
 
 
+def _terms(step: Step) -> list[tuple[Value, Value]]:
+    """Both orders of what a sum adds; nothing for other steps."""
+    if step.kernel is not elementwise.combine or step.words[0] != elementwise.ADD:
+        return []
+    a, b = cast(Value, step.words[2]), cast(Value, step.words[3])
+    return [(a, b), (b, a)]
+
+
 def _can_begin(product_: Step, result: Value) -> bool:
-    """Whether the product's whole result is that value, and there is no bias."""
-    out, base = product_.words[9], product_.words[11]
-    whole = isinstance(out, Value) and out.buffer is result.buffer and out.width == result.width
-    return whole and isinstance(base, int)
+    """Whether the step is a product whose whole result is that value, without a bias."""
+    if not product_.base or not isinstance(product_.words[product_.base], int):
+        return False
+    out = cast(Value, product_.words[product_.base - 2])
+    return out.buffer is result.buffer and out.width == result.width

@@ -74,6 +74,13 @@ class Step:
     items: int = 0
     work: int = 0
     scratch: int = 0  # bytes, of each thread
+    base: int = 0  # of a product: the word with the address of what it is added to; before it stand out and its stride
+
+    def begin_with(self, value: Value, out: Value) -> None:
+        """Let a product be added to a value, and put the sum elsewhere."""
+        at = self.base
+        self.words[at - 2 : at + 2] = [out, out.row_bytes, value, value.row_bytes]
+        self.reads, self.writes = [*self.reads, value.buffer], [out.buffer]
 
 
 def floats(rows: int, width: int, heads: int = 1) -> Value:
