@@ -71,7 +71,9 @@ def attend(
     return out
 
 
-def store(keys: Floats, values: Floats, at: int, key_cache: Bytes, value_cache: Bytes, cached: Cached) -> None:
+def store(
+    keys: Floats, values: Floats, at: int, key_cache: Bytes, value_cache: Bytes, cached: Cached
+) -> None:
     """Write float32 keys and values ``[T, KV, D]`` at positions at.. of a layer's cache."""
     _store(keys, values, at, key_cache, value_cache, cached)
 
@@ -91,7 +93,9 @@ def _attend(first, last, q, keys, values, out, tiles, bounds, numbers, cached):
             simd.address(keys) + kv * keys.shape[1],
             simd.address(values) + kv * values.shape[1],
         )
-        attend_tile(cached, tile, group, width, bounds, numbers, query, to, cache, simd.address(scores), stride)
+        attend_tile(
+            cached, tile, group, width, bounds, numbers, query, to, cache, simd.address(scores), stride
+        )
     return scores.size  # keeps it alive
 
 
@@ -105,8 +109,9 @@ def score_row(positions):
 def attend_tile(cached, tile, group, width, bounds, numbers, query, out, cache, scores, stride):
     """Query rows ``ROWS · tile``.. of one key head, whose cache is (address of keys, of values).
 
-    ``bounds`` are (tokens, those before, causal, window), ``numbers`` scale and cap, ``query`` and ``out`` the address of
-    the first token's first head and the bytes from token to token, ``scores`` memory for ``ROWS`` rows of so many bytes.
+    ``bounds`` are (tokens, those before, causal, window), ``numbers`` scale and cap, ``query`` and ``out`` the address
+    of the first token's first head and the bytes from token to token, ``scores`` memory for ``ROWS`` rows of
+    ``stride`` bytes.
     """
     count = bounds[0] * group
     first = tile * ROWS

@@ -22,7 +22,11 @@ from edgeq.kernels_cpu.quantized_activations import quantize_row
 
 PANEL = 16
 CacheType = Literal["F32", "F16", "Q8_0"]
-CACHE_TYPES: dict[str, CacheType] = {"f32": "F32", "f16": "F16", "q8_0": "Q8_0"}  # as a command line names them
+CACHE_TYPES: dict[str, CacheType] = {
+    "f32": "F32",
+    "f16": "F16",
+    "q8_0": "Q8_0",
+}  # as a command line names them
 _SIZES = {"F32": 4, "F16": 2}
 
 
@@ -153,9 +157,7 @@ def _store_key(cached, x, panel, place, width, scratch):
         quantize_row(isa, x, scratch, scales, unused, width // block, block, 0, False, True, False)
         for b in range(width // block):
             at = panel + b * PANEL * (block + 2)
-            simd.store_int16(
-                at + 2 * place, simd.lane(to_half(one, simd.splat(one, get(scales, b))), 0)
-            )
+            simd.store_int16(at + 2 * place, simd.lane(to_half(one, simd.splat(one, get(scales, b))), 0))
             for i in range(block):
                 code = simd.load_int8(one, scratch + b * block + i)
                 simd.store(at + 2 * PANEL + PANEL * i + place, code)

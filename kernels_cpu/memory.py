@@ -29,6 +29,17 @@ def word(_typing, at, i):
 
 
 @intrinsic
+def set_word(_typing, at, i, value):
+    """Write int64 number i."""
+
+    def codegen(context, builder, sig, args):
+        builder.store(args[2], _at(builder, args[0], args[1], 8, _I64), align=8)
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
 def real(_typing, at, i):
     """The float32 in the first half of word i (native byte order)."""
 

@@ -37,7 +37,7 @@ class FastCache:
         self.length, self.expected, self.capacity = 0, expected, 0
         self.addresses = np.zeros(2 * hp.n_layers, np.int64)
         self._hp, self._cached = hp, cached
-        self._parts: list[NDArray[np.uint8]] = []
+        self.parts: list[NDArray[np.uint8]] = []
 
     def begin(self, tokens: int) -> None:
         """Say how many tokens the first text has, before it is read."""
@@ -52,13 +52,13 @@ class FastCache:
         if not self.capacity:
             wanted = max(wanted, min(self.expected, self._hp.context))
         capacity = -(-wanted // PANEL) * PANEL
-        hp, old, self._parts = self._hp, self._parts, []
+        hp, old, self.parts = self._hp, self.parts, []
         for _ in range(hp.n_layers):
-            self._parts += attention.empty(hp.n_kv_heads, capacity, hp.head_dim, self._cached)
-        for before, after in zip(old, self._parts, strict=bool(old)):
+            self.parts += attention.empty(hp.n_kv_heads, capacity, hp.head_dim, self._cached)
+        for before, after in zip(old, self.parts, strict=bool(old)):
             after[:, : before.shape[1]] = before
         self.capacity = capacity
-        self.addresses[:] = [part.ctypes.data for part in self._parts]
+        self.addresses[:] = [part.ctypes.data for part in self.parts]
 
 
 @dataclass
@@ -89,7 +89,9 @@ class FastModel:
         """An empty key-value cache for one sequence, which may get ``expected`` tokens."""
         return FastCache(self.hp, self._cached, expected)
 
-    def logits(self, tokens: Sequence[int], cache: FastCache | None = None, last_only: bool = False) -> Floats:
+    def logits(
+        self, tokens: Sequence[int], cache: FastCache | None = None, last_only: bool = False
+    ) -> Floats:
         """Logits ``[T, vocab]`` (``[1, vocab]`` with ``last_only``) after each token; the cache is moved on."""
         check_tokens(tokens, self.hp, self.name)
         cache = self.new_cache() if cache is None else cache
@@ -130,9 +132,7 @@ class FastModel:
 
     def _record(self, many: bool, last_only: bool) -> _Recorded:
         if (many, last_only) not in self._recorded:
-            recorder = Recorder(
-                self.weights, CHUNK if many else 1, last_only, self.weights.isa, self._cached
-            )
+            recorder = Recorder(self.weights, CHUNK if many else 1, last_only, self.weights.isa, self._cached)
             output = self.family.forward(recorder, self.hp)
             values = [given.value for given in recorder.inputs]
             program = Program(fold_sums(recorder.steps), values, output, recorder.state_words)

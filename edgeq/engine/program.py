@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +32,9 @@ class Phase:
 
     def takes(self, step: Step) -> bool:
         """Whether the step may join."""
-        if step.rows or self.steps[0].rows:
-            return step.rows == self.steps[0].rows
+        first = self.steps[0]
+        if step.rows or first.rows:
+            return step.rows == first.rows and step.limit == first.limit
         return not any(id(buffer) in self.written for buffer in step.reads)
 
     def add(self, step: Step) -> None:
@@ -54,7 +55,9 @@ def phases_of(steps: Sequence[Step]) -> list[Phase]:
 class Program:
     """Steps with addresses. One run at a time."""
 
-    def __init__(self, steps: Sequence[Step], inputs: Sequence[Value], output: Value, state_words: int) -> None:
+    def __init__(
+        self, steps: Sequence[Step], inputs: Sequence[Value], output: Value, state_words: int
+    ) -> None:
         phases = phases_of(steps)
         self._memory = _allot(phases, inputs, output)
         self.state = np.zeros(state_words, np.int64)
@@ -62,9 +65,9 @@ class Program:
         self._scratch_need = max(step.scratch for step in steps)
         self._scratch = np.empty(0, np.uint8)
         arguments = self._arguments(steps)
-        phase_words, chunk_words, call_words = _calls(phases, arguments)
+        phase_words, chunk_words, call_words = _calls(phases, arguments, self._number)
         self._counters = _aligned(8 * COUNTERS * len(phases)).view(np.int64)
-        tables = (phase_words, chunk_words, call_words, self._counters, self.state)
+        tables = (phase_words, chunk_words, call_words, self._counters)
         self._kept += tables
         self._program = np.array(
             [len(phases), *(table.ctypes.data for table in tables), 0, 0, _yield_address()], np.int64
@@ -79,14 +82,15 @@ class Program:
 
     def run(self) -> None:
         """Run on all threads, with what is in the state and in the inputs."""
+        n = threads.get_threads()
         positions = int(self.state[STATE_ROWS] + self.state[STATE_START]) + _LINE
         need = max(self._scratch_need, 4 * QUERIES * positions) + _LINE
-        if self._program[7] < need or len(self._scratch) < self._program[7] * threads.get_threads():
+        if self._program[6] < need or len(self._scratch) < self._program[6] * n:
             each = -(-2 * need // _LINE) * _LINE
-            self._scratch = _aligned(each * threads.get_threads())
-            self._program[6:8] = self._scratch.ctypes.data, each
+            self._scratch = _aligned(each * n)
+            self._program[5:7] = self._scratch.ctypes.data, each
         self._counters.fill(0)
-        threads.together(execute, self._address)
+        threads.together(n, execute, self._address)
 
     def _arguments(self, steps: Sequence[Step]) -> dict[Step, int]:
         """The address of each step's words."""
@@ -151,17 +155,19 @@ def _allot(phases: Sequence[Phase], inputs: Sequence[Value], output: Value) -> N
 
 
 def _calls(
-    phases: Sequence[Phase], arguments: dict[Step, int]
+    phases: Sequence[Phase], arguments: dict[Step, int], number: Callable[[Word], int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """The tables of phases, chunks and calls, as ``executor`` reads them."""
-    phase_words, chunk_words, call_words = [], [], []
+    phase_words: list[tuple[int, int]] = []
+    chunk_words: list[tuple[int, int]] = []
+    call_words: list[tuple[int, ...]] = []
     for phase in phases:
         first = len(chunk_words)
         for chunk in _chunks(phase):
             start = len(call_words)
             for step, begin, end in chunk:
                 function = address_of(step.kernel, step.kind)
-                call_words.append((function, arguments[step], begin, end, int(step.rows > 1)))
+                call_words.append((function, arguments[step], begin, end, number(step.limit)))
             chunk_words.append((start, len(call_words)))
         phase_words.append((first, len(chunk_words) - first))
     tables = (phase_words, chunk_words, np.array(call_words, np.int64).reshape(-1, CALL))
@@ -177,7 +183,7 @@ def _chunks(phase: Phase) -> list[list[tuple[Step, int, int]]]:
         return [[(step, first, end) for step in phase.steps] for first, end in ranges]
     chunks = []
     for step in phase.steps:
-        parts = max(1, min(step.items, most, step.items * step.work // _LEAST_WORK))
+        parts = max(1, min(step.items, max(most, step.chunks), step.items * step.work // _LEAST_WORK))
         chunks += [[(step, first, end)] for first, end in _ranges(step.items, parts)]
     return chunks
 

@@ -8,27 +8,16 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from edgeq.engine.packed import FloatMatrix, PackedWeights
-from edgeq.engine.steps import Buffer, Place, Step, Value, Word, constant, floats
-from edgeq.errors import EdgeqError
+from edgeq.engine.product_steps import ProductSteps, Routes
+from edgeq.engine.steps import Buffer, NotRecordableError, Place, Step, Value, Word, constant, floats, like
 from edgeq.families.ops import Activation, Norm
 from edgeq.families.rope import Rope
 from edgeq.kernels_cpu.attention import ROWS as QUERIES
 from edgeq.kernels_cpu.cached import Cached
 from edgeq.kernels_cpu.isa import Isa
 from edgeq.kernels_cpu.products import Packed
-from edgeq.kernels_cpu.products.panels import SEGMENT
-from edgeq.kernels_cpu.products.tiles import operand_parts, unpacked_bytes
-from edgeq.kernels_cpu.steps import (
-    STATE_FREE,
-    activations,
-    attention,
-    elementwise,
-    float_product,
-    norm,
-    product,
-    rope,
-    rows,
-)
+from edgeq.kernels_cpu.products.tiles import ROWS as TILE_ROWS
+from edgeq.kernels_cpu.steps import STATE_FREE, attention, elementwise, experts, norm, rope, rows
 
 TOKENS, POSITIONS = Value(Buffer(0, 0), 0), Value(Buffer(0, 0), 0)  # what ``embed`` looks up
 _ACTIVATIONS = {
@@ -38,10 +27,6 @@ _ACTIVATIONS = {
     "relu": elementwise.RELU,
     "tanh": elementwise.TANH,
 }
-
-
-class NotRecordableError(EdgeqError):
-    """The forward pass has what no step does."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +41,7 @@ class Input:
 class Recorder:
     """The forward pass of up to ``rows`` tokens, as steps."""
 
-    def __init__(
-        self, weights: PackedWeights, rows: int, last_only: bool, isa: Isa, cached: Cached
-    ) -> None:
+    def __init__(self, weights: PackedWeights, rows: int, last_only: bool, isa: Isa, cached: Cached) -> None:
         self.weights, self.n_rows, self.last_only = weights, rows, last_only
         self.isa, self.cached = isa, cached
         self.steps: list[Step] = []
@@ -67,9 +50,8 @@ class Recorder:
         self.ropes: dict[Rope, int] = {}  # the word of the state with the address of its frequencies
         self.layers: dict[int, int] = {}  # that of a layer's keys, which its values follow
         self._angles: dict[Rope, Value] = {}
-        self._cache_buffers: dict[int, Buffer] = {}
-        self._quantized: dict[tuple[object, ...], tuple[Buffer, Buffer, Buffer]] = {}
-        self._widened: dict[Buffer, Buffer] = {}
+        self._used: dict[Buffer, int] = {}  # experts of a token, by the buffer of what ``route`` gave
+        self._products = ProductSteps(self.steps, isa)
 
     # --- what stands at the beginning -----------------------------------------------------------------------------
     def tokens(self) -> Value:
@@ -82,21 +64,24 @@ class Recorder:
         raise NotRecordableError("encoders are not recorded")
 
     def embed(self, stem: str, ids: Value) -> Value:
-        value = floats(self.n_rows, self.weights.columns(stem + ".weight"))
+        limit = Place.STATE if self.n_rows > 1 else 0
+        value = floats(self.n_rows, self.weights.columns(stem + ".weight"), 1, limit)
         self.inputs.append(Input(stem + ".weight", ids, value))
         return value
 
     # --- views ----------------------------------------------------------------------------------------------------
     def split(self, x: Value, widths: Sequence[int]) -> Sequence[Value]:
         at = [sum(widths[:i]) for i in range(len(widths))]
-        return [Value(x.buffer, width, x.offset + 4 * a) for width, a in zip(widths, at, strict=True)]
+        return [
+            replace(x, width=w, offset=x.offset + 4 * a, heads=1) for w, a in zip(widths, at, strict=True)
+        ]
 
     def heads(self, x: Value, n_heads: int) -> Value:
         return replace(x, heads=n_heads)
 
     # --- rows -----------------------------------------------------------------------------------------------------
     def norm(self, x: Value, stem: str, kind: Norm, eps: float) -> Value:
-        out = floats(x.rows, x.width, x.heads)
+        out = like(x, x.width)
         bias = self._vector(stem + ".bias") if self.weights.has(stem + ".bias") else 0
         words: list[Word] = [x, out, x.row_bytes, out.row_bytes, x.heads, x.width // x.heads]
         words += [self._vector(stem + ".weight"), bias, int(kind == "layer"), float(eps)]
@@ -104,16 +89,16 @@ class Recorder:
 
     def rope(self, x: Value, rope_: Rope) -> Value:
         if rope_ not in self._angles:
-            self._angles[rope_] = self._made_angles(x.rows, rope_)
+            self._angles[rope_] = self._made_angles(x, rope_)
         angles = self._angles[rope_]
-        out = floats(x.rows, x.width, x.heads)
+        out = like(x, x.width)
         words: list[Word] = [x, out, angles, x.row_bytes, out.row_bytes, angles.row_bytes]
         words += [x.heads, x.width // x.heads, rope_.dim // 2]
         return self._row_step(rope.rotate, words, [x, angles], out)
 
-    def _made_angles(self, n_rows: int, rope_: Rope) -> Value:
+    def _made_angles(self, x: Value, rope_: Rope) -> Value:
         self.ropes[rope_] = word = self._state(1)
-        out = floats(n_rows, rope_.dim)
+        out = floats(x.rows, rope_.dim, 1, x.limit)
         words: list[Word] = [Place.STATE, word, rope_.dim // 2, out, out.row_bytes, float(rope_.magnitude)]
         return self._row_step(rope.angles, words, [], out)
 
@@ -137,87 +122,32 @@ class Recorder:
         return self._row_step(rows.last_row, words, [x], out)
 
     def _transform(self, x: Value, which: int, factor: float) -> Value:
-        out = floats(x.rows, x.width, x.heads)
+        out = like(x, x.width)
         words: list[Word] = [which, x.width, x, out, x.row_bytes, out.row_bytes, float(factor)]
         return self._row_step(elementwise.transform, words, [x], out)
 
     def _combine(self, a: Value, b: Value, which: int) -> Value:
-        out = floats(a.rows, a.width, a.heads)
+        out = like(a, a.width)
         words: list[Word] = [which, a.width, a, b, out, a.row_bytes, b.row_bytes, out.row_bytes]
         return self._row_step(elementwise.combine, words, [a, b], out)
 
     def _row_step(self, kernel: object, words: list[Word], reads: Sequence[Value], out: Value) -> Value:
         buffers = [value.buffer for value in reads]
-        self.steps.append(Step(kernel, self.isa, words, buffers, [out.buffer], rows=out.rows))
+        self.steps.append(
+            Step(kernel, self.isa, words, buffers, [out.buffer], rows=out.rows, limit=out.limit)
+        )
         return out
 
     # --- products -------------------------------------------------------------------------------------------------
     def linear(self, x: Value, stem: str) -> Value:
-        operand = self.weights.operand(stem + ".weight")
-        bias = self._vector(stem + ".bias") if self.weights.has(stem + ".bias") else None
-        base: Word = 0 if bias is None else bias
+        bias = self._vector(stem + ".bias") if self.weights.has(stem + ".bias") else 0
+        return self._products.add(x, self._operand(stem + ".weight"), bias)
+
+    def _operand(self, name: str) -> Packed | FloatMatrix:
+        operand = self.weights.operand(name)
         if operand is None:
-            raise NotRecordableError(f"{stem}.weight: there is no product for its type")
-        return (self._float_product if isinstance(operand, FloatMatrix) else self._product)(x, operand, base)
-
-    def _float_product(self, x: Value, matrix: FloatMatrix, base: Word) -> Value:
-        out, n = floats(x.rows, len(matrix.rows)), len(matrix.rows)
-        words: list[Word] = [matrix.rows, matrix.columns, n, x, x.row_bytes, out, out.row_bytes, base, 0]
-        work = matrix.columns * x.rows * 2  # worth as much time as twice as many integers
-        kind = float_product.FloatWeights(matrix.type_name, self.isa)
-        step = Step(float_product.product_of_row, kind, words, [x.buffer], [out.buffer], items=n, work=work)
-        if x.rows > 1:
-            words.append(Place.STATE)
-            step.kernel, step.scratch = float_product.product_of_rows, float_product.SCRATCH
-            step.items, step.work = -(-n // float_product.GROUP), work * float_product.GROUP
-        step.base = 7
-        self.steps.append(step)
-        return out
-
-    def _product(self, x: Value, packed: Packed, bias: Word) -> Value:
-        layout, many = packed.layout, x.rows > 1
-        panels, blocks, block_bytes = packed.data.shape
-        codes, scales, sums = self._quantize(x, packed)
-        if many and operand_parts(layout) == 2:
-            codes = self._widen(codes, packed)
-        out = floats(x.rows, packed.n)
-        words: list[Word] = [packed.data, blocks, block_bytes, layout.rows, codes, scales, sums]
-        words += [layout.format.block, sums.row_bytes // 4 // blocks, out, out.row_bytes, bias, 0]
-        work = layout.rows * packed.columns * x.rows
-        step = Step(
-            product.product_of_row, layout, words, [codes, scales, sums], [out.buffer], items=panels, work=work
-        )
-        step.base = 11
-        if many:
-            words.append(Place.STATE)
-            step.kernel = product.product_of_rows
-            segment = max(1, SEGMENT // layout.format.block)
-            step.scratch = 64 + min(segment, blocks) * unpacked_bytes(layout)
-        self.steps.append(step)
-        return out
-
-    def _quantize(self, x: Value, packed: Packed) -> tuple[Buffer, Buffer, Buffer]:
-        """Codes, scales and sums of x as the weights want them: once for all weights that want the same."""
-        form = packed.layout.format
-        key = (x.buffer, x.offset, x.width, form.activation, form.block, form.sub)
-        if key not in self._quantized:
-            blocks, sub = x.width // form.block, form.sub or 0
-            n_words = x.width // (2 * sub) if sub else blocks
-            made = [Buffer(x.rows, row_bytes) for row_bytes in (x.width, 4 * blocks, 4 * n_words)]
-            words: list[Word] = [x, x.row_bytes, x.width, *made, form.block, sub]
-            words.append(activations.FLAGS[form.activation])
-            self.steps.append(Step(activations.quantize, self.isa, words, [x.buffer], made, rows=x.rows))
-            self._quantized[key] = (made[0], made[1], made[2])
-        return self._quantized[key]
-
-    def _widen(self, codes: Buffer, packed: Packed) -> Buffer:
-        if codes not in self._widened:
-            wide = Buffer(codes.rows, 2 * codes.row_bytes)
-            words: list[Word] = [codes, codes.row_bytes, packed.layout.lanes, wide]
-            kernel, kind = activations.widen_rows, packed.layout
-            self.steps.append(Step(kernel, kind, words, [codes], [wide], rows=codes.rows))
-            self._widened[codes] = wide
-        return self._widened[codes]
+            raise NotRecordableError(f"{name}: there is no product for its type")
+        return operand
 
     # --- attention ------------------------------------------------------------------------------------------------
     def attention(
@@ -234,7 +164,9 @@ class Recorder:
     ) -> Value:
         width, group = q.width // q.heads, q.heads // k.heads
         if not causal or width % 16:
-            raise NotRecordableError("attention is recorded of decoders, with heads of a multiple of 16 values")
+            raise NotRecordableError(
+                "attention is recorded of decoders, with heads of a multiple of 16 values"
+            )
         self.layers[layer] = word = self._state(2)
         cache = Buffer(0, 0)
         words: list[Word] = [Place.STATE, word, k, v, k.row_bytes, v.row_bytes, k.heads, width]
@@ -247,10 +179,11 @@ class Recorder:
                 [k.buffer, v.buffer],
                 [cache],
                 rows=k.rows,
+                limit=k.limit,
                 scratch=scratch,
             )
         )
-        out = floats(q.rows, q.width)
+        out = floats(q.rows, q.width, 1, q.limit)
         tiles = -(-q.rows * group // QUERIES)
         words = [Place.STATE, word, q, out, q.row_bytes, out.row_bytes, k.heads, group, width, tiles]
         words += [1, window, float(scale), float(cap)]
@@ -260,11 +193,55 @@ class Recorder:
         self.steps.append(step)
         return out
 
+    # --- experts --------------------------------------------------------------------------------------------------
     def route(self, scores: Value, used: int, normalised: bool) -> Value:
-        raise NotRecordableError("experts are not recorded")
+        out = like(scores, scores.width)
+        words: list[Word] = [
+            scores,
+            out,
+            scores.row_bytes,
+            out.row_bytes,
+            scores.width,
+            used,
+            int(normalised),
+        ]
+        self._row_step(experts.route, words, [scores], out)
+        self.steps[-1].scratch = 4 * scores.width
+        self._used[out.buffer] = used
+        return out
 
     def experts(self, x: Value, blk: str, weights: Value, n_experts: int, kind: Activation) -> Value:
-        raise NotRecordableError("experts are not recorded")
+        used, many = self._used[weights.buffer], x.rows > 1
+        multiple = TILE_ROWS if many else 1
+        n_rows = x.rows * used + (multiple - 1) * min(n_experts, x.rows * used)
+        n_rows = -(-n_rows // multiple) * multiple
+        table = Buffer(1, 8 * (n_experts + 1 + 2 * n_rows + x.rows * used))
+        words: list[Word] = [
+            Place.STATE,
+            weights,
+            weights.row_bytes,
+            table,
+            n_experts,
+            used,
+            n_rows,
+            multiple,
+        ]
+        self.steps.append(Step(experts.sort, self.isa, words, [weights.buffer], [table], items=1))
+        limit = Value(table, 0, 8 * n_experts) if many else 0
+        own = floats(n_rows, x.width, 1, limit)
+        words = [x, own, x.row_bytes, own.row_bytes, x.width, table, n_experts]
+        self._row_step(experts.gather, words, [x, Value(table, 0)], own)
+        routes = Routes(table, n_experts, many)
+        gate, up = (
+            self._products.add(own, self._operand(f"{blk}ffn_{name}_exps.weight"), 0, routes)
+            for name in ("gate", "up")
+        )
+        h = self.mul(self.activation(gate, kind), up)
+        y = self._products.add(h, self._operand(f"{blk}ffn_down_exps.weight"), 0, routes)
+        out = like(x, x.width)
+        words = [y, out, weights, y.row_bytes, out.row_bytes, weights.row_bytes]
+        words += [x.width, table, n_experts, used, n_rows]
+        return self._row_step(experts.combine, words, [y, weights, Value(table, 0)], out)
 
     def _vector(self, name: str) -> Word:
         return constant(self.weights.vector(name))

@@ -5,12 +5,18 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.errors import EdgeqError
 from edgeq.kernels_cpu.products.tiles import ROWS
+
+
+class NotRecordableError(EdgeqError):
+    """The forward pass has what no step does: ``edgeq.engine.model`` computes it."""
+
 
 _ROOM = 64  # floats: rows begin at cache lines, and whole vectors and panels fit behind any width
 
@@ -30,6 +36,15 @@ class Buffer:
         return rows * self.row_bytes + 4 * _ROOM if rows else 0
 
 
+class Place(enum.Enum):
+    """An address of the program itself."""
+
+    STATE = enum.auto()
+
+
+Word = Union[int, float, "Value", Buffer, Place, NDArray[Any]]  # an array's address; it is kept alive
+
+
 @dataclass(frozen=True, eq=False)
 class Value:
     """float32 ``[rows, width]`` in a buffer, from a byte of each row on; ``heads`` says how the width is divided."""
@@ -38,6 +53,7 @@ class Value:
     width: int
     offset: int = 0
     heads: int = 1
+    limit: Word = 0  # of the rows
 
     @property
     def rows(self) -> int:
@@ -48,21 +64,13 @@ class Value:
         return self.buffer.row_bytes
 
 
-class Place(enum.Enum):
-    """An address of the program itself."""
-
-    STATE = enum.auto()
-
-
-Word = int | float | Value | Buffer | Place | NDArray[Any]  # an array's address; it is kept alive
-
-
 @dataclass(eq=False)
 class Step:
     """A kernel of ``edgeq.kernels_cpu.steps``, its words, and what it does.
 
-    Its items are rows of activations, each of which reads the same row of what it reads (``rows``, their number), or
-    some other that may be done in any order (``items``); ``work`` is that of one item, in values.
+    Its items are rows of activations, each of which reads the same row of what it reads (``rows``, their number, of
+    which those are real that the word at ``limit`` counts, if any), or others that may be done in any order
+    (``items``); ``work`` is that of one item, in values.
     """
 
     kernel: Any
@@ -71,7 +79,9 @@ class Step:
     reads: Sequence[Buffer]
     writes: Sequence[Buffer]
     rows: int = 0
+    limit: Word = 0
     items: int = 0
+    chunks: int = 0  # at least so many, if there is the work
     work: int = 0
     scratch: int = 0  # bytes, of each thread
     base: int = 0  # of a product: the word with the address of what it is added to; before it stand out and its stride
@@ -83,9 +93,14 @@ class Step:
         self.reads, self.writes = [*self.reads, value.buffer], [out.buffer]
 
 
-def floats(rows: int, width: int, heads: int = 1) -> Value:
+def floats(rows: int, width: int, heads: int = 1, limit: Word = 0) -> Value:
     """A new value."""
-    return Value(Buffer(rows, 4 * padded(width)), width, 0, heads)
+    return Value(Buffer(rows, 4 * padded(width)), width, 0, heads, limit)
+
+
+def like(x: Value, width: int) -> Value:
+    """A new value with the rows of another."""
+    return floats(x.rows, width, x.heads if width == x.width else 1, x.limit)
 
 
 def padded(width: int) -> int:

@@ -17,7 +17,12 @@ from typing import Any
 from numba import typeof
 from numba.core import types
 
-STATE_ROWS, STATE_START, STATE_CAPACITY, STATE_FREE = 0, 1, 2, 3  # tokens, those before, positions of the cache
+STATE_ROWS, STATE_START, STATE_CAPACITY, STATE_FREE = (
+    0,
+    1,
+    2,
+    3,
+)  # tokens, those before, positions of the cache
 
 
 @functools.cache

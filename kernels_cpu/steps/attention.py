@@ -33,8 +33,8 @@ def append(first, last, at, scratch, cached):
 def attend(first, last, at, scratch, cached):
     """Attention of tiles first..last, numbered through the key heads, of the state's rows.
 
-    Words: state, which of its words has the address of the layer's keys, q, out, their row bytes, key heads, query heads
-    of each, width of a head, tiles of each key head, whether causal, window, scale, cap.
+    Words: state, which of its words has the address of the layer's keys, q, out, their row bytes, key heads, query
+    heads of each, width of a head, tiles of each key head, whether causal, window, scale, cap.
     """
     state, group, width, tiles = word(at, 0), word(at, 7), word(at, 8), word(at, 9)
     rows, start = word(state, STATE_ROWS), word(state, STATE_START)
@@ -50,6 +50,4 @@ def attend(first, last, at, scratch, cached):
         query = (word(at, 2) + 4 * kv * group * width, word(at, 4))
         out = (word(at, 3) + 4 * kv * group * width, word(at, 5))
         numbers = (real(at, 12), real(at, 13))
-        attend_tile(
-            cached, tile, group, width, bounds, numbers, query, out, (keys, values), scratch, stride
-        )
+        attend_tile(cached, tile, group, width, bounds, numbers, query, out, (keys, values), scratch, stride)

@@ -5,8 +5,8 @@ the next chunk of a phase by a counter, and when there is none left waits until 
 done. So a thread that comes late, or is put to sleep by a busy machine, holds up what it holds and no more.
 
 Words of a program: phases, address of the phases (first chunk, number of chunks), of the chunks (first call, end),
-of the calls (``CALL``), of the counters (two in 64 bytes for each phase, 0 at the start of a run), of the state,
-of scratch memory, its bytes for each thread, and the address of a C function that lets other threads run.
+of the calls (``CALL``), of the counters (two in 64 bytes for each phase, 0 at the start of a run), of scratch
+memory, its bytes for each thread, and the address of a C function that lets other threads run.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from numba.extending import intrinsic
 
 from edgeq.kernels_cpu.jit import kernel
 from edgeq.kernels_cpu.memory import add_atomically, call_nothing, pause, read_atomically, word
-from edgeq.kernels_cpu.steps import STATE_ROWS
 
-CALL = 5  # words of a call: function, arguments, first item, last, and whether the items are the state's rows
+CALL = (
+    5  # words of a call: function, arguments, first item, end, and the address of a word that limits it, or 0
+)
 COUNTERS = 8  # words of a phase's counters, a cache line
 _SPINS = 300  # some ten microseconds of waiting, before others may have the core
 
@@ -42,8 +43,8 @@ def _call_step(_typing, function, first, last, at, scratch):
 def execute(thread, program):
     """One thread's part of a run; ``program`` is an address, and ``thread`` picks the scratch memory."""
     phases, chunks, calls = word(program, 1), word(program, 2), word(program, 3)
-    counters, rows = word(program, 4), word(word(program, 5), STATE_ROWS)
-    scratch = word(program, 6) + thread * word(program, 7)
+    counters = word(program, 4)
+    scratch = word(program, 5) + thread * word(program, 6)
     for phase in range(word(program, 0)):
         first, count = word(phases, 2 * phase), word(phases, 2 * phase + 1)
         taken_at = counters + 8 * COUNTERS * phase
@@ -54,7 +55,7 @@ def execute(thread, program):
             at = chunks + 16 * (first + chunk)
             for i in range(word(at, 0), word(at, 1)):
                 call = calls + 8 * CALL * i
-                last = min(word(call, 3), rows) if word(call, 4) else word(call, 3)
+                last = min(word(call, 3), word(word(call, 4), 0)) if word(call, 4) else word(call, 3)
                 if word(call, 2) < last:
                     _call_step(word(call, 0), word(call, 2), last, word(call, 1), scratch)
             add_atomically(taken_at + 8, 1)
@@ -64,4 +65,4 @@ def execute(thread, program):
             if spins < _SPINS:
                 pause()
             else:
-                call_nothing(word(program, 8))
+                call_nothing(word(program, 7))

@@ -1,7 +1,8 @@
 """Steps of products with float weights, rows as a file has them: F32, F16, BF16. Sums are float32, in any order.
 
-Words of both: address of the weights, columns, rows, x, its row bytes, out, its row bytes, what the product is added to
-(0 is nothing) and its row bytes (0 for a bias).
+Words of all: address of the weights, columns, rows, x, its row bytes, out, its row bytes, what the product is added to
+(0 is nothing) and its row bytes (0 for a bias), and an address: of the state, or of the table of ``steps.experts``, and
+for experts their number.
 """
 
 from __future__ import annotations
@@ -60,35 +61,70 @@ def _size_of(weights):
 @step
 def product_of_row(first, last, at, scratch, weights):
     """One row × weight rows first..last."""
-    columns, x, out, base = word(at, 1), word(at, 3), word(at, 5), word(at, 7)
-    stride = columns * size_of(weights)
-    for n in range(first, last):
-        total = _dot(weights, word(at, 0) + n * stride, x, columns)
-        put(out, n, total + get(base, n) if base else total)
+    _row_times(weights, at, word(at, 0), 0, first, last)
 
 
 @step
 def product_of_rows(first, last, at, scratch, weights):
-    """The state's rows × groups first..last of ``GROUP`` weight rows. Word 9: the state."""
-    columns, n_rows, base = word(at, 1), word(at, 2), word(at, 7)
-    rows, stride = word(word(at, 9), STATE_ROWS), columns * size_of(weights)
-    panel = (scratch + 63) & -64
+    """The state's rows × groups first..last of ``GROUP`` weight rows; one row more may be written."""
+    rows = word(word(at, 9), STATE_ROWS)
     for group in range(first, last):
-        count = min(GROUP, n_rows - group * GROUP)
-        for segment in range(0, columns, SEGMENT):
-            width = min(SEGMENT, columns - segment)
-            for n in range(count):
-                row = word(at, 0) + (group * GROUP + n) * stride + segment * size_of(weights)
-                _decode(weights, row, width, panel + 4 * n * SEGMENT)
-            for t in range(0, rows, 2):
-                x = word(at, 3) + t * word(at, 4) + 4 * segment
-                out = word(at, 5) + t * word(at, 6) + 4 * group * GROUP
-                if segment == 0:
-                    start = base + t * word(at, 8) + 4 * group * GROUP
-                    for n in range(count):
-                        put(out, n, get(start, n) if base else _ZERO)
-                        put(out + word(at, 6), n, get(start + word(at, 8), n) if base else _ZERO)
-                _add_dots(isa_of(weights), x, x + word(at, 4), panel, width, count, out, out + word(at, 6))
+        _rows_times_group(weights, at, scratch, word(at, 0), group * GROUP, 0, rows)
+
+
+@step
+def expert_of_row(first, last, at, scratch, weights):
+    """Rows first..last, each × all weight rows of its expert."""
+    size = word(at, 1) * word(at, 2) * size_of(weights)
+    for row in range(first, last):
+        expert = word(word(at, 9), word(at, 10) + 1 + 2 * row + 1)
+        _row_times(weights, at, word(at, 0) + expert * size, row, 0, word(at, 2))
+
+
+@step
+def expert_of_rows(first, last, at, scratch, weights):
+    """The rows of each expert × groups of its weight rows: items are numbered through the experts."""
+    groups = (word(at, 2) + GROUP - 1) // GROUP
+    size = word(at, 1) * word(at, 2) * size_of(weights)
+    for item in range(first, last):
+        expert = item // groups
+        begin, end = word(word(at, 9), expert), word(word(at, 9), expert + 1)
+        if begin < end:
+            own = word(at, 0) + expert * size
+            _rows_times_group(weights, at, scratch, own, item % groups * GROUP, begin, end)
+
+
+@helper
+def _row_times(weights, at, own, row, first, last):
+    """A row × weight rows first..last of those at an address."""
+    columns, base = word(at, 1), word(at, 7)
+    x, out = word(at, 3) + row * word(at, 4), word(at, 5) + row * word(at, 6)
+    start = base + row * word(at, 8)
+    for n in range(first, last):
+        total = _dot(weights, own + n * columns * size_of(weights), x, columns)
+        put(out, n, total + get(start, n) if base else total)
+
+
+@helper
+def _rows_times_group(weights, at, scratch, own, first, begin, end):
+    """Rows begin..end × up to ``GROUP`` weight rows from the first, of those at an address."""
+    columns, base, stride = word(at, 1), word(at, 7), word(at, 6)
+    size, count = size_of(weights), min(GROUP, word(at, 2) - first)
+    panel = (scratch + 63) & -64
+    for segment in range(0, columns, SEGMENT):
+        width = min(SEGMENT, columns - segment)
+        for n in range(count):
+            row = own + ((first + n) * columns + segment) * size
+            _decode(weights, row, width, panel + 4 * n * SEGMENT)
+        for t in range(begin, end, 2):
+            x = word(at, 3) + t * word(at, 4) + 4 * segment
+            out = word(at, 5) + t * stride + 4 * first
+            if segment == 0:
+                start = base + t * word(at, 8) + 4 * first
+                for n in range(count):
+                    put(out, n, get(start, n) if base else _ZERO)
+                    put(out + stride, n, get(start + word(at, 8), n) if base else _ZERO)
+            _add_dots(isa_of(weights), x, x + word(at, 4), panel, width, count, out, out + stride)
 
 
 @helper
