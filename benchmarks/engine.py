@@ -2,8 +2,8 @@
 
     python benchmarks/engine.py [--quants Q4_K_M,Q8_0] [--threads 2] [--rounds 5] [--models FOLDER] [--json]
 
-The models: a synthetic llama of about a billion parameters (``export_memory.py``) and TinyLM. They are made in a temporary
-folder, or in ``--models`` and kept there. Both sides are loaded in one process and take turns; a ratio is the median
+The models: a synthetic llama of about a billion parameters (``export_memory.py``) and TinyLM. They are made in a
+temporary folder, or in ``--models`` and kept there. Both sides are loaded in one process and take turns; a ratio is the median
 over the turns, so that what else the machine does meets both. Memory and start are measured in processes of their own,
 also in turns, with warm caches. Where llama-cpp-python is missing, its columns are empty.
 """
@@ -168,7 +168,15 @@ def starts(path: Path, names: list[str], n_threads: int, rounds: int) -> dict[st
     memory: dict[str, dict[str, int]] = {}
     for turn in range(rounds + 1):
         for name in names:
-            command = [sys.executable, __file__, "--first-token", name, "--threads", str(n_threads), str(path)]
+            command = [
+                sys.executable,
+                __file__,
+                "--first-token",
+                name,
+                "--threads",
+                str(n_threads),
+                str(path),
+            ]
             started = time.perf_counter()
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             if turn:
