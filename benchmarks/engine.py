@@ -3,9 +3,9 @@
     python benchmarks/engine.py [--quants Q4_K_M,Q8_0] [--threads 2] [--rounds 5] [--models FOLDER] [--json]
 
 The models: a synthetic llama of about a billion parameters (``export_memory.py``) and TinyLM. They are made in a
-temporary folder, or in ``--models`` and kept there. Both sides are loaded in one process and take turns; a ratio is the median
-over the turns, so that what else the machine does meets both. Memory and start are measured in processes of their own,
-also in turns, with warm caches. Where llama-cpp-python is missing, its columns are empty.
+temporary folder, or in ``--models`` and kept there. Both sides are loaded in one process and take turns; a ratio is
+the median over the turns, so that what else the machine does meets both. Memory and start are measured in processes of
+their own, also in turns, with warm caches. Where llama-cpp-python is missing, its columns are empty.
 """
 
 from __future__ import annotations
