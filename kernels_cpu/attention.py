@@ -1,43 +1,53 @@
 """Scaled dot-product attention of some queries over a key-value cache, softmax included.
 
-Keys lie in panels of ``PANEL`` positions, ``[D, PANEL]`` each, so that a register holds one column of as many
-positions and scores need no sums across lanes; values lie as they come, ``[S, D]``. ``ROWS`` query rows that
-read the same key head go together, each with its own last position. Plain twin:
-``tests/kernels_cpu/plain_attention.py``.
+The cache lies as ``cached`` says. ``ROWS`` query rows that read the same key head go together, a *tile*, each with its
+own last position. Plain twin: ``tests/kernels_cpu/plain_attention.py``.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba.core import types
-from numba.extending import overload
 from numpy.typing import NDArray
 
 from edgeq.formats.blocks.base import Floats
 from edgeq.kernels_cpu import simd, threads
+from edgeq.kernels_cpu.cached import (
+    PANEL,
+    Cached,
+    key,
+    key_scale,
+    row_bytes,
+    store_key,
+    store_value,
+    value,
+)
 from edgeq.kernels_cpu.float_math import exp, muladd
-from edgeq.kernels_cpu.half_floats import from_half
-from edgeq.kernels_cpu.isa import Isa
 from edgeq.kernels_cpu.jit import helper, kernel
-from edgeq.kernels_cpu.scalar import float_to_half
+from edgeq.kernels_cpu.memory import get, put
+from edgeq.kernels_cpu.opaque import isa_of
 
-PANEL = 16
 ROWS = 4
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _TWO = np.float32(2)
 _HIDDEN = np.float32(-1e30)
 
-Cached = NDArray[np.float32] | NDArray[np.uint16]  # float32, or float16 as its bits
+Bytes = NDArray[np.uint8]
+
+
+def empty(kv_heads: int, capacity: int, width: int, cached: Cached) -> tuple[Bytes, Bytes]:
+    """Room for keys and for values, uint8 ``[KV, capacity · bytes]``; capacity is a multiple of ``PANEL``."""
+    shape = (kv_heads, capacity * cached.bytes_of(width))
+    return np.empty(shape, np.uint8), np.empty(shape, np.uint8)
 
 
 def attend(
     q: Floats,
-    keys: Cached,
-    values: Cached,
+    keys: Bytes,
+    values: Bytes,
     start: int,
     scale: float,
-    isa: Isa,
+    cached: Cached,
     *,
     causal: bool = True,
     window: int = 0,
@@ -45,75 +55,128 @@ def attend(
 ) -> Floats:
     """Attention of float32 q ``[T, H, D]``, D a multiple of 16: float32 ``[T, H, D]``.
 
-    ``keys`` is ``[KV, panels, D, PANEL]`` and ``values`` ``[KV, S, D]``, with at least start + T positions; query head
-    h reads key head ``h // (H / KV)``. Query t sees the positions up to start + t, only the last ``window`` of them
-    where that is not 0, and all start + T where not causal. ``soft_cap`` c makes scores c · tanh(score / c).
+    ``keys`` and ``values`` are of ``empty``, with at least start + T positions; query head h reads key head
+    ``h // (H / KV)``. Query t sees the positions up to start + t, only the last ``window`` of them where that is not 0,
+    and all start + T where not causal. ``soft_cap`` c makes scores c · tanh(score / c).
     """
     t, heads, width = q.shape
     out = np.empty_like(q)
     group = heads // len(keys)
     seen = start + t
     tiles = -(-t * group // ROWS)
-    bounds = (start, int(causal), window)
+    bounds = (t, start, int(causal), window)
     numbers = (np.float32(scale), np.float32(soft_cap))
     work = seen * width * ROWS
-    threads.run(_attend, len(keys) * tiles, work, q, keys, values, out, tiles, bounds, numbers, isa)
+    threads.run(_attend, len(keys) * tiles, work, q, keys, values, out, tiles, bounds, numbers, cached)
     return out
 
 
-def store(keys: Floats, values: Floats, at: int, key_cache: Cached, value_cache: Cached, isa: Isa) -> None:
+def store(
+    keys: Floats, values: Floats, at: int, key_cache: Bytes, value_cache: Bytes, cached: Cached
+) -> None:
     """Write float32 keys and values ``[T, KV, D]`` at positions at.. of a layer's cache."""
-    _store(keys, values, at, key_cache, value_cache, isa)
+    _store(keys, values, at, key_cache, value_cache, cached)
 
 
 @kernel
-def _attend(first, last, q, keys, values, out, tiles, bounds, numbers, isa):
+def _attend(first, last, q, keys, values, out, tiles, bounds, numbers, cached):
     """Tiles first..last, numbered through the key heads."""
-    start, causal, window = bounds
-    t, heads = q.shape[0], q.shape[1]
+    heads, width = q.shape[1], q.shape[2]
     group = heads // keys.shape[0]
-    seen = start + t
-    scores = np.empty((ROWS, (seen + PANEL - 1) // PANEL * PANEL), np.float32)
-    rows, begin, end = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64), np.empty(ROWS, np.int64)
+    stride = 4 * score_row(bounds[0] + bounds[1])
+    scores = np.empty(ROWS * stride, np.uint8)
     for item in range(first, last):
         kv, tile = item // tiles, item % tiles
-        low, high = seen, 0
-        for i in range(ROWS):
-            row = min(tile * ROWS + i, t * group - 1)  # the last one again, where there are fewer
-            token, head = row // group, kv * group + row % group
-            rows[i] = token * heads + head
-            end[i] = start + token + 1 if causal else seen
-            begin[i] = max(0, end[i] - window) if window else 0
-            low, high = min(low, begin[i]), max(high, end[i])
-        low -= low % PANEL
-        _score(isa, q, rows, keys[kv], low, high, numbers, scores)
-        for i in range(ROWS):
-            _softmax(isa, scores[i], low, begin[i], end[i], high)
-        _mix(isa, scores, values[kv], low, high, rows, out)
+        query = (simd.address(q) + 4 * kv * group * width, 4 * heads * width)
+        to = (simd.address(out) + 4 * kv * group * width, 4 * heads * width)
+        cache = (
+            simd.address(keys) + kv * keys.shape[1],
+            simd.address(values) + kv * values.shape[1],
+        )
+        attend_tile(
+            cached, tile, group, width, bounds, numbers, query, to, cache, simd.address(scores), stride
+        )
+    return scores.size  # keeps it alive
 
 
 @helper
-def _score(isa, q, rows, keys, low, high, numbers, scores):
-    """scores[i, s] of query row i and positions low.. up to high, by whole panels."""
-    wide = simd.resized(isa, PANEL)
+def score_row(positions):
+    """Floats of one row of scores: whole panels."""
+    return (positions + PANEL - 1) // PANEL * PANEL
+
+
+@helper
+def attend_tile(cached, tile, group, width, bounds, numbers, query, out, cache, scores, stride):
+    """Query rows ``ROWS · tile``.. of one key head, whose cache is (address of keys, of values).
+
+    ``bounds`` are (tokens, those before, causal, window), ``numbers`` scale and cap, ``query`` and ``out`` the address
+    of the first token's first head and the bytes from token to token, ``scores`` memory for ``ROWS`` rows of
+    ``stride`` bytes.
+    """
+    count = bounds[0] * group
+    first = tile * ROWS
+    one = _place(first, count, group)
+    two, three, four = (
+        _place(first + 1, count, group),
+        _place(first + 2, count, group),
+        _place(first + 3, count, group),
+    )
+    low, high = _seen(one[0], bounds)[0], _seen(four[0], bounds)[1]
+    low -= low % PANEL
+    rows = (
+        query[0] + one[0] * query[1] + 4 * width * one[1],
+        query[0] + two[0] * query[1] + 4 * width * two[1],
+        query[0] + three[0] * query[1] + 4 * width * three[1],
+        query[0] + four[0] * query[1] + 4 * width * four[1],
+    )
+    _score(cached, rows, cache[0], width, low, high, numbers, scores, stride)
+    for i in range(ROWS):
+        begin, end = _seen(_place(first + i, count, group)[0], bounds)
+        _softmax(isa_of(cached), scores + i * stride, low, begin, end, high)
+    rows = (
+        out[0] + one[0] * out[1] + 4 * width * one[1],
+        out[0] + two[0] * out[1] + 4 * width * two[1],
+        out[0] + three[0] * out[1] + 4 * width * three[1],
+        out[0] + four[0] * out[1] + 4 * width * four[1],
+    )
+    _mix(cached, rows, cache[1], width, low, high, scores, stride)
+
+
+@helper
+def _place(row, count, group):
+    """Token and head of a query row; the last one again, where there are fewer."""
+    row = min(row, count - 1)
+    return row // group, row % group
+
+
+@helper
+def _seen(token, bounds):
+    """The positions that a token sees: first, end."""
+    tokens, start, causal, window = bounds
+    end = start + token + 1 if causal else start + tokens
+    return (max(0, end - window) if window else 0), end
+
+
+@helper
+def _score(cached, rows, keys, width, low, high, numbers, scores, stride):
+    """Scores of four query rows and positions low.. up to high, by whole panels."""
+    wide = simd.resized(isa_of(cached), PANEL)
     scale, cap = numbers
-    width = q.shape[2]
-    base = simd.address(q)
-    a, b = base + 4 * width * rows[0], base + 4 * width * rows[1]
-    c, d = base + 4 * width * rows[2], base + 4 * width * rows[3]
-    at = simd.address(scores)
-    stride = 4 * scores.shape[1]
+    a, b, c, d = rows
+    panel_bytes = PANEL * row_bytes(cached, width)
     for panel in range(low // PANEL, (high + PANEL - 1) // PANEL):
         one, two = simd.splat(wide, _ZERO), simd.splat(wide, _ZERO)
         three, four = simd.splat(wide, _ZERO), simd.splat(wide, _ZERO)
-        key = keys[panel]
-        for i in range(width):
-            k = _loaded(wide, key, i * PANEL)
-            one = muladd(wide, k, _word(wide, a + 4 * i), one)
-            two = muladd(wide, k, _word(wide, b + 4 * i), two)
-            three = muladd(wide, k, _word(wide, c + 4 * i), three)
-            four = muladd(wide, k, _word(wide, d + 4 * i), four)
-        to = at + 4 * PANEL * panel
+        key_at = keys + panel * panel_bytes
+        for block in range(0, width, 16):
+            counts = key_scale(cached, wide, key_at, block, width)
+            for i in range(block, block + 16):
+                k = key(cached, wide, key_at, i, width, counts)
+                one = muladd(wide, k, _spread(wide, a + 4 * i), one)
+                two = muladd(wide, k, _spread(wide, b + 4 * i), two)
+                three = muladd(wide, k, _spread(wide, c + 4 * i), three)
+                four = muladd(wide, k, _spread(wide, d + 4 * i), four)
+        to = scores + 4 * PANEL * panel
         simd.store(to, _capped(wide, one * scale, cap))
         simd.store(to + stride, _capped(wide, two * scale, cap))
         simd.store(to + 2 * stride, _capped(wide, three * scale, cap))
@@ -121,9 +184,9 @@ def _score(isa, q, rows, keys, low, high, numbers, scores):
 
 
 @helper
-def _word(wide, at):
+def _spread(wide, at):
     """One float32 from memory in every lane."""
-    return simd.splat(wide, simd.lane(simd.load(simd.resized(wide, 1), at), 0))
+    return simd.splat(wide, get(at, 0))
 
 
 @helper
@@ -136,15 +199,14 @@ def _capped(wide, x, cap):
 
 
 @helper
-def _softmax(isa, scores, low, begin, end, high):
+def _softmax(isa, at, low, begin, end, high):
     """Softmax over positions begin..end in place; 0 from low to begin and from end to the end of the panels."""
     wide = simd.resized(isa, PANEL)
     last = (high + PANEL - 1) // PANEL * PANEL
     for s in range(low, begin):
-        scores[s] = _HIDDEN
+        put(at, s, _HIDDEN)
     for s in range(end, last):
-        scores[s] = _HIDDEN
-    at = simd.address(scores)
+        put(at, s, _HIDDEN)
     peak = simd.splat(wide, _HIDDEN)
     for s in range(low, last, PANEL):
         peak = simd.maximum(peak, simd.load(wide, at + 4 * s))
@@ -162,57 +224,46 @@ def _softmax(isa, scores, low, begin, end, high):
 
 
 @helper
-def _mix(isa, scores, values, low, high, rows, out):
-    """out row i = Σ scores[i, s] · values[s], sixteen columns at a time."""
-    wide = simd.resized(isa, 16)
-    width = out.shape[2]
-    at, stride = simd.address(scores), 4 * scores.shape[1]
+def _mix(cached, rows, values, width, low, high, scores, stride):
+    """Four rows Σ score[s] · value[s], sixteen columns at a time."""
+    wide = simd.resized(isa_of(cached), 16)
+    step = row_bytes(cached, width)
     for column in range(0, width, 16):
         one, two = simd.splat(wide, _ZERO), simd.splat(wide, _ZERO)
         three, four = simd.splat(wide, _ZERO), simd.splat(wide, _ZERO)
         for s in range(low, high):
-            v = _loaded(wide, values, s * width + column)
-            one = muladd(wide, v, _word(wide, at + 4 * s), one)
-            two = muladd(wide, v, _word(wide, at + stride + 4 * s), two)
-            three = muladd(wide, v, _word(wide, at + 2 * stride + 4 * s), three)
-            four = muladd(wide, v, _word(wide, at + 3 * stride + 4 * s), four)
-        to = simd.address(out) + 4 * column
-        simd.store(to + 4 * width * rows[3], four)
-        simd.store(to + 4 * width * rows[2], three)
-        simd.store(to + 4 * width * rows[1], two)
-        simd.store(to + 4 * width * rows[0], one)
-
-
-def _loaded(wide, array, i):
-    """Sixteen elements of a contiguous array from number i on, as float32."""
-
-
-@overload(_loaded)
-def _load_floats_or_halves(wide, array, i):
-    if array.dtype == types.uint16:
-        return lambda wide, array, i: from_half(
-            wide, simd.to_int32(simd.load_int16(wide, simd.address(array) + 2 * i))
-        )
-    return lambda wide, array, i: simd.load(wide, simd.address(array) + 4 * i)
+            v = value(cached, wide, values + s * step, column, width)
+            at = scores + 4 * s
+            one = muladd(wide, v, _spread(wide, at), one)
+            two = muladd(wide, v, _spread(wide, at + stride), two)
+            three = muladd(wide, v, _spread(wide, at + 2 * stride), three)
+            four = muladd(wide, v, _spread(wide, at + 3 * stride), four)
+        simd.store(rows[3] + 4 * column, four)
+        simd.store(rows[2] + 4 * column, three)
+        simd.store(rows[1] + 4 * column, two)
+        simd.store(rows[0] + 4 * column, one)
 
 
 @kernel
-def _store(keys, values, at, key_cache, value_cache, isa):
+def _store(keys, values, at, key_cache, value_cache, cached):
     tokens, heads, width = keys.shape
+    scratch = np.empty(16 * width, np.uint8)
     for t in range(tokens):
-        panel, place = (at + t) // PANEL, (at + t) % PANEL
         for kv in range(heads):
-            for i in range(width):
-                key_cache[kv, panel, i, place] = _cached(isa, keys[t, kv, i], key_cache)
-                value_cache[kv, at + t, i] = _cached(isa, values[t, kv, i], value_cache)
+            x = 4 * (t * heads + kv) * width
+            caches = (
+                simd.address(key_cache) + kv * key_cache.shape[1],
+                simd.address(value_cache) + kv * value_cache.shape[1],
+            )
+            pair = (simd.address(keys) + x, simd.address(values) + x)
+            store_pair(cached, pair, at + t, caches, width, simd.address(scratch))
+    return scratch.size  # keeps it alive
 
 
-def _cached(isa, x, cache):
-    """x as the cache holds it."""
-
-
-@overload(_cached)
-def _float_or_half(isa, x, cache):
-    if cache.dtype == types.uint16:
-        return lambda isa, x, cache: np.uint16(float_to_half(x))
-    return lambda isa, x, cache: x
+@helper
+def store_pair(cached, pair, position, cache, width, scratch):
+    """Write one key and value, at two addresses, to a position of one head's cache."""
+    size = row_bytes(cached, width)
+    panel, place = position // PANEL, position % PANEL
+    store_key(cached, pair[0], cache[0] + panel * PANEL * size, place, width, scratch)
+    store_value(cached, pair[1], cache[1] + position * size, width, scratch)

@@ -30,6 +30,11 @@ def helper(function: F) -> F:
     return _compile(function, fastmath=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
+def step(function: F) -> F:
+    """As ``kernel``, for what is called by its address only (``edgeq.kernels_cpu.steps``)."""
+    return _compile(function, fastmath=False, no_cpython_wrapper=True)
+
+
 def fast_kernel(function: F) -> F:
     """Compile with sums that may be reordered: for products, never for codecs."""
     return _compile(function, fastmath=set(FAST_SUMS))
@@ -52,11 +57,12 @@ def _stamp_with_helpers(dispatcher: Any) -> None:
     """Make the disk cache depend on the helpers too: Numba looks only at the kernel's own file.
 
     Every file of this package that the kernel's module imports names from, directly or not, joins the
-    stamp. ``test_jit.py`` holds this to its word, since the attributes are Numba's private ones.
+    version, which is compared before anything is unpickled: what is pickled may name types of an older edgeq.
+    ``test_jit.py`` holds this to its word, since the attributes are Numba's private ones.
     """
     cache_file = dispatcher._cache._cache_file
     module = sys.modules[dispatcher.py_func.__module__]
-    cache_file._source_stamp = (cache_file._source_stamp, source_hash(module))
+    cache_file._version = f"{cache_file._version} {source_hash(module)}"
 
 
 def source_hash(module: ModuleType) -> str:

@@ -20,6 +20,7 @@ from edgeq.kernels_cpu import simd, threads
 from edgeq.kernels_cpu.half_floats import from_half, to_half
 from edgeq.kernels_cpu.isa import Isa
 from edgeq.kernels_cpu.jit import helper, kernel
+from edgeq.kernels_cpu.memory import put
 
 _NOT_FINITE = 0x7F800000  # bits of infinity; those of NaN are larger
 _LEVELS = np.float32(127)
@@ -61,33 +62,38 @@ def quantize(x: Floats, kind: str, block: int, sub: int, rows: int, isa: Isa) ->
 @kernel
 def _quantize_rows(first, last, x, codes, scales, words, block, sub, signed, halves, with_s, isa):
     """Rows first..last. ``signed``: the scale has the peak's sign; ``halves``: it is rounded to float16."""
-    blocks = scales.shape[1]
+    columns, blocks = x.shape[1], scales.shape[1]
     for t in range(first, last):
-        for b in range(blocks):
-            at = simd.address(x) + 4 * (t * x.shape[1] + b * block)
-            peak = _peak(isa, at, block, signed)
-            to = simd.address(codes) + t * x.shape[1] + b * block
-            if signed:
-                inverse = -_LEVELS / peak if peak != _ZERO else _ZERO
-                scale = _ONE / inverse if peak != _ZERO else _ZERO
-            else:
-                inverse = _LEVELS / peak if peak != _ZERO else _ZERO
-                scale = peak / _LEVELS
-            if not np.isfinite(
-                inverse
-            ):  # of a NaN, or of a subnormal peak, whose codes ggml leaves undefined
-                inverse = _ZERO
-            _round(isa, at, to, block, inverse)
-            scales[t, b] = _rounded_to_half(isa, scale) if halves else scale
-            if sub:
-                for s in range(0, block, sub):
-                    here = simd.address(words) + 4 * t * words.shape[1] + (b * block + s) // sub * 2
-                    simd.store_int16(here, _sum(isa, to + s, sub))
-            elif with_s:
-                s_ = scale * np.float32(_sum(isa, to, block))
-                words[t, b] = np.float32(_rounded_to_half(isa, s_)).view(np.int32)
-            else:
-                words[t, b] = _sum(isa, to, block)
+        at, to = simd.address(x) + 4 * t * columns, simd.address(codes) + t * columns
+        scales_at = simd.address(scales) + 4 * t * blocks
+        words_at = simd.address(words) + 4 * t * words.shape[1]
+        quantize_row(isa, at, to, scales_at, words_at, blocks, block, sub, signed, halves, with_s)
+
+
+@helper
+def quantize_row(isa, at, to, scales, words, blocks, block, sub, signed, halves, with_s):
+    """One row of float32 at an address, to the codes, scales and words at three others."""
+    for b in range(blocks):
+        peak = _peak(isa, at, block, signed)
+        if signed:
+            inverse = -_LEVELS / peak if peak != _ZERO else _ZERO
+            scale = _ONE / inverse if peak != _ZERO else _ZERO
+        else:
+            inverse = _LEVELS / peak if peak != _ZERO else _ZERO
+            scale = peak / _LEVELS
+        if not np.isfinite(inverse):  # of a NaN, or of a subnormal peak, whose codes ggml leaves undefined
+            inverse = _ZERO
+        _round(isa, at, to, block, inverse)
+        put(scales, b, _rounded_to_half(isa, scale) if halves else scale)
+        if sub:
+            for s in range(0, block, sub):
+                simd.store_int16(words + (b * block + s) // sub * 2, _sum(isa, to + s, sub))
+        elif with_s:
+            put(words, b, _rounded_to_half(isa, scale * np.float32(_sum(isa, to, block))))
+        else:
+            simd.store_int32(words + 4 * b, _sum(isa, to, block))
+        at += 4 * block
+        to += block
 
 
 @helper

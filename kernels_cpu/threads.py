@@ -11,7 +11,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
@@ -56,10 +56,24 @@ def run(kernel: Callable[..., Any], n: int, values_each: int, *arguments: Any) -
     """
     ranges = _split(n, values_each)
     if len(ranges) <= 1:
-        return [_in_turn(kernel, first, last, *arguments) for first, last in ranges]
+        return [_in_turn(kernel, *own, *arguments) for own in ranges]
     futures = _submit(kernel, ranges[1:], arguments)
     results = [_in_turn(kernel, *ranges[0], *arguments)]
     return results + [future.result() for future in futures]
+
+
+def together(n: int, kernel: Callable[..., Any], *arguments: Any) -> None:
+    """Call ``kernel(thread, *arguments)`` here as thread 0, and as up to n − 1 others on threads of the pool.
+
+    For kernels that share out their work themselves: helpers come in time or not at all, one thread would do.
+    """
+    helpers = [] if _stays_here() else _submit(kernel, [(i,) for i in range(1, n)], arguments)
+    try:
+        _in_turn(kernel, 0, *arguments)
+    finally:  # nobody may be at work on what the caller will change next
+        for helper in helpers:
+            if not helper.cancel():
+                helper.result()
 
 
 def _default_threads() -> int:
@@ -106,21 +120,24 @@ def _filled(n: int) -> SimpleQueue[None]:
     return slots
 
 
-def _split(n: int, values_each: int) -> list[tuple[int, int]]:
+def _split(n: int, values_each: int) -> list[tuple[int, ...]]:
     most = 1 if _stays_here() else get_threads()
     parts = max(1, min(most, n, n * values_each // GRAIN_VALUES))
     edges = [n * i // parts for i in range(parts + 1)]
-    return [(first, last) for first, last in itertools.pairwise(edges) if last > first]
+    return [pair for pair in itertools.pairwise(edges) if pair[1] > pair[0]]
 
 
 def _submit(
-    kernel: Callable[..., Any], ranges: list[tuple[int, int]], arguments: tuple[Any, ...]
-) -> list[Any]:
+    kernel: Callable[..., Any], own: list[tuple[int, ...]], arguments: tuple[Any, ...]
+) -> list[Future[Any]]:
+    """On the pool, a call for each of ``own``, the arguments that are not the same for all."""
     global _pool
+    if not own:
+        return []
     with _lock:  # submitting under the lock keeps set_threads from shutting this pool down in between
         if _pool is None:
             _pool = ThreadPoolExecutor(max(1, get_threads() - 1), thread_name_prefix="edgeq-kernel")
-        return [_pool.submit(_in_turn, kernel, first, last, *arguments) for first, last in ranges]
+        return [_pool.submit(_in_turn, kernel, *first, *arguments) for first in own]
 
 
 def _forget_pool() -> None:

@@ -94,13 +94,14 @@ register_model(Lanes)(models.OpaqueModel)
 
 
 @functools.cache  # making a type takes microseconds, at every call of a kernel
-def _lanes(isa: Isa) -> Lanes:
+def lanes_type(isa: Isa) -> Lanes:
+    """The type that an ``Isa`` has in a kernel."""
     return Lanes(isa.name, isa.float_lanes, isa.features)
 
 
 @typeof_impl.register(Isa)
 def _typeof_isa(isa: Isa, _context: Any) -> Lanes:
-    return _lanes(isa)
+    return lanes_type(isa)
 
 
 @unbox(Lanes)

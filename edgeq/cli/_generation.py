@@ -15,6 +15,7 @@ from edgeq.engine.sampling import Sampler
 from edgeq.engine.session import Session
 from edgeq.engine.stops import until
 from edgeq.errors import InputError
+from edgeq.kernels_cpu.cached import CacheType
 
 _LONGEST = 8192  # tokens of a conversation, where nobody says: llama.cpp allots its cache at the start
 
@@ -28,6 +29,7 @@ class How:
     stop: tuple[str, ...]
     engine: EngineName
     threads: int
+    cache_type: CacheType | None = None
 
 
 def check_text(option: str, text: str | None) -> None:
@@ -40,7 +42,7 @@ def continue_text(model: Path, prompt: str, how: How, as_json: bool) -> None:
     """Print the prompt and what follows it."""
     # llama.cpp allots its cache at the start; a token is at least one byte of the prompt, plus a few special ones.
     room = len(prompt.encode()) + how.limit + 8
-    with open_decoder(model, how.engine, how.threads, room) as opened:
+    with open_decoder(model, how.engine, how.threads, room, how.cache_type) as opened:
         ids = opened.tokenizer.encode(prompt).ids
         if not ids:
             raise InputError("--prompt: is empty; give the text to continue")
@@ -55,14 +57,14 @@ def continue_text(model: Path, prompt: str, how: How, as_json: bool) -> None:
 
 def answer(model: Path, prompt: str, system: str | None, context: int, how: How, as_json: bool) -> None:
     """Print the answer to one message."""
-    with open_decoder(model, how.engine, how.threads, context or _LONGEST) as opened:
+    with open_decoder(model, how.engine, how.threads, context or _LONGEST, how.cache_type) as opened:
         messages = [*_system(system), {"role": "user", "content": prompt}]
         _show(opened, _ids(opened, model, messages, context, how), prompt, how, as_json)
 
 
 def converse(model: Path, system: str | None, context: int, how: How) -> None:
     """Answer each line of the standard input, until it ends."""
-    with open_decoder(model, how.engine, how.threads, context or _LONGEST) as opened:
+    with open_decoder(model, how.engine, how.threads, context or _LONGEST, how.cache_type) as opened:
         needed(opened.chat, model)
         session, messages = Session(opened.decoder), _system(system)
         for line in _lines():

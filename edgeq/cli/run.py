@@ -20,6 +20,14 @@ class Engine(StrEnum):
     onnxruntime = "onnxruntime"
 
 
+class KVType(StrEnum):
+    """What the embedded engine keeps keys and values in."""
+
+    f32 = "f32"
+    f16 = "f16"
+    q8_0 = "q8_0"
+
+
 def register(app: typer.Typer) -> None:
     app.command("run")(run)
 
@@ -99,6 +107,12 @@ def run(
         int,
         typer.Option("--threads", "-t", min=0, help="Threads to run on; 0 is one for each core."),
     ] = 0,
+    kv_type: Annotated[
+        KVType | None,
+        typer.Option(
+            help="What the embedded engine keeps keys and values of a GGUF file in: f16, or q8_0 in half of it."
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Generate text with the embedded engine, llama.cpp or ONNX Runtime.
@@ -113,6 +127,7 @@ def run(
     from edgeq.devices.cpu import usable_cores
     from edgeq.engine.sampling import Sampler
     from edgeq.errors import UsageError
+    from edgeq.kernels_cpu.cached import CACHE_TYPES
     from edgeq.kernels_cpu.threads import set_threads
 
     sampler = Sampler(temperature, top_k, top_p, seed, min_p, repetition_penalty)
@@ -126,7 +141,8 @@ def run(
         generation.check_text(name, text)
     threads = threads or usable_cores()
     set_threads(threads)
-    how = generation.How(sampler, tokens, tuple(stop or ()), engine.value, threads)
+    cache_type = None if kv_type is None else CACHE_TYPES[kv_type.value]
+    how = generation.How(sampler, tokens, tuple(stop or ()), engine.value, threads, cache_type)
     if not chat:
         assert prompt is not None
         generation.continue_text(model, prompt, how, as_json)

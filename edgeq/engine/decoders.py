@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -14,10 +15,13 @@ from numpy.typing import NDArray
 from edgeq import chat as chat_templates
 from edgeq import tokenization
 from edgeq.chat import ChatTemplate
+from edgeq.engine import fast
 from edgeq.engine import model as engine
+from edgeq.engine.steps import NotRecordableError
 from edgeq.errors import FormatError, InputError, UsageError
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.formats.gguf.split import open_gguf
+from edgeq.kernels_cpu.cached import CacheType
 from edgeq.runtimes import llama_cpp
 
 if TYPE_CHECKING:
@@ -50,6 +54,18 @@ class Opened:
 
 class _Embedded:
     def __init__(self, model: engine.Model, room: int) -> None:
+        self._model, self._room = model, room
+        self.reset()
+
+    def feed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        return self._model.prefill(tokens, self._cache)
+
+    def reset(self) -> None:
+        self._cache = self._model.new_cache(self._room)
+
+
+class _Fast:
+    def __init__(self, model: fast.FastModel, room: int) -> None:
         self._model, self._room = model, room
         self.reset()
 
@@ -113,7 +129,11 @@ class _Checked:
 
 @dataclass
 class Embedded:
-    """A model in the embedded engine, with what its texts need."""
+    """A model in the embedded engine, with what its texts need.
+
+    ``model`` is exact; ``decoder`` generates at full speed where the weights are in a GGUF file. ``cache_type`` is what
+    keys and values are then kept in, None for float16.
+    """
 
     path: Path
     model: engine.Model
@@ -121,32 +141,56 @@ class Embedded:
     stop: frozenset[int]
     chat: ChatTemplate | None
     file: GGUFFile | None  # what the weights are in, if it is a GGUF file
+    cache_type: CacheType | None = None
 
     def decoder(self, room: int) -> Decoder:
         """A new text, which may get ``room`` tokens; raises InputError for an encoder."""
+        model = self._fast
+        return _Checked(_Embedded(self.model, room) if model is None else _Fast(model, room), self.path)
+
+    def check_decoder(self) -> None:
+        """Raise InputError for an encoder."""
         if self.model.family.kind != "decoder":
             raise InputError(f"{self.path}: is an encoder; it embeds text and generates none")
-        return _Checked(_Embedded(self.model, room), self.path)
+
+    @cached_property
+    def _fast(self) -> fast.FastModel | None:
+        """The same model, packed; None where only the exact mode computes it."""
+        self.check_decoder()
+        reason = "is no GGUF file"
+        if self.file is not None:
+            try:
+                return fast.from_gguf(self.file, self.cache_type or "F16")
+            except NotRecordableError as error:
+                reason = str(error)
+        if self.cache_type is not None:
+            raise UsageError(
+                f"{self.path}: {reason}, so its keys and values stay float32; leave --kv-type out"
+            )
+        return None
 
 
-def open_embedded(path: Path, stack: ExitStack) -> Embedded:
+def open_embedded(path: Path, stack: ExitStack, cache_type: CacheType | None = None) -> Embedded:
     """Open a GGUF file or a model directory; the stack closes it. Raises EdgeqError."""
     if path.is_dir():
         model, tokenizer = engine.open_model(path), tokenization.from_directory(path)
         template = chat_templates.of_directory(path)
-        return Embedded(path, model, tokenizer, tokenization.end_tokens(path), template, None)
+        return Embedded(path, model, tokenizer, tokenization.end_tokens(path), template, None, cache_type)
     file = stack.enter_context(open_gguf(path))
     model = engine.from_gguf(file)
     tokenizer = tokenization.from_gguf(path, file.metadata)
     stop, template = tokenization.end_tokens(path, file.metadata), chat_templates.of_gguf(path, file.metadata)
-    return Embedded(path, model, tokenizer, stop, template, file)
+    return Embedded(path, model, tokenizer, stop, template, file, cache_type)
 
 
 @contextmanager
-def open_decoder(path: Path, name: EngineName, threads: int, room: int) -> Iterator[Opened]:
+def open_decoder(
+    path: Path, name: EngineName, threads: int, room: int, cache_type: CacheType | None = None
+) -> Iterator[Opened]:
     """Open a GGUF file, an ONNX file or a model directory for generation; raises EdgeqError.
 
-    ``room`` is how many tokens prompt and answer may take in llama.cpp, which allocates its cache at the start.
+    ``room`` is how many tokens prompt and answer may take: llama.cpp allocates its cache at the start.
+    ``cache_type`` is what the embedded engine keeps keys and values of a GGUF file in, None for float16.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or directory")
@@ -157,17 +201,21 @@ def open_decoder(path: Path, name: EngineName, threads: int, room: int) -> Itera
     allowed = {"directory": ["embedded"], "gguf": ["embedded", "llama.cpp"], "onnx": ["onnxruntime"]}[kind]
     if chosen not in allowed:
         raise UsageError(f"--engine {chosen} does not run {path}; take {' or '.join(allowed)}")
+    if cache_type is not None and chosen != "embedded":
+        raise UsageError(f"--kv-type is for the embedded engine, not for {chosen}")
     with ExitStack() as stack:
         if kind == "onnx":
             yield _open_onnx(path, threads)
             return
-        own = open_embedded(path, stack)
+        own = open_embedded(path, stack, cache_type)
+        own.check_decoder()
         context = own.model.hp.context
-        decoder = own.decoder(room)
         if chosen == "llama.cpp":
             assert own.file is not None  # whose path is the first shard's: llama.cpp takes no other
             llama = llama_cpp.LlamaCpp(own.file.path, min(room, context), threads)
-            decoder = _Checked(_LlamaCpp(stack.enter_context(llama)), path)
+            decoder: Decoder = _Checked(_LlamaCpp(stack.enter_context(llama)), path)
+        else:
+            decoder = own.decoder(room)
         yield Opened(decoder, own.tokenizer, own.stop, context, chosen, own.chat)
 
 

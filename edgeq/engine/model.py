@@ -89,11 +89,7 @@ class Model:
         last_only: bool,
         observer: Observer | None = None,
     ) -> Floats:
-        if not len(tokens):
-            raise InputError(f"{self.name}: no tokens to read")
-        unknown = next((token for token in tokens if not 0 <= token < self.hp.vocab), None)
-        if unknown is not None:
-            raise InputError(f"{self.name}: token {unknown} is outside the vocabulary of {self.hp.vocab}")
+        check_tokens(tokens, self.hp, self.name)
         end = len(tokens) + (cache.length if cache else 0)
         if self.family.kind == "encoder" and end > self.hp.context:
             raise InputError(f"{self.name}: {end} tokens are more than its {self.hp.context} positions")
@@ -111,8 +107,23 @@ def from_source(source: SourceModel, keep: bool | None = None) -> Model:
     return Model(source.family, source.hp, CheckpointWeights(source, keep), source.path.name)
 
 
+def check_tokens(tokens: Sequence[int], hp: HyperParameters, name: str) -> None:
+    """Raises InputError where there are none, or one is outside the vocabulary."""
+    if not len(tokens):
+        raise InputError(f"{name}: no tokens to read")
+    unknown = next((token for token in tokens if not 0 <= token < hp.vocab), None)
+    if unknown is not None:
+        raise InputError(f"{name}: token {unknown} is outside the vocabulary of {hp.vocab}")
+
+
 def from_gguf(file: GGUFFile) -> Model:
     """The model of an opened GGUF file; raises EdgeqError for a missing or misshapen tensor."""
+    family, hp, specs = read_gguf(file)
+    return Model(family, hp, GGUFWeights(file, specs), file.path.name)
+
+
+def read_gguf(file: GGUFFile) -> tuple[Family, HyperParameters, dict[str, TensorSpec]]:
+    """What a GGUF file says it is, and its tensors by name, checked; raises EdgeqError."""
     family = families.for_architecture(file.metadata.get("general.architecture"), str(file.path))
     shapes = {name: info.shape for name, info in file.tensors.items()}
     vectors = {
@@ -124,8 +135,7 @@ def from_gguf(file: GGUFFile) -> Model:
         hp = family.from_metadata(MetadataReader(family.architecture, file.metadata, shapes, vectors))
     except InputError as error:
         raise FormatError(file.path, str(error)) from None
-    specs = {spec.name: spec for spec in _present(family, hp, shapes, file.path)}
-    return Model(family, hp, GGUFWeights(file, specs), file.path.name)
+    return family, hp, {spec.name: spec for spec in _present(family, hp, shapes, file.path)}
 
 
 def _present(

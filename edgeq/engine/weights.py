@@ -89,7 +89,7 @@ class GGUFWeights:
         if name not in self._vectors:
             values = self.file.decode(name).reshape(-1)
             heads = self.specs[name].rope_heads
-            self._vectors[name] = values[_hugging_face_rows(len(values), heads)] if heads else values
+            self._vectors[name] = values[hugging_face_rows(len(values), heads)] if heads else values
         return self._vectors[name]
 
     def picked(self, name: str, ids: NDArray[np.int64]) -> Floats:
@@ -111,10 +111,10 @@ class GGUFWeights:
             return self.file.rows(name)
         if name not in self._reordered:  # rows are whole blocks, so their order can change without decoding
             rows = self.file.rows(name)
-            self._reordered[name] = rows[_hugging_face_rows(len(rows), heads)]
+            self._reordered[name] = rows[hugging_face_rows(len(rows), heads)]
         return self._reordered[name]
 
 
-def _hugging_face_rows(n_rows: int, heads: int) -> NDArray[np.int64]:
+def hugging_face_rows(n_rows: int, heads: int) -> NDArray[np.int64]:
     """Which stored row stands at each Hugging Face row: the inverse of ``interleaved_order``."""
     return np.argsort(interleaved_order(n_rows, heads))

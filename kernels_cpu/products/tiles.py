@@ -285,29 +285,38 @@ def unpack(_typing, layout, blocks, weights, out):
     return types.none(layout, types.int64, types.int64, types.int64), codegen
 
 
+def unpacked_bytes(layout: Layout) -> int:
+    """Bytes that ``unpack`` writes for each block of a panel."""
+    e = Emitter(cast(Any, None), layout.lanes, layout.features)
+    return Unpacked(e, layout, sums_for(e, layout.code_bits, ROWS)).block_bytes
+
+
+def operand_parts(layout: Layout) -> int:
+    """Bytes of an activation in a product of many rows: 2 where they must be widened (``widen``)."""
+    e = Emitter(cast(Any, None), layout.lanes, layout.features)
+    return sums_for(e, layout.code_bits, ROWS).parts
+
+
 @intrinsic
 def unpacked_block_bytes(_typing, layout):
-    """Bytes that ``unpack`` writes for each block of a panel, int64."""
+    """``unpacked_bytes``, int64."""
     if not isinstance(layout, LayoutType):
         return None
 
     def codegen(context, builder, sig, args):
-        e = Emitter(builder, layout.layout.lanes, layout.layout.features)
-        sums = sums_for(e, layout.layout.code_bits, ROWS)
-        return ir.Constant(I64, Unpacked(e, layout.layout, sums).block_bytes)
+        return ir.Constant(I64, unpacked_bytes(layout.layout))
 
     return types.int64(layout), codegen
 
 
 @intrinsic
 def operand_bytes(_typing, layout):
-    """Bytes of an activation in a product of many rows: 2 where they must be widened (``widen``), int64."""
+    """``operand_parts``, int64."""
     if not isinstance(layout, LayoutType):
         return None
 
     def codegen(context, builder, sig, args):
-        e = Emitter(builder, layout.layout.lanes, layout.layout.features)
-        return ir.Constant(I64, sums_for(e, layout.layout.code_bits, ROWS).parts)
+        return ir.Constant(I64, operand_parts(layout.layout))
 
     return types.int64(layout), codegen
 

@@ -1,0 +1,115 @@
+"""The steps of products, plain ones and those of experts, with what their activations need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeq.engine.packed import FloatMatrix
+from edgeq.engine.steps import Buffer, NotRecordableError, Place, Step, Value, Word, like
+from edgeq.kernels_cpu.isa import Isa
+from edgeq.kernels_cpu.products import Packed
+from edgeq.kernels_cpu.products.panels import SEGMENT
+from edgeq.kernels_cpu.products.tiles import operand_parts, unpacked_bytes
+from edgeq.kernels_cpu.steps import activations, float_product, product
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Which rows of activations belong to which expert: the table of ``steps.experts``."""
+
+    table: Buffer
+    experts: int
+    many: bool  # several rows may belong to an expert
+
+
+class ProductSteps:
+    """Writes products down. Activations are quantized once for all weights that want them alike."""
+
+    def __init__(self, steps: list[Step], isa: Isa) -> None:
+        self._steps, self._isa = steps, isa
+        self._quantized: dict[tuple[object, ...], list[Buffer]] = {}
+        self._widened: dict[Buffer, Buffer] = {}
+
+    def add(self, x: Value, operand: Packed | FloatMatrix, base: Word, routes: Routes | None = None) -> Value:
+        """x times a matrix, added to a bias (0 is none); with ``routes``, to the experts stacked in the matrix."""
+        many = x.rows > 1 if routes is None else routes.many
+        if isinstance(operand, Packed):
+            return self._packed(x, operand, base, routes, many)
+        return self._float(x, operand, base, routes, many)
+
+    def _packed(self, x: Value, packed: Packed, base: Word, routes: Routes | None, many: bool) -> Value:
+        layout, experts = packed.layout, routes.experts if routes else 1
+        panels, blocks, block_bytes = packed.data.shape
+        if routes and packed.n % (experts * layout.rows):
+            raise NotRecordableError("experts whose rows are no whole panels are not recorded")
+        codes, scales, sums = self._quantize(x, packed)
+        if many and operand_parts(layout) == 2:
+            codes = self._widen(codes, packed, x.limit)
+        out = like(x, packed.n // experts)
+        words: list[Word] = [packed.data, blocks, block_bytes, layout.rows, codes, scales, sums]
+        words += [layout.format.block, sums.row_bytes // 4 // blocks, out, out.row_bytes, base, 0]
+        words += [routes.table, experts, panels // experts] if routes else [Place.STATE]
+        step = Step(
+            _kernel(product, routes, many), layout, words, [codes, scales, sums], [out.buffer], base=11
+        )
+        step.items, step.work = panels, layout.rows * packed.columns * (x.rows if many else 1)
+        if many:
+            segment = max(1, SEGMENT // layout.format.block)
+            step.scratch = 64 + min(segment, blocks) * unpacked_bytes(layout)
+        elif routes:
+            step.items = panels // experts * x.rows
+        return self._added(step, routes, out)
+
+    def _float(self, x: Value, matrix: FloatMatrix, base: Word, routes: Routes | None, many: bool) -> Value:
+        experts = routes.experts if routes else 1
+        n = len(matrix.rows) // experts
+        out = like(x, n)
+        words: list[Word] = [matrix.rows, matrix.columns, n, x, x.row_bytes, out, out.row_bytes, base, 0]
+        words += [routes.table, experts] if routes else [Place.STATE]
+        kind = float_product.FloatWeights(matrix.type_name, self._isa)
+        step = Step(_kernel(float_product, routes, many), kind, words, [x.buffer], [out.buffer], base=7)
+        step.items, step.work = n, 2 * matrix.columns  # worth as much time as twice as many integers
+        if many:
+            step.items = experts * -(-n // float_product.GROUP)
+            step.work *= x.rows * float_product.GROUP
+            step.scratch = float_product.SCRATCH
+        elif routes:
+            step.items, step.work = x.rows, step.work * n
+        return self._added(step, routes, out)
+
+    def _added(self, step: Step, routes: Routes | None, out: Value) -> Value:
+        if routes:
+            step.reads = [*step.reads, routes.table]
+            step.chunks = 2 * routes.experts
+            step.work = max(1, step.work // routes.experts) if routes.many else step.work
+        self._steps.append(step)
+        return out
+
+    def _quantize(self, x: Value, packed: Packed) -> list[Buffer]:
+        """Codes, scales and sums of x as the weights want them."""
+        form = packed.layout.format
+        key = (x.buffer, x.offset, x.width, form.activation, form.block, form.sub)
+        if key not in self._quantized:
+            blocks, sub = x.width // form.block, form.sub or 0
+            n_words = x.width // (2 * sub) if sub else blocks
+            made = [Buffer(x.rows, row_bytes) for row_bytes in (x.width, 4 * blocks, 4 * n_words)]
+            words: list[Word] = [x, x.row_bytes, x.width, *made, form.block, sub]
+            words.append(activations.FLAGS[form.activation])
+            step = Step(activations.quantize, self._isa, words, [x.buffer], made, rows=x.rows, limit=x.limit)
+            self._steps.append(step)
+            self._quantized[key] = made
+        return self._quantized[key]
+
+    def _widen(self, codes: Buffer, packed: Packed, limit: Word) -> Buffer:
+        if codes not in self._widened:
+            wide = Buffer(codes.rows, 2 * codes.row_bytes)
+            words: list[Word] = [codes, codes.row_bytes, packed.layout.lanes, wide]
+            kernel, kind = activations.widen_rows, packed.layout
+            self._steps.append(Step(kernel, kind, words, [codes], [wide], rows=codes.rows, limit=limit))
+            self._widened[codes] = wide
+        return self._widened[codes]
+
+
+def _kernel(module: object, routes: Routes | None, many: bool) -> object:
+    what = "expert" if routes else "product"
+    return getattr(module, f"{what}_of_rows" if many else f"{what}_of_row")
