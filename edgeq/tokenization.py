@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import EdgeqError, FormatError
 from edgeq.formats.gguf.vocab import tokenizer_from_metadata
-from edgeq.source import read_json
+from edgeq.json_files import read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Tokenizer

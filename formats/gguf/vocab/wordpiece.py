@@ -128,7 +128,10 @@ def _require_bert(source: Source) -> None:
 
 
 def _ids(source: Source, texts: list[str]) -> dict[str, int]:
-    """Special ids; bos is what stands before a text (cls), sep what stands after it, and eos with it."""
+    """Special ids; bos is what stands before a text (cls), sep what stands after it.
+
+    There is no eos: llama.cpp reads none for WordPiece, and warns of one that it does not know by its text.
+    """
     surround = surrounding_tokens(source)
     if surround.before is None or surround.after is None:
         raise source.unsupported(
@@ -139,11 +142,10 @@ def _ids(source: Source, texts: list[str]) -> dict[str, int]:
     roles = {
         "bos": surround.before,
         "sep": surround.after,
-        "eos": surround.after,
         "unk": source.section("model").get("unk_token", "[UNK]"),
     }
     for role, text in roles.items():
         if text not in texts:
             raise source.broken(f"the {role} token {text!r} is not in the vocabulary")
         ids[role] = texts.index(text)
-    return ids
+    return {role: i for role, i in ids.items() if role != "eos"}
