@@ -108,7 +108,7 @@ def unigram(size: int) -> dict[str, Any]:
     return {
         "version": "1.0",
         "added_tokens": _added({token: ids[token] for token in (*special, "<mask>")}, ["<mask>"]),
-        "normalizer": {"type": "Precompiled", "precompiled_charsmap": ""},
+        "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, space]},
         "post_processor": _around("<s>", "</s>", ids),
         "decoder": space,

@@ -19,14 +19,13 @@ transformers ``convert_slow_tokenizer.py`` (``SpmConverter``).
 from __future__ import annotations
 
 import base64
-import binascii
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from edgeq.formats.errors import EdgeqError
 from edgeq.formats.gguf.vocab import keys
+from edgeq.formats.gguf.vocab.charsmap import charsmap_problem, decoded_charsmap
 from edgeq.formats.gguf.vocab.keys import TokenType
 from edgeq.formats.gguf.vocab.registry import Kind
 from edgeq.formats.gguf.vocab.restored import Restored, template_processing
@@ -113,7 +112,7 @@ def _steps(source: Source) -> _Steps:
     for field, step in flatten(source.section("normalizer"), "normalizer", "normalizers"):
         kind = step.get("type")
         if kind == "Precompiled" and not charsmap and not merges:
-            charsmap = _charsmap(source, field, step)
+            charsmap = decoded_charsmap(source, field, step)
         elif (
             kind == "Replace"
             and step.get("pattern") == _MERGES_SPACES
@@ -160,21 +159,6 @@ def _require_whole_words(source: Source) -> None:
         )
 
 
-def _charsmap(source: Source, field: str, step: Mapping[str, Any]) -> bytes:
-    """SentencePiece's table: a size, a trie of 32-bit nodes, and texts that end in NUL."""
-    encoded = step.get("precompiled_charsmap")
-    try:
-        table = base64.b64decode(encoded or "", validate=True)
-    except (TypeError, ValueError, binascii.Error):
-        raise source.broken(f"{field}.precompiled_charsmap is not base64") from None
-    if not table:
-        return b""
-    trie = struct.unpack_from("<I", table)[0] if len(table) > 4 else len(table)
-    if trie % 4 or 4 + trie >= len(table) or table[-1]:
-        raise source.broken(f"{field}.precompiled_charsmap of {len(table)} bytes is cut or damaged")
-    return table
-
-
 def _unknown(source: Source) -> int:
     model = source.section("model")
     if model.get("byte_fallback"):
@@ -191,15 +175,23 @@ def _scores(source: Source) -> dict[int, float]:
 
 
 def _normalizers(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
-    table = metadata.get(keys.CHARSMAP)
-    try:
-        encoded = base64.b64encode(bytes(int(one) & 0xFF for one in table or [])).decode()
-    except (TypeError, ValueError):
-        raise EdgeqError(f"{keys.CHARSMAP} is not a list of bytes; convert the model again") from None
-    found: list[dict[str, Any]] = (
-        [{"type": "Precompiled", "precompiled_charsmap": encoded}] if encoded else []
-    )
+    found: list[dict[str, Any]] = []
+    if metadata.get(keys.CHARSMAP) is not None:
+        table = _bytes(metadata[keys.CHARSMAP])
+        problem = charsmap_problem(table)
+        if problem is not None:
+            raise EdgeqError(f"{keys.CHARSMAP} {problem}; convert the model again")
+        encoded = base64.b64encode(table).decode()
+        found.append({"type": "Precompiled", "precompiled_charsmap": encoded})
     if metadata.get(keys.REMOVE_SPACES, False):
         for pattern, content in (("^ +| +$", ""), (" {2,}", " ")):
             found.append({"type": "Replace", "pattern": {"Regex": pattern}, "content": content})
     return found
+
+
+def _bytes(values: Any) -> bytes:
+    """A list of uint8, or of int8 as some converters write it."""
+    try:
+        return bytes(int(one) & 0xFF for one in values)
+    except (TypeError, ValueError):
+        raise EdgeqError(f"{keys.CHARSMAP} is not a list of bytes; convert the model again") from None
