@@ -65,7 +65,6 @@ class Worker:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return {"seconds": time.perf_counter() - started}, vectors
 
-
     def scores(self, request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
         """Logits of texts, one after the other: the package's own ``embed`` reads as many values as an embedding has."""
         started = time.perf_counter()

@@ -14,12 +14,15 @@ _FREQUENT = "etaoinshr"
 _PAIRS = [a + b for a in _FREQUENT for b in _FREQUENT]
 
 
-def _added(tokens: dict[str, int], stripped: Sequence[str] = ()) -> list[dict[str, Any]]:
+def added(tokens: dict[str, int], stripped: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """tokenizer.json's list of special tokens; those ``stripped`` take the white space before them."""
     flags = {"special": True, "single_word": False, "rstrip": False, "normalized": False}
     return [{"id": i, "content": text, "lstrip": text in stripped, **flags} for text, i in tokens.items()]
 
 
-def _around(before: str, after: str, ids: dict[str, int]) -> dict[str, Any]:
+def around(before: str, after: str, ids: dict[str, int]) -> dict[str, Any]:
+    """A post-processor that adds a token before and after each text."""
+
     def token(text: str) -> dict[str, Any]:
         return {"SpecialToken": {"id": text, "type_id": 0}}
 
@@ -41,10 +44,10 @@ def word_piece(size: int) -> dict[str, Any]:
     vocab = {token: i for i, token in enumerate([*special, *parts][:size])}
     return {
         "version": "1.0",
-        "added_tokens": _added({token: vocab[token] for token in special}),
+        "added_tokens": added({token: vocab[token] for token in special}),
         "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "lowercase": True},
         "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": _around("[CLS]", "[SEP]", vocab),
+        "post_processor": around("[CLS]", "[SEP]", vocab),
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
         "model": {
             "type": "WordPiece", "vocab": vocab, "unk_token": "[UNK]", "continuing_subword_prefix": "##",
@@ -68,7 +71,7 @@ def roberta(size: int) -> dict[str, Any]:
     bytes_ = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     return {
         "version": "1.0",
-        "added_tokens": _added({token: vocab[token] for token in (*special, "<mask>")}, ["<mask>"]),
+        "added_tokens": added({token: vocab[token] for token in (*special, "<mask>")}, ["<mask>"]),
         "normalizer": None,
         "pre_tokenizer": bytes_,
         "post_processor": {
@@ -85,9 +88,9 @@ def modern_bert(size: int) -> dict[str, Any]:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     vocab, merges = _byte_level(size, special, "[MASK]")
     return roberta(size) | {
-        "added_tokens": _added({token: vocab[token] for token in (*special, "[MASK]")}, ["[MASK]"]),
+        "added_tokens": added({token: vocab[token] for token in (*special, "[MASK]")}, ["[MASK]"]),
         "normalizer": {"type": "NFC"},
-        "post_processor": _around("[CLS]", "[SEP]", vocab),
+        "post_processor": around("[CLS]", "[SEP]", vocab),
         "model": {"type": "BPE", "vocab": vocab, "merges": merges},
     }
 
@@ -107,10 +110,10 @@ def unigram(size: int) -> dict[str, Any]:
     space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     return {
         "version": "1.0",
-        "added_tokens": _added({token: ids[token] for token in (*special, "<mask>")}, ["<mask>"]),
+        "added_tokens": added({token: ids[token] for token in (*special, "<mask>")}, ["<mask>"]),
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, space]},
-        "post_processor": _around("<s>", "</s>", ids),
+        "post_processor": around("<s>", "</s>", ids),
         "decoder": space,
         "model": {
             "type": "Unigram",
