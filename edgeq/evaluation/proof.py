@@ -115,11 +115,10 @@ def prove_encoder(reference: Reference, runtime: EncoderRuntime, progress: Progr
         answers.append(runtime.scores(text, tokens) if classifies else runtime.embed(text, tokens))
         seconds.append(time.perf_counter() - started)
         progress(done, len(sentences))
+    rate = {"sentences_per_second": 1 / statistics.median(seconds)}
     if classifies:
-        measured = label_summary(expected, answers)
-    else:
-        measured = cosine_summary(np.stack(expected), np.stack(answers))
-    return measured | {"sentences_per_second": 1 / statistics.median(seconds)}
+        return label_summary(expected, answers) | rate
+    return cosine_summary(np.stack(expected), np.stack(answers)) | rate
 
 
 def _timed(call: Callable[[], object]) -> float:

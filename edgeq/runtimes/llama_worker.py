@@ -66,7 +66,7 @@ class Worker:
         return {"seconds": time.perf_counter() - started}, vectors
 
     def scores(self, request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
-        """Logits of texts, one after the other: the package's own ``embed`` reads as many values as an embedding has."""
+        """Logits of texts, one by one: the package's own ``embed`` reads as many values as an embedding has."""
         started = time.perf_counter()
         rows = [self._score(text) for text in request["texts"]]
         return {"seconds": time.perf_counter() - started}, np.asarray(rows, np.float32)

@@ -62,7 +62,7 @@ def _trained(folder: Path) -> Any:
         if line.strip()
     ]
     (folder / "text").write_text("\n".join([*lines, *3 * _TEXT]), encoding="utf-8")
-    rows = {source: target for source, target in _rules()}
+    rows = dict(_rules())
     rules = "\n".join(
         "\t".join(" ".join(f"{ord(c):X}" for c in part) for part in row) for row in rows.items()
     )

@@ -77,17 +77,8 @@ def test_ids_are_those_of_llama_cpp(
     assert metadata["tokenizer.ggml.remove_extra_whitespaces"] is True
     original = Tokenizer.from_file(str(folder / "tokenizer.json"))
     restored, encode = tokenizer_from_metadata(metadata), llama_encode(metadata)
-    for text in [
-        *texts,
-        *docstrings[:2],
-        "",
-        " ",
-        "  two  ",
-        "x\n\n\ty",
-        "a<mask>b",
-        "中文 😀 \x00\x1f",
-        "①２ﬁ e\u0301",
-    ]:
+    short = ["", " ", "  two  ", "x\n\n\ty", "a<mask>b", "中文 😀 \x00\x1f", "①２ﬁ e\u0301"]
+    for text in [*texts, *docstrings[:2], *short]:
         ids = encode(text, add_special=True)
         assert restored.encode(text).ids == ids
         if spelling == "merged by a regex":  # tokenizers alone has a token for a space at the end
