@@ -318,7 +318,8 @@ class OnnxOps:
         if pooling == "max":
             seen = b.op("Unsqueeze", b.op("Cast", self.mask, to=ir.DataType.BOOL), b.constant([2]))
             shown = b.op("Where", seen, x, b.constant(_MASKED, np.float32))
-            return b.op("ReduceMax", shown, b.constant([1]), keepdims=0)
+            largest, _ = b.top_k(b.op("Transpose", shown, perm=[0, 2, 1]), 1)
+            return b.op("Squeeze", largest, b.constant([2]))
         mask = b.op(
             "Unsqueeze", b.op("Cast", self._pooled_tokens(pooling), to=ir.DataType.FLOAT), b.constant([2])
         )
@@ -332,13 +333,13 @@ class OnnxOps:
         if pooling == "mean":
             return self.mask
         place = b.op("Mul", self.mask, b.op("Add", self.positions(), b.constant(1)))  # 0 for padding
-        last = b.op("ReduceMax", place, b.constant([1]), keepdims=1)
+        last, _ = b.top_k(place, 1)
         return b.op("And", b.op("Equal", place, last), b.op("Cast", self.mask, to=ir.DataType.BOOL))
 
     def normalised(self, x: ir.Value) -> ir.Value:
         """``x`` brought to unit length along its last axis (upstream: torch ``normalize``)."""
         b = self.b
-        length = b.op("ReduceL2", x, b.constant([-1]), keepdims=1)
+        length = b.op("Sqrt", b.op("ReduceSum", b.op("Mul", x, x), b.constant([-1]), keepdims=1))
         return b.op("Div", x, b.op("Max", length, b.constant(1e-12, np.float32)))
 
     # --- shapes -------------------------------------------------------------------------------------------------

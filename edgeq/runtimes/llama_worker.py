@@ -75,9 +75,9 @@ class Worker:
         llama = self.llama
         tokens = llama.tokenize(text.encode())[: llama.n_batch]
         llama._batch.reset()  # type: ignore[no-untyped-call]
-        llama._batch.add_sequence(tokens, 0, True)  # type: ignore[no-untyped-call]
+        llama._batch.add_sequence(tokens, 0, True)
         llama._ctx.kv_cache_clear()  # type: ignore[no-untyped-call]
-        llama._ctx.decode(llama._batch)  # type: ignore[no-untyped-call]
+        llama._ctx.decode(llama._batch)
         values = llama_cpp.llama_get_embeddings_seq(llama._ctx.ctx, 0)
         return list(values[: llama_cpp.llama_model_n_cls_out(llama._model.model)])
 
