@@ -45,7 +45,9 @@ def read_modules(folder: Path) -> Modules | None:
     pooling: Pooling | None = None
     normalised = False
     for i, module in enumerate(read_json(folder / _MODULES, list)):
-        kind = str(module.get("type", "") if isinstance(module, dict) else module).rpartition(".")[2]
+        if not isinstance(module, dict):
+            raise FormatError(folder / _MODULES, f"module {i} is no object")
+        kind = str(module.get("type", "")).rpartition(".")[2]
         if kind == "Pooling":
             pooling = _pooling(_config_of(folder, module))
         elif kind == "Normalize":
