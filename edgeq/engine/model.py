@@ -76,21 +76,32 @@ class Model:
         pooled: Floats = POOLS["mean" if self.hp.pooling == "none" else self.hp.pooling](hidden)[0]
         return pooled / np.linalg.norm(pooled) if self.hp.normalised else pooled
 
-    def class_logits(self, tokens: Sequence[int]) -> Floats:
+    def class_logits(self, tokens: Sequence[int], segments: Sequence[int] | None = None) -> Floats:
         """Logits of the labels ``hp.labels``: ``[1, labels]`` of a sequence, ``[T, labels]`` of tokens.
 
-        Raises InputError for a model without a classifier.
+        ``segments`` says of each token which text of a pair it is of, 0 or 1; None is a single text. Raises InputError
+        for a model without a classifier, and for segments that it does not have.
         """
         if self.hp.head == "none":
             raise InputError(f"{self.name}: has no classifier")
-        return self._forward(tokens, None, False)
+        if segments is not None and not self._has_segments(tokens, segments):
+            raise InputError(
+                f"{self.name}: segments must say 0 to {self.hp.n_token_types - 1} of each of {len(tokens)} tokens"
+            )
+        return self._forward(tokens, None, False, segments=segments)
 
-    def classify(self, tokens: Sequence[int]) -> list[dict[str, float]]:
+    def _has_segments(self, tokens: Sequence[int], segments: Sequence[int]) -> bool:
+        types = max(1, self.hp.n_token_types)
+        return len(segments) == len(tokens) and all(0 <= one < types for one in segments)
+
+    def classify(
+        self, tokens: Sequence[int], segments: Sequence[int] | None = None
+    ) -> list[dict[str, float]]:
         """Probabilities by label, of the sequence (one) or of each token; as ``class_logits`` otherwise.
 
         Of a regression, which has none, the values themselves.
         """
-        logits = self.class_logits(tokens)
+        logits = self.class_logits(tokens, segments)
         scores = LABEL_SCORES[self.hp.label_scores](logits)
         return [dict(zip(self.hp.labels, map(float, row), strict=True)) for row in scores]
 
@@ -113,6 +124,7 @@ class Model:
         last_only: bool,
         observer: Observer | None = None,
         hp: HyperParameters | None = None,
+        segments: Sequence[int] | None = None,
     ) -> Floats:
         if not len(tokens):
             raise InputError(f"{self.name}: no tokens to read")
@@ -124,7 +136,8 @@ class Model:
             raise InputError(f"{self.name}: {end} tokens are more than its {self.hp.context} positions")
         if cache is not None:
             cache.begin(len(tokens))
-        out = self.family.forward(NumpyOps(self.weights, tokens, cache, last_only, observer), hp or self.hp)
+        ops = NumpyOps(self.weights, tokens, cache, last_only, observer, segments)
+        out = self.family.forward(ops, hp or self.hp)
         if cache is not None:
             cache.advance(len(tokens))
         return out

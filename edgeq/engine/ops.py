@@ -30,12 +30,14 @@ class NumpyOps:
         cache: KVCache | None,
         last_only: bool,
         observer: Observer | None = None,
+        segments: Sequence[int] | None = None,
     ) -> None:
         self.weights = weights
         self.ids = np.asarray(tokens, np.int64)
         self.cache = cache
         self.last_only = last_only
         self.observer = observer
+        self.segments = np.zeros_like(self.ids) if segments is None else np.asarray(segments, np.int64)
         self.start = cache.length if cache else 0
         self._angles: dict[Rope, tuple[Floats, Floats]] = {}
 
@@ -46,7 +48,7 @@ class NumpyOps:
         return np.arange(self.start, self.start + len(self.ids))
 
     def token_types(self) -> Array:
-        return np.zeros_like(self.ids)
+        return self.segments
 
     def embed(self, stem: str, ids: Array) -> Array:
         return self.weights.picked(stem + ".weight", ids)

@@ -45,6 +45,14 @@ class Encoder(EncoderKeys):
         """The roles of a layer's tensors and their Hugging Face names, in file order."""
         return self.layer
 
+    def gguf_notes(self, hp: HyperParameters) -> list[str]:
+        if hp.head == "none" or not self.reads_segments or hp.n_token_types < 2:
+            return []
+        return [
+            f"llama.cpp's {self.architecture} graph takes every token as of the first segment: it classifies pairs of "
+            "texts otherwise"
+        ]
+
     # --- tensors ------------------------------------------------------------------------------------------------
     def tensors(self, hp: HyperParameters) -> Iterator[TensorSpec]:
         rows = {"token_embd": hp.vocab, "position_embd": hp.context, "token_types": hp.n_token_types}

@@ -108,7 +108,7 @@ class _Steps:
 
 def _steps(source: Source) -> _Steps:
     """Raises UnsupportedTokenizerError for steps that llama.cpp's unigram has not."""
-    charsmap, merges = b"", False
+    charsmap, merges, strips = b"", False, False
     for field, step in flatten(source.section("normalizer"), "normalizer", "normalizers"):
         kind = step.get("type")
         if kind == "Precompiled" and not charsmap and not merges:
@@ -119,7 +119,9 @@ def _steps(source: Source) -> _Steps:
             and step.get("content") in (" ", SPACE)
         ):
             merges = True
-        elif kind != "Strip" or not step.get("strip_right", True):
+        elif kind == "Strip" and step.get("strip_right", True):
+            strips = True
+        else:
             raise source.unsupported(f"{field} is {kind!r}", f"llama.cpp's unigram has no such step: {_NEXT}")
     prefix: bool | None = None
     for field, step in flatten(source.section("pre_tokenizer"), "pre_tokenizer", "pretokenizers"):
@@ -134,6 +136,11 @@ def _steps(source: Source) -> _Steps:
             raise source.unsupported(f"{field} is {kind!r}", f"llama.cpp's unigram has no such step: {_NEXT}")
     if prefix is None:
         raise source.unsupported("pre_tokenizer has no 'Metaspace'", f"not SentencePiece's: {_NEXT}")
+    if strips and not merges:
+        raise source.unsupported(
+            "normalizer strips a text whose white space is not merged",
+            "llama.cpp's unigram does both or neither",
+        )
     if merges and not prefix:
         raise source.unsupported(
             "pre_tokenizer adds no space before a text",

@@ -21,6 +21,7 @@ from edgeq.engine import model as engine
 from edgeq.engine.model import Model
 from edgeq.errors import InputError
 from edgeq.evaluation.metrics import cosines
+from edgeq.families import HyperParameters
 from edgeq.families.base import BY_MODEL_TYPE
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.inspection.gguf_check import check_gguf
@@ -156,12 +157,34 @@ def test_a_classifier_says_labels(encoder_folder: Folder) -> None:
     assert list(regression.classify(tokens)[0].values()) == pytest.approx(logits.tolist(), abs=1e-3)
 
 
+def test_a_pair_of_texts(encoder_folder: Folder, make_onnx: MakeOnnx) -> None:
+    """The second one's tokens are of another segment, in the graph as in the engine."""
+    folder, tokens = encoder_folder("bert-sequence"), encoders.tokens("bert-sequence")[:40]
+    segments = [0] * 25 + [1] * 15
+    model = engine.open_model(folder)
+    pair = model.class_logits(tokens, segments)
+    feeds = encoder_feeds([tokens]) | {"token_type_ids": np.array([segments])}
+    (logits,) = OnnxSession(make_onnx(folder, "float32"), threads=1).run(feeds, ["logits"])
+    assert np.abs(pair - logits).max() <= 1e-4
+    assert np.abs(pair - model.class_logits(tokens)).max() > 0.01
+    for wrong in ([0] * 39, [2] * 40):
+        with pytest.raises(InputError, match="0 to 1 of each of 40 tokens"):
+            model.classify(tokens, wrong)
+    (note,) = model.family.gguf_notes(model.hp)
+    assert "every token as of the first segment" in note
+    assert BY_MODEL_TYPE["roberta"].gguf_notes(_hp("xlm-roberta-sequence", encoder_folder)) == []
+
+
 def test_more_tokens_than_positions(encoder_folder: Folder) -> None:
     """Of RoBERTa's 258 rows two are never used."""
     model = engine.open_model(encoder_folder("roberta"))
     assert model.hidden([5] * 256).shape == (256, 64)
     with pytest.raises(InputError, match="257 tokens are more than its 256 positions"):
         model.hidden([5] * 257)
+
+
+def _hp(name: str, encoder_folder: Folder) -> HyperParameters:
+    return SourceModel.open(encoder_folder(name)).hp
 
 
 def _answers(model: Model, name: str) -> NDArray[np.float32]:

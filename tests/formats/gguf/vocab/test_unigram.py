@@ -142,6 +142,7 @@ def _entry(i: int, value: Any) -> Callable[[dict[str, Any]], Any]:
         (_normalized({"type": "Lowercase"}), r"normalizers\[1\] is 'Lowercase'"),
         (_normalized(MERGE, pre_tokenizer={"type": "Whitespace"}), "pre_tokenizer is 'Whitespace'"),
         (_normalized(MERGE, pre_tokenizer=None), "no 'Metaspace'"),
+        (_normalized(STRIP), "strips a text"),
         (_normalized(MERGE, pre_tokenizer=METASPACE | {"prepend_scheme": "never"}), "adds no space"),
         (lambda d: d["normalizer"].update(precompiled_charsmap="???"), "charsmap is not base64"),
         (lambda d: d["normalizer"].update(precompiled_charsmap="AAAA"), "charsmap has 3 bytes"),
