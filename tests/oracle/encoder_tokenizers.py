@@ -21,7 +21,7 @@ def added(tokens: dict[str, int], stripped: Sequence[str] = ()) -> list[dict[str
 
 
 def around(before: str, after: str, ids: dict[str, int]) -> dict[str, Any]:
-    """A post-processor that adds a token before and after each text."""
+    """A post-processor that adds a token before and after a text; between two texts BERT has one, RoBERTa two."""
 
     def token(text: str) -> dict[str, Any]:
         return {"SpecialToken": {"id": text, "type_id": 0}}
@@ -32,7 +32,7 @@ def around(before: str, after: str, ids: dict[str, int]) -> dict[str, Any]:
     return {
         "type": "TemplateProcessing",
         "single": text("A"),
-        "pair": text("A") + text("B"),
+        "pair": [*text("A"), *([token(after)] if after == "</s>" else []), *text("B")[1:]],
         "special_tokens": {one: {"id": one, "ids": [ids[one]], "tokens": [one]} for one in (before, after)},
     }
 

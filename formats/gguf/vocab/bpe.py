@@ -16,7 +16,7 @@ from edgeq.formats.gguf.vocab.restored import Restored, template_processing
 from edgeq.formats.gguf.vocab.source import Source
 from edgeq.formats.gguf.vocab.special import added_by, id_keys, surrounding_ids
 from edgeq.formats.gguf.vocab.structure import byte_level_structure
-from edgeq.formats.gguf.vocab.template import Surround, surrounding_tokens
+from edgeq.formats.gguf.vocab.template import surrounding_tokens
 from edgeq.formats.gguf.vocab.tokens import require_distinct, token_list
 
 # The 256 characters that stand for bytes: the printable ones for themselves, the others from 256 on
@@ -57,7 +57,7 @@ class ByteLevelBPE(Kind):
             **id_keys(ids),
             keys.ADD_BOS: added_by(source, surround, "bos", ids),
             keys.ADD_EOS: added_by(source, surround, "eos", ids),
-            **_pairs_of_texts(surround, ids),
+            **surround.keys,
         }
 
     def tokenizer_json(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,12 +102,6 @@ def _require_expressible(source: Source) -> None:
             f"model.vocab lacks {len(missing)} of the 256 byte tokens, and model.unk_token is set",
             "llama.cpp drops such bytes: train with the whole byte alphabet",
         )
-
-
-def _pairs_of_texts(surround: Surround, ids: Mapping[str, int]) -> dict[str, bool]:
-    """An encoder's pair of texts has a separator between them, as in RoBERTa's rerankers."""
-    both = surround.before is not None and surround.after is not None and "sep" in ids
-    return {keys.ADD_SEP: True} if both else {}
 
 
 def _pre_type(source: Source) -> PreType:

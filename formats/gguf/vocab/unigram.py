@@ -65,6 +65,7 @@ class Unigram(Kind):
             **id_keys(ids),
             keys.ADD_BOS: added_by(source, surround, "bos", ids),
             keys.ADD_EOS: added_by(source, surround, "eos", ids),
+            **surround.keys,
             keys.ADD_SPACE: steps.prefix,
             keys.REMOVE_SPACES: steps.merges,
         }

@@ -28,18 +28,26 @@ BERT = {
         {"Sequence": {"id": "A", "type_id": 0}},
         {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
     ],
-    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "pair": [
+        {"SpecialToken": {"id": "<s>", "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+        {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
+        {"Sequence": {"id": "B", "type_id": 1}},
+        {"SpecialToken": {"id": "<|endoftext|>", "type_id": 1}},
+    ],
     "special_tokens": {token: {"id": token, "ids": [i], "tokens": [token]} for token, i in IDS.items()},
 }
 
 
 @pytest.mark.parametrize(
-    ("normalizer", "post_processor", "pre"), [(None, ROBERTA, "gpt-2"), ({"type": "NFC"}, BERT, "olmo")]
+    ("normalizer", "post_processor", "pre", "separated"),
+    [(None, ROBERTA, "gpt-2", True), ({"type": "NFC"}, BERT, "olmo", False)],
 )
 def test_ids_are_those_of_llama_cpp(
     normalizer: Any,
     post_processor: Any,
     pre: str,
+    separated: bool,
     train: Callable[..., Path],
     llama_encode: Any,
     texts: list[str],
@@ -51,7 +59,11 @@ def test_ids_are_those_of_llama_cpp(
     metadata = tokenizer_metadata(folder)
     assert metadata["tokenizer.ggml.pre"] == pre
     flags = [metadata[f"tokenizer.ggml.add_{kind}_token"] for kind in ("bos", "eos", "sep")]
-    assert flags == [True, True, True]
+    assert flags == [
+        True,
+        True,
+        separated,
+    ]  # what stands between two texts is an eos, and a sep where RoBERTa's does
     ids = {role: metadata[f"tokenizer.ggml.{role}_token_id"] for role in ("bos", "eos", "seperator")}
     assert ids == {"bos": 1, "eos": 0, "seperator": 0}
     original = Tokenizer.from_file(str(folder / "tokenizer.json"))

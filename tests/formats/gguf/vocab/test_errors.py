@@ -171,7 +171,12 @@ def test_wordpiece(section: str, field: str, value: Any, message: str, tmp_path:
     }
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(tokenizer))
-    assert tokenizer_metadata(tmp_path)["tokenizer.ggml.seperator_token_id"] == 2
+    metadata = tokenizer_metadata(tmp_path)
+    assert metadata["tokenizer.ggml.seperator_token_id"] == 2
+    assert (
+        "tokenizer.ggml.eos_token_id" not in metadata
+    )  # llama.cpp takes sep, and warns of an eos called [SEP]
+    assert metadata["tokenizer.ggml.add_sep_token"] is False  # one token between two texts, not two
     tokenizer[section][field] = value
     path.write_text(json.dumps(tokenizer))
     with pytest.raises(FormatError, match=message):

@@ -98,7 +98,8 @@ def test_the_metadata() -> None:
     ids = {role: metadata[f"tokenizer.ggml.{role}_token_id"] for role in ("bos", "eos", "unknown", "padding")}
     assert ids == {"bos": 0, "eos": 2, "unknown": 3, "padding": 1}
     assert metadata["tokenizer.ggml.mask_token_id"] == 1201
-    assert metadata["tokenizer.ggml.add_bos_token"] is metadata["tokenizer.ggml.add_eos_token"] is True
+    flags = [metadata[f"tokenizer.ggml.add_{kind}_token"] for kind in ("bos", "eos", "sep")]
+    assert flags == [True, True, True]  # "</s></s>" between two texts
     assert bytes(metadata[CHARSMAP]) == base64.b64decode(_described()["normalizer"]["precompiled_charsmap"])
 
 
