@@ -6,6 +6,7 @@ each bar: ``pytest -rP``.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,15 @@ from numpy.typing import NDArray
 from oracle import encoders, models
 
 from edgeq.calibration.text import Text
+from edgeq.convert import gguf_file
+from edgeq.convert.gguf_sources import GGUFRows
 from edgeq.engine import model as engine
 from edgeq.engine.model import Model
 from edgeq.errors import InputError
 from edgeq.evaluation.metrics import cosines
 from edgeq.families import HyperParameters
 from edgeq.families.base import BY_MODEL_TYPE
+from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.inspection.gguf_check import check_gguf
 from edgeq.runtimes.onnxruntime import OnnxSession, encoder_feeds
@@ -115,6 +119,31 @@ def test_gguf_in_llama_cpp(name: str, encoder_folder: Folder, make_gguf: MakeGGU
 @pytest.mark.parametrize("name", IN_GGUF)
 def test_the_check_finds_nothing(name: str, encoder_folder: Folder, make_gguf: MakeGGUF) -> None:
     assert check_gguf(make_gguf(encoder_folder(name), "F16"), lambda stage, done, total: None) == []
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+def _silent(level: int, message: bytes, data: int) -> None:
+    pass
+
+
+@pytest.mark.parametrize("name", ["nomic_bert", "modernbert-sequence", "xlm-roberta-sequence"])
+def test_quantized_bytes_are_llama_cpps(
+    name: str, encoder_folder: Folder, make_gguf: MakeGGUF, tmp_path: Path
+) -> None:
+    """The classifier's matrices are quantized too; narrow ones fall back."""
+    llama_cpp = pytest.importorskip("llama_cpp")
+    llama_cpp.llama_log_set(_silent, None)
+    source, theirs = make_gguf(encoder_folder(name), "F16"), tmp_path / "theirs.gguf"
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype, parameters.nthread = 15, 1  # LLAMA_FTYPE_MOSTLY_Q4_K_M
+    assert llama_cpp.llama_model_quantize(str(source).encode(), str(theirs).encode(), parameters) == 0
+    with GGUFFile.open(source) as file:
+        rows, options = GGUFRows(file), gguf_file.WriteOptions(effort=Effort.ggml)
+        gguf_file.write(rows, gguf_file.plan(rows, "Q4_K_M"), tmp_path / "ours.gguf", options)
+    with GGUFFile.open(tmp_path / "ours.gguf") as ours, GGUFFile.open(theirs) as others:
+        for tensor in others.tensors.values():
+            assert (tensor.name, ours.info(tensor.name).type_name) == (tensor.name, tensor.type_name)
+            assert np.array_equal(ours.rows(tensor.name), others.rows(tensor.name)), tensor.name
 
 
 @pytest.mark.parametrize(
