@@ -101,12 +101,49 @@ class LoadedModel:
         return self._embedded.model.logits(tokens)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit-length vectors ``[len(texts), C]`` of an encoder; what it cannot read of a long text is left out."""
+        """Vectors ``[len(texts), C]`` of an encoder; what it cannot read of a long text is left out.
+
+        They have unit length, unless a sentence-transformers directory says otherwise.
+        """
         model = self._embedded.model
         vectors = np.zeros((len(texts), model.hp.hidden), np.float32)
         for row, text in enumerate(texts):
             vectors[row] = model.embed(self._truncating.encode(text).ids)
         return vectors
+
+    def classify(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, float]]:
+        """Probabilities by label of texts, or of pairs of texts, by a classifier of sequences.
+
+        Of a regression, which has none, its values. Raises InputError for another model.
+        """
+        model = self._embedded.model
+        if model.hp.head == "tokens":
+            raise InputError(f"{self.path}: classifies tokens, not whole texts; take tag()")
+        found = []
+        for text in texts:
+            pair = (text,) if isinstance(text, str) else text
+            encoded = self._truncating.encode(*pair)
+            segments = encoded.type_ids if model.hp.n_token_types > 1 else None
+            found += model.classify(encoded.ids, segments)
+        return found
+
+    def tag(self, text: str) -> list[tuple[str, str, float]]:
+        """The pieces of a text with their best labels and these labels' probabilities, by a classifier of tokens.
+
+        Raises InputError for another model.
+        """
+        model = self._embedded.model
+        if model.hp.head == "sequence":
+            raise InputError(f"{self.path}: classifies whole texts, not tokens; take classify()")
+        encoded = self._truncating.encode(text)
+        tags = []
+        for (start, end), special, scores in zip(
+            encoded.offsets, encoded.special_tokens_mask, model.classify(encoded.ids), strict=True
+        ):
+            if not special:
+                best = max(scores, key=lambda label: scores[label])
+                tags.append((text[start:end], best, scores[best]))
+        return tags
 
     @cached_property
     def _truncating(self) -> Tokenizer:

@@ -153,10 +153,7 @@ def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> C
     for line in (*planned.fallback_summary(), *rows.notes):
         request.warn(line)
     notes += rows.notes
-    if source.unused:
-        shown, more = source.unused[:_SHOWN], len(source.unused) - _SHOWN
-        rest = f" and {more} more" if more > 0 else ""
-        notes.append(f"not part of the model, left out: {', '.join(shown)}{rest}")
+    notes += _left_out(source)
     options = gguf_file.WriteOptions(
         force=request.force,
         progress=lambda name, done, total: request.progress("encoding", done, total),
@@ -167,6 +164,15 @@ def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> C
     )
     paths, tensors = gguf_file.write(rows, planned, path, options)
     return path, paths, tensors, notes + gguf_file.handling_summary(tensors)
+
+
+def _left_out(source: SourceModel) -> list[str]:
+    """A line that names the checkpoint's tensors for which the family has no place."""
+    if not source.unused:
+        return []
+    shown, more = source.unused[:_SHOWN], len(source.unused) - _SHOWN
+    rest = f" and {more} more" if more > 0 else ""
+    return [f"not part of the model, left out: {', '.join(shown)}{rest}"]
 
 
 def _to_onnx(request: Request, quant: str, source: SourceModel, text: Text) -> Converted:
@@ -188,7 +194,7 @@ def _to_onnx(request: Request, quant: str, source: SourceModel, text: Text) -> C
     for target, content in companions.items():
         with atomic_file(target, force=request.force) as file:
             file.write(content)
-    return path, written.files, written.tensors, options.notes
+    return path, written.files, written.tensors, options.notes + _left_out(source)
 
 
 def _companions(request: Request) -> dict[Path, bytes]:
@@ -242,9 +248,11 @@ def _speed_against_float(request: Request, source: SourceModel, text: Text, path
         tokenizer = tokenization.from_directory(source.path)
         tokenizer.enable_truncation(source.hp.context)
         lines = text.lines()[:_SPEED_BATCH]
-        feeds, output = [encoder_feeds([tokenizer.encode(line).ids for line in lines])], "last_hidden_state"
+        feeds = [encoder_feeds([tokenizer.encode(line).ids for line in lines])]
+        output = "last_hidden_state" if source.hp.head == "none" else "logits"
     else:
-        feeds, output = [next(calibration_samples(source, text))], "logits"
+        feeds = [next(calibration_samples(source, text))]
+        output = "logits"
     request.progress("timing against float", 0, 1)
     with tempfile.TemporaryDirectory(prefix=".edgeq-float-", dir=request.out) as folder:
         float_path = Path(folder) / "model.onnx"

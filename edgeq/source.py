@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.checkpoint.safetensors import Checkpoint
 from edgeq.formats.checkpoint.weights import StoredWeights
 from edgeq.hub import model_name
+from edgeq.sentence_transformers import read_modules
 
 _TIED_HEAD = ("lm_head.weight", "output.weight")
 
@@ -45,7 +45,14 @@ class SourceModel:
         checkpoint = StoredWeights(Checkpoint.open(path))
         family = families.for_config(checkpoint.config, str(path / "config.json"))
         try:
-            hp = replace(family.from_config(checkpoint.config), pooling=_pooling(path))
+            hp = family.from_config(checkpoint.config)
+            modules = read_modules(path)
+            if modules is not None:
+                if family.kind == "decoder":
+                    raise InputError("modules.json: sentence embeddings of decoders are not supported")
+                hp = replace(
+                    hp, pooling=modules.pooling, normalised=modules.normalised, head="none", labels=()
+                )
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         specs: dict[str, TensorSpec] = {}
@@ -94,7 +101,7 @@ class SourceModel:
         if spec.transposed:
             values = np.ascontiguousarray(self.checkpoint.array(stored).T[start:stop])
         else:
-            values = self.checkpoint.rows(stored, start, stop)
+            values = self.checkpoint.rows(stored, start + spec.skipped, stop + spec.skipped)
         if not np.isfinite(values).all():
             raise FormatError(
                 self.checkpoint.path_of(stored), f"tensor {stored} holds NaN or infinity", "download it again"
@@ -114,7 +121,7 @@ class SourceModel:
         spec, stored = self.specs[name], self._names[name]
         if len(stored) != 1 or spec.transposed or spec.shift or spec.stacked:
             return None
-        return self.checkpoint.grid(stored[0], start, stop)
+        return self.checkpoint.grid(stored[0], start + spec.skipped, stop + spec.skipped)
 
     def array(self, name: str) -> NDArray[np.float32]:
         """A whole tensor as float32; raises as ``rows`` does."""
@@ -134,7 +141,10 @@ def _find(checkpoint: StoredWeights, spec: TensorSpec, prefixes: Sequence[str]) 
     """The checkpoint's names of a tensor's parts, their shapes checked; none where it is optional and missing."""
     found = []
     for source in spec.sources():
-        name = next((prefix + source for prefix in prefixes if prefix + source in checkpoint), None)
+        called = (source, spec.old_source) if spec.old_source else (source,)
+        name = next(
+            (prefix + one for one in called for prefix in prefixes if prefix + one in checkpoint), None
+        )
         if name is None:
             if spec.optional:
                 return []
@@ -149,38 +159,3 @@ def _find(checkpoint: StoredWeights, spec: TensorSpec, prefixes: Sequence[str]) 
             )
         found.append(name)
     return found
-
-
-def _pooling(path: Path) -> Literal["none", "mean", "cls"]:
-    """How a sentence-transformers directory pools (modules.json and the pooling module's config.json)."""
-    if not (path / "modules.json").is_file():
-        return "none"
-    for module in read_json(path / "modules.json", list):
-        if not isinstance(module, dict) or not str(module.get("type", "")).endswith(".Pooling"):
-            continue
-        try:
-            folder = (path / str(module.get("path", ""))).resolve()
-        except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, a loop of links
-            raise FormatError(path / "modules.json", f"module path cannot be used ({error})") from None
-        if not folder.is_relative_to(path.resolve()):
-            raise FormatError(path / "modules.json", f"module path {module.get('path')!r} leaves the folder")
-        config = read_json(folder / "config.json", dict)
-        if config.get("pooling_mode_mean_tokens"):
-            return "mean"
-        if config.get("pooling_mode_cls_token"):
-            return "cls"
-        raise FormatError(folder / "config.json", "only mean and CLS pooling can be exported")
-    return "none"
-
-
-def read_json(path: Path, kind: type) -> Any:
-    """Parse a JSON file whose top level must be ``kind``; raises FormatError."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FormatError(path, f"cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:  # JSON, UTF-8, numbers of too many digits; nesting
-        raise FormatError(path, f"is not JSON ({error})") from None
-    if not isinstance(value, kind):
-        raise FormatError(path, f"must hold a JSON {'object' if kind is dict else 'array'}")
-    return value

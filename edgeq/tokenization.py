@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import EdgeqError, FormatError
 from edgeq.formats.gguf.vocab import tokenizer_from_metadata
-from edgeq.source import read_json
+from edgeq.formats.gguf.vocab.charsmap import require_sound_charsmaps
+from edgeq.formats.gguf.vocab.source import read_source
+from edgeq.json_files import read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Tokenizer
@@ -21,6 +23,8 @@ def from_directory(path: Path) -> Tokenizer:
     file = path / "tokenizer.json"
     if not file.is_file():
         raise FormatError(file, "is missing", "save the model with its fast tokenizer")
+    if b'"Precompiled"' in file.read_bytes():  # tokenizers aborts on a damaged table
+        require_sound_charsmaps(read_source(path))
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises plain Exception

@@ -26,6 +26,11 @@ Shape = tuple[int, ...]
 PIECE_VALUES = (
     1 << 20
 )  # rows are read, encoded and written about this many values at a time (4 MB of float32)
+# Lists that llama.cpp reads as other types than numbers of their size would get.
+_VALUE_TYPES = {
+    "tokenizer.ggml.token_type": ValueType.INT32,
+    "tokenizer.ggml.precompiled_charsmap": ValueType.UINT8,
+}
 Rows = tuple[int, int]  # from the first row to before the last
 
 
@@ -86,11 +91,9 @@ class CheckpointRows:
         }
         keys |= {f"{prefix}.{key}": value for key, value in source.family.metadata(hp).items()}
         keys |= tokenizer_metadata(source.path, hp.vocab)
-        if hp.n_token_types:
-            keys["tokenizer.ggml.token_type_count"] = hp.n_token_types
-        if "tokenizer.ggml.token_type" in keys:
-            keys["tokenizer.ggml.token_type"] = Typed(keys["tokenizer.ggml.token_type"], ValueType.INT32)
-        return keys
+        if source.family.kind == "encoder":  # BERT's graph wants one even where it has no such table
+            keys["tokenizer.ggml.token_type_count"] = max(1, hp.n_token_types)
+        return keys | {key: Typed(keys[key], kind) for key, kind in _VALUE_TYPES.items() if key in keys}
 
     def stored_type(self, name: str) -> str | None:
         return None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgeq import __version__
 from edgeq.families import HyperParameters
-from edgeq.families.ops import Activation, Norm
+from edgeq.families.ops import Activation, Norm, Pooling
 from edgeq.families.rope import Rope
 from edgeq.formats.onnx.builder import GraphBuilder
 from edgeq.source import SourceModel
@@ -31,11 +31,22 @@ def build(source: SourceModel) -> ir.Model:
         builder.output(hidden, "logits", ir.DataType.FLOAT, ["batch", "tokens", source.hp.vocab])
         ops.declare_cache_outputs()
     else:
-        builder.output(hidden, "last_hidden_state", ir.DataType.FLOAT, ["batch", "tokens", source.hp.hidden])
-        if source.hp.pooling != "none":
-            pooled = ops.pool(hidden, source.hp.pooling)
-            builder.output(pooled, "sentence_embedding", ir.DataType.FLOAT, ["batch", source.hp.hidden])
+        _declare_encoder_outputs(ops, hidden)
     return builder.model(__version__)
+
+
+def _declare_encoder_outputs(ops: OnnxOps, y: ir.Value) -> None:
+    """A classifier's ``logits``; or the tokens' vectors, and one of the sentence where the model says how."""
+    hp, b = ops.hp, ops.b
+    if hp.head != "none":
+        axes = ["batch"] if hp.head == "sequence" else ["batch", "tokens"]
+        b.output(y, "logits", ir.DataType.FLOAT, [*axes, len(hp.labels)])
+        return
+    b.output(y, "last_hidden_state", ir.DataType.FLOAT, ["batch", "tokens", hp.hidden])
+    if hp.pooling != "none":
+        pooled = ops.pool(y, hp.pooling)
+        pooled = ops.normalised(pooled) if hp.normalised else pooled
+        b.output(pooled, "sentence_embedding", ir.DataType.FLOAT, ["batch", hp.hidden])
 
 
 class OnnxOps:
@@ -50,8 +61,7 @@ class OnnxOps:
         self.ids = builder.input("input_ids", ir.DataType.INT64, batch_tokens)
         mask_shape = ["batch", "total_tokens"] if self.causal else batch_tokens
         self.mask = builder.input("attention_mask", ir.DataType.INT64, mask_shape)
-        extra = "position_ids" if self.causal else "token_type_ids"
-        self.extra = builder.input(extra, ir.DataType.INT64, batch_tokens)
+        self.extra = builder.input("position_ids", ir.DataType.INT64, batch_tokens) if self.causal else None
         self.past = [self._past(i) for i in range(self.hp.n_layers)] if self.causal else []
         self.present: list[tuple[ir.Value, ir.Value]] = []
         self._bias: dict[int, ir.Value] = {}
@@ -77,29 +87,27 @@ class OnnxOps:
         return self.ids
 
     def positions(self) -> ir.Value:
-        if self.causal:
+        if self.extra is not None:
             return self.extra
         return self.b.op("Range", self.b.constant(0), self._scalar_dim(self.ids, 1), self.b.constant(1))
 
     def token_types(self) -> ir.Value:
-        return self.extra
+        return self.b.input("token_type_ids", ir.DataType.INT64, ["batch", "tokens"])
 
     # --- weights ------------------------------------------------------------------------------------------------
     def embed(self, stem: str, ids: ir.Value) -> ir.Value:
         return self.b.op("Gather", self._weight(stem + ".weight"), ids, name=f"{stem}/Gather")
 
+    def first_row(self, stem: str) -> ir.Value:
+        return self.b.op(
+            "Gather", self._weight(stem + ".weight"), self.b.constant([0]), name=f"{stem}/Gather"
+        )
+
     def norm(self, x: ir.Value, stem: str, kind: Norm, eps: float) -> ir.Value:
         scale = self._weight(stem + ".weight")
         if kind == "layer":
-            return self.b.op(
-                "LayerNormalization",
-                x,
-                scale,
-                self._weight(stem + ".bias"),
-                axis=-1,
-                epsilon=eps,
-                name=f"{stem}/Norm",
-            )
+            bias = [self._weight(stem + ".bias")] if self.source.has(stem + ".bias") else []
+            return self.b.op("LayerNormalization", x, scale, *bias, axis=-1, epsilon=eps, name=f"{stem}/Norm")
         square = self.b.op("Pow", x, self.b.constant(2.0, np.float32))
         mean = self.b.op("ReduceMean", square, axes=[-1], keepdims=1)
         root = self.b.op("Sqrt", self.b.op("Add", mean, self.b.constant(eps, np.float32)))
@@ -213,7 +221,8 @@ class OnnxOps:
         """cos and sin ``[batch, 1, tokens, dim / 2]``, computed once per graph."""
         if rope not in self._angles:
             positions = self.b.op("Cast", self.positions(), to=ir.DataType.FLOAT)
-            column = self.b.op("Unsqueeze", positions, self.b.constant([1, 3]))
+            axes = [1, 3] if self.causal else [0, 1, 3]  # an encoder's positions have no batch axis
+            column = self.b.op("Unsqueeze", positions, self.b.constant(axes))
             angles = self.b.op("Mul", column, self._frequencies(rope))
             self._angles[rope] = (
                 self._times(self.b.op("Cos", angles), rope.magnitude),
@@ -293,19 +302,45 @@ class OnnxOps:
                 if window:
                     too_early = b.op("Sub", query, b.constant(window))
                     seen = b.op("And", seen, b.op("Greater", key, too_early))
+            elif window:
+                place = self.positions()
+                distance = b.op("Abs", b.op("Sub", place, b.op("Unsqueeze", place, b.constant([1]))))
+                seen = b.op("And", seen, b.op("LessOrEqual", distance, b.constant(window // 2)))
             visible, masked = b.constant(0.0, np.float32), b.constant(_MASKED, np.float32)
             self._bias[window] = b.op("Where", seen, visible, masked)
         return self._bias[window]
 
-    def pool(self, hidden: ir.Value, pooling: str) -> ir.Value:
-        """One vector per sequence: the first token's, or the mean over the mask."""
+    def pool(self, x: ir.Value, pooling: Pooling) -> ir.Value:
+        """One vector per sequence ``[batch, C]``, of the tokens that the mask has."""
         b = self.b
         if pooling == "cls":
-            return b.op("Gather", hidden, b.constant(0), axis=1)
-        mask = b.op("Unsqueeze", b.op("Cast", self.mask, to=ir.DataType.FLOAT), b.constant([2]))
-        total = b.op("ReduceSum", b.op("Mul", hidden, mask), b.constant([1]), keepdims=0)
+            return b.op("Gather", x, b.constant(0), axis=1)
+        if pooling == "max":
+            seen = b.op("Unsqueeze", b.op("Cast", self.mask, to=ir.DataType.BOOL), b.constant([2]))
+            shown = b.op("Where", seen, x, b.constant(_MASKED, np.float32))
+            largest, _ = b.top_k(b.op("Transpose", shown, perm=[0, 2, 1]), 1)
+            return b.op("Squeeze", largest, b.constant([2]))
+        mask = b.op(
+            "Unsqueeze", b.op("Cast", self._pooled_tokens(pooling), to=ir.DataType.FLOAT), b.constant([2])
+        )
+        total = b.op("ReduceSum", b.op("Mul", x, mask), b.constant([1]), keepdims=0)
         count = b.op("ReduceSum", mask, b.constant([1]), keepdims=0)
         return b.op("Div", total, b.op("Max", count, b.constant(1.0, np.float32)))
+
+    def _pooled_tokens(self, pooling: Pooling) -> ir.Value:
+        """Which tokens the mean is of: all that the mask has, or the last of them, on whichever side it is padded."""
+        b = self.b
+        if pooling == "mean":
+            return self.mask
+        place = b.op("Mul", self.mask, b.op("Add", self.positions(), b.constant(1)))  # 0 for padding
+        last, _ = b.top_k(place, 1)
+        return b.op("And", b.op("Equal", place, last), b.op("Cast", self.mask, to=ir.DataType.BOOL))
+
+    def normalised(self, x: ir.Value) -> ir.Value:
+        """``x`` brought to unit length along its last axis (upstream: torch ``normalize``)."""
+        b = self.b
+        length = b.op("Sqrt", b.op("ReduceSum", b.op("Mul", x, x), b.constant([-1]), keepdims=1))
+        return b.op("Div", x, b.op("Max", length, b.constant(1e-12, np.float32)))
 
     # --- shapes -------------------------------------------------------------------------------------------------
     def _scalar_dim(self, x: ir.Value, axis: int) -> ir.Value:

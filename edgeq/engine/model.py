@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeq import families
 from edgeq.engine.cache import KVCache
-from edgeq.engine.ops import NumpyOps, Observer
+from edgeq.engine.ops import LABEL_SCORES, POOLS, NumpyOps, Observer
 from edgeq.engine.weights import CheckpointWeights, GGUFWeights, Weights
 from edgeq.errors import FormatError, InputError
 from edgeq.families import Family, HyperParameters, MetadataReader, TensorSpec
@@ -27,7 +28,10 @@ _OBSERVED = 512  # the same while it is observed: a streamed model is read again
 
 
 class Model:
-    """A family, its hyper-parameters and its weights: ``logits`` of decoders, ``embed`` of encoders."""
+    """A family, its hyper-parameters and its weights.
+
+    Decoders give ``logits``, encoders ``embed`` and, where they have a classifier, ``classify``.
+    """
 
     def __init__(self, family: Family, hp: HyperParameters, weights: Weights, name: str) -> None:
         self.family = family
@@ -61,14 +65,45 @@ class Model:
         """The last hidden state of an encoder, ``[T, C]``."""
         if self.family.kind != "encoder":
             raise InputError(f"{self.name}: is a decoder; it has logits and no sentence embedding")
-        return self._forward(tokens, None, False)
+        return self._forward(tokens, None, False, hp=replace(self.hp, head="none"))
 
     def embed(self, tokens: Sequence[int]) -> Floats:
-        """One unit-length vector ``[C]``, pooled as the model says (mean where it says nothing)."""
+        """One vector ``[C]``, pooled as the model says, by the mean where it says nothing.
+
+        It has unit length, unless the model comes from sentence-transformers and says otherwise.
+        """
         hidden = self.hidden(tokens)
-        pooled = hidden[0] if self.hp.pooling == "cls" else hidden.mean(axis=0)
-        unit: Floats = pooled / np.linalg.norm(pooled)
-        return unit
+        pooled: Floats = POOLS["mean" if self.hp.pooling == "none" else self.hp.pooling](hidden)[0]
+        return pooled / np.linalg.norm(pooled) if self.hp.normalised else pooled
+
+    def class_logits(self, tokens: Sequence[int], segments: Sequence[int] | None = None) -> Floats:
+        """Logits of the labels ``hp.labels``: ``[1, labels]`` of a sequence, ``[T, labels]`` of tokens.
+
+        ``segments`` says of each token which text of a pair it is of, 0 or 1; None is a single text. Raises InputError
+        for a model without a classifier, and for segments that it does not have.
+        """
+        if self.hp.head == "none":
+            raise InputError(f"{self.name}: has no classifier")
+        if segments is not None and not self._has_segments(tokens, segments):
+            raise InputError(
+                f"{self.name}: segments must say 0 to {self.hp.n_token_types - 1} of each of {len(tokens)} tokens"
+            )
+        return self._forward(tokens, None, False, segments=segments)
+
+    def _has_segments(self, tokens: Sequence[int], segments: Sequence[int]) -> bool:
+        types = max(1, self.hp.n_token_types)
+        return len(segments) == len(tokens) and all(0 <= one < types for one in segments)
+
+    def classify(
+        self, tokens: Sequence[int], segments: Sequence[int] | None = None
+    ) -> list[dict[str, float]]:
+        """Probabilities by label, of the sequence (one) or of each token; as ``class_logits`` otherwise.
+
+        Of a regression, which has none, the values themselves.
+        """
+        logits = self.class_logits(tokens, segments)
+        scores = LABEL_SCORES[self.hp.label_scores](logits)
+        return [dict(zip(self.hp.labels, map(float, row), strict=True)) for row in scores]
 
     def observe(self, tokens: Sequence[int], observer: Observer, head: bool = False) -> None:
         """Read one sequence, a decoder's of any length, and show ``observer`` what each linear layer reads.
@@ -88,6 +123,8 @@ class Model:
         cache: KVCache | None,
         last_only: bool,
         observer: Observer | None = None,
+        hp: HyperParameters | None = None,
+        segments: Sequence[int] | None = None,
     ) -> Floats:
         check_tokens(tokens, self.hp, self.name)
         end = len(tokens) + (cache.length if cache else 0)
@@ -95,7 +132,8 @@ class Model:
             raise InputError(f"{self.name}: {end} tokens are more than its {self.hp.context} positions")
         if cache is not None:
             cache.begin(len(tokens))
-        out = self.family.forward(NumpyOps(self.weights, tokens, cache, last_only, observer), self.hp)
+        ops = NumpyOps(self.weights, tokens, cache, last_only, observer, segments)
+        out = self.family.forward(ops, hp or self.hp)
         if cache is not None:
             cache.advance(len(tokens))
         return out

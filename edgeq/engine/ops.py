@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from edgeq.engine.cache import KVCache
 from edgeq.engine.weights import Floats, Weights
-from edgeq.families.ops import Activation, Norm
+from edgeq.families.base import LabelScores
+from edgeq.families.ops import Activation, Norm, Pooling
 from edgeq.families.rope import Rope
 
 Array = NDArray[Any]  # float32 activations; integers where ids and positions travel as values
@@ -29,12 +30,14 @@ class NumpyOps:
         cache: KVCache | None,
         last_only: bool,
         observer: Observer | None = None,
+        segments: Sequence[int] | None = None,
     ) -> None:
         self.weights = weights
         self.ids = np.asarray(tokens, np.int64)
         self.cache = cache
         self.last_only = last_only
         self.observer = observer
+        self.segments = np.zeros_like(self.ids) if segments is None else np.asarray(segments, np.int64)
         self.start = cache.length if cache else 0
         self._angles: dict[Rope, tuple[Floats, Floats]] = {}
 
@@ -45,10 +48,13 @@ class NumpyOps:
         return np.arange(self.start, self.start + len(self.ids))
 
     def token_types(self) -> Array:
-        return np.zeros_like(self.ids)
+        return self.segments
 
     def embed(self, stem: str, ids: Array) -> Array:
         return self.weights.picked(stem + ".weight", ids)
+
+    def first_row(self, stem: str) -> Array:
+        return self.weights.picked(stem + ".weight", np.zeros(1, np.int64))
 
     def split(self, x: Array, widths: Sequence[int]) -> Sequence[Array]:
         return np.split(x, np.cumsum(widths)[:-1], axis=-1)
@@ -108,7 +114,9 @@ class NumpyOps:
         keys, values = k.transpose(1, 0, 2), v.transpose(1, 0, 2)
         if self.cache is not None and causal:
             keys, values = self.cache.append(layer, keys, values)
-        first = max(0, self.start - window + 1) if window else 0  # no query sees what stands before
+        first = (
+            max(0, self.start - window + 1) if window and causal else 0
+        )  # no query sees what stands before
         keys, values = keys[:, first:], values[:, first:]
         # The query heads of one key head become one longer matrix, so keys are never repeated.
         grouped = q.reshape(tokens, kv_heads, n_heads // kv_heads, width).transpose(1, 2, 0, 3)
@@ -123,6 +131,10 @@ class NumpyOps:
             if window:
                 seen &= place > last_seen - window
             scores = np.where(seen, scores, np.float32(-np.inf))
+        elif window and not causal:
+            place = np.arange(tokens)
+            near = np.abs(place - place[:, None]) <= window // 2
+            scores = np.where(near, scores, np.float32(-np.inf))
         weights = softmax(scores).reshape(kv_heads, -1, scores.shape[-1])
         mixed = (weights @ values).reshape(n_heads, tokens, width)
         return np.ascontiguousarray(mixed.transpose(1, 0, 2)).reshape(tokens, n_heads * width)
@@ -154,6 +166,9 @@ class NumpyOps:
     def activation(self, x: Array, kind: Activation) -> Array:
         return _ACTIVATIONS[kind](x)
 
+    def pool(self, x: Array, pooling: Pooling) -> Array:
+        return POOLS[pooling](x)
+
     def scale(self, x: Array, factor: float) -> Array:
         return x * np.float32(factor)
 
@@ -168,6 +183,11 @@ def softmax(x: Array) -> Array:
     """Softmax over the last axis, in float32."""
     x = np.exp(x - x.max(axis=-1, keepdims=True))
     return x / x.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(x: Array) -> Array:
+    """The logistic function; of large numbers too."""
+    return 0.5 * (1 + np.tanh(0.5 * x))
 
 
 def _silu(x: Array) -> Array:
@@ -190,6 +210,17 @@ def _relu(x: Array) -> Array:
     return np.maximum(x, 0)
 
 
+POOLS: dict[Pooling, Callable[[Array], Array]] = {
+    "mean": lambda x: x.mean(axis=0, keepdims=True),
+    "cls": lambda x: x[:1],
+    "max": lambda x: x.max(axis=0, keepdims=True),
+    "last": lambda x: x[-1:],
+}
+LABEL_SCORES: dict[LabelScores, Callable[[Array], Array]] = {
+    "softmax": softmax,
+    "sigmoid": sigmoid,
+    "none": lambda x: x,
+}
 _ACTIVATIONS: dict[Activation, Callable[[Array], Array]] = {
     "silu": _silu,
     "gelu": _gelu,

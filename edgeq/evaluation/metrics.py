@@ -57,6 +57,20 @@ def cosines(a: Floats, b: Floats) -> Floats:
     return result
 
 
+def label_summary(reference: Sequence[Floats], candidate: Sequence[Floats]) -> dict[str, float]:
+    """How alike a classifier's logits are, a matrix ``[rows, labels]`` for each sentence.
+
+    The largest difference, as a share of the float model's range of logits, and how many rows have the same best label
+    (left out where there is one label).
+    """
+    expected, answers = np.concatenate(reference), np.concatenate(candidate)
+    difference = float(np.abs(answers - expected).max())
+    summary = {"sentences": len(reference), "logit_difference": difference / float(np.ptp(expected) or 1.0)}
+    if expected.shape[1] > 1:
+        summary["same_label"] = float((expected.argmax(axis=1) == answers.argmax(axis=1)).mean())
+    return summary
+
+
 def cosine_summary(reference: Floats, candidate: Floats) -> dict[str, float]:
     """Mean and least cosine over rows."""
     values = cosines(reference, candidate)

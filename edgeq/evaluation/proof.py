@@ -15,7 +15,7 @@ from edgeq import tokenization
 from edgeq.calibration.text import Text
 from edgeq.engine import model as engine
 from edgeq.errors import InputError
-from edgeq.evaluation.metrics import Divergence, cosine_summary
+from edgeq.evaluation.metrics import Divergence, cosine_summary, label_summary
 from edgeq.source import SourceModel
 
 Floats = NDArray[np.float32]
@@ -48,6 +48,9 @@ class EncoderRuntime(Protocol):
 
     def embed(self, text: str, tokens: Sequence[int]) -> Floats:
         """The pooled vector ``[C]`` of one sentence."""
+
+    def scores(self, text: str, tokens: Sequence[int]) -> Floats:
+        """A classifier's logits of one sentence: ``[1, labels]``, or ``[T, labels]`` of its tokens."""
 
 
 @dataclass
@@ -101,18 +104,21 @@ def prove_decoder(reference: Reference, runtime: DecoderRuntime, progress: Progr
 
 
 def prove_encoder(reference: Reference, runtime: EncoderRuntime, progress: Progress) -> dict[str, Any]:
-    """Cosines to the float model, and sentences per second, one sentence at a time."""
+    """Cosines to the float model, of a classifier how alike its logits are; sentences per second, one at a time."""
+    classifies = reference.source.hp.head != "none"
     expected, answers, seconds = [], [], []
     sentences = reference.sentences()
     for done, (text, tokens) in enumerate(sentences, start=1):
-        expected.append(reference.model.embed(tokens))
+        model = reference.model
+        expected.append(model.class_logits(tokens) if classifies else model.embed(tokens))
         started = time.perf_counter()
-        answers.append(runtime.embed(text, tokens))
+        answers.append(runtime.scores(text, tokens) if classifies else runtime.embed(text, tokens))
         seconds.append(time.perf_counter() - started)
         progress(done, len(sentences))
-    return cosine_summary(np.stack(expected), np.stack(answers)) | {
-        "sentences_per_second": 1 / statistics.median(seconds)
-    }
+    rate = {"sentences_per_second": 1 / statistics.median(seconds)}
+    if classifies:
+        return label_summary(expected, answers) | rate
+    return cosine_summary(np.stack(expected), np.stack(answers)) | rate
 
 
 def _timed(call: Callable[[], object]) -> float:

@@ -40,6 +40,9 @@ class EmbeddedRuntime:
     def embed(self, text: str, tokens: Sequence[int]) -> Floats:
         return self._model.embed(tokens)
 
+    def scores(self, text: str, tokens: Sequence[int]) -> Floats:
+        return self._model.class_logits(tokens)
+
 
 class LlamaCppRuntime:
     """A GGUF file in llama.cpp. Encoders are given the text, so the file's own vocabulary is proven too."""
@@ -57,6 +60,9 @@ class LlamaCppRuntime:
 
     def embed(self, text: str, tokens: Sequence[int]) -> Floats:
         return self._llama.embed([text])[0][0]
+
+    def scores(self, text: str, tokens: Sequence[int]) -> Floats:
+        return self._llama.scores([text])[0]
 
 
 class OnnxRuntime:
@@ -95,6 +101,12 @@ class OnnxRuntime:
             return self.session.run(feeds, ["sentence_embedding"])[0][0]
         hidden = self.session.run(feeds, ["last_hidden_state"])[0][0]
         return hidden[0] if self._pooling == "cls" else hidden.mean(axis=0)
+
+    def scores(self, text: str, tokens: Sequence[int]) -> Floats:
+        from edgeq.runtimes.onnxruntime import encoder_feeds
+
+        logits = self.session.run(encoder_feeds([tokens]), ["logits"])[0]
+        return logits.reshape(-1, logits.shape[-1])
 
 
 @contextmanager

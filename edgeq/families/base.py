@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from edgeq.errors import InputError
-from edgeq.families.ops import Ops, V
+from edgeq.families.ops import Ops, Pooling, V
 from edgeq.families.rope import Rope, is_positive
+
+HeadKind = Literal["none", "sequence", "tokens"]  # classifies whole sequences, or each token
+LabelScores = Literal["softmax", "sigmoid", "none"]
+MOST_LAYERS = 4096  # of any model; what lists something for each layer must not be made to fill the memory
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,21 @@ class HyperParameters:
     norm_eps: float
     rope: Rope | None = None
     tied: bool = False
-    n_token_types: int = 0
-    pooling: Literal["none", "mean", "cls"] = "none"
-    # What only some decoders have.
     local_rope: Rope | None = None  # of the layers with a window
-    rotated: tuple[bool, ...] = ()  # whether each layer has rope; () is all
     windows: tuple[
         int, ...
-    ] = ()  # how many tokens each layer sees back, itself among them, 0 for all; () is all
+    ] = ()  # of each layer, as ``Ops.attention`` counts it, 0 for all tokens; () is all
+    # What only some encoders have.
+    n_token_types: int = 0
+    pooling: Literal["none"] | Pooling = "none"  # of a sentence embedding
+    normalised: bool = True  # sentence embeddings are brought to unit length
+    position_offset: int = field(default=0, compare=False)  # rows of the checkpoint's table before the first
+    head: HeadKind = "none"
+    head_pooling: Pooling = "cls"  # what a head for sequences reads
+    labels: tuple[str, ...] = ()  # what a head tells apart
+    label_scores: LabelScores = field(default="softmax", compare=False)  # what makes probabilities of logits
+    # What only some decoders have.
+    rotated: tuple[bool, ...] = ()  # whether each layer has rope; () is all
     embed_scale: float = 1.0
     residual_scale: float = 1.0
     attention_scale: float = 0.0  # 0 is head_dim ** -0.5
@@ -53,7 +64,7 @@ class HyperParameters:
         return self.local_rope if self.local_rope is not None and self.window_of(layer) else self.rope
 
     def window_of(self, layer: int) -> int:
-        """How many tokens a layer sees back, itself among them; 0 for all."""
+        """How many tokens a layer sees, as ``Ops.attention`` counts them; 0 for all."""
         return self.windows[layer] if self.windows else 0
 
 
@@ -69,6 +80,8 @@ class TensorSpec:
     stacked: bool = False  # shape[0] checkpoint tensors, "{}" in ``source`` their number, are stacked
     transposed: bool = False  # the checkpoint holds [columns, rows]
     shift: float = 0.0  # is added to the checkpoint's values
+    skipped: int = 0  # rows that the checkpoint has before these
+    old_source: str = ""  # what older checkpoints call it
 
     def sources(self) -> Iterator[str]:
         """The checkpoint tensors that make up this one."""
@@ -79,7 +92,7 @@ class TensorSpec:
 
     def stored_shape(self) -> tuple[int, ...]:
         """The shape of each of ``sources()`` in the checkpoint."""
-        own = self.shape[1:] if self.stacked else self.shape
+        own = self.shape[1:] if self.stacked else (self.shape[0] + self.skipped, *self.shape[1:])
         return own[::-1] if self.transposed else own
 
 
@@ -125,7 +138,11 @@ class Family(ABC):
 
     @abstractmethod
     def forward(self, ops: Ops[V], hp: HyperParameters) -> V:
-        """The forward pass: the logits of a decoder ``[T, vocab]``, the last hidden state of an encoder ``[T, C]``."""
+        """The forward pass: the logits of a decoder ``[T, vocab]``, the last hidden state of an encoder ``[T, C]``.
+
+        Where ``hp.head`` says that the encoder classifies, its logits: ``[1, labels]`` of a sequence, ``[T, labels]``
+        of tokens.
+        """
 
 
 BY_MODEL_TYPE: dict[str, Family] = {}
@@ -157,6 +174,13 @@ class MetadataReader:
             raise InputError(f"GGUF metadata {self.architecture}.{key}: must be an integer, not {value!r}")
         return value
 
+    def layers(self) -> int:
+        """The number of layers; raises InputError."""
+        n_layers = self.count("block_count")
+        if n_layers > MOST_LAYERS:
+            raise InputError(f"GGUF metadata {self.architecture}.block_count: {n_layers} is too many")
+        return n_layers
+
     def rows(self, tensor: str) -> int:
         """The number of rows of a tensor; raises InputError when the file lacks it."""
         if tensor not in self.shapes:
@@ -180,6 +204,14 @@ def config_number(config: Mapping[str, Any], key: str, default: float | None = N
     if not is_positive(value):
         raise InputError(f"config.json: {key} must be a positive number, not {value!r}")
     return float(value)
+
+
+def config_layers(config: Mapping[str, Any], key: str = "num_hidden_layers") -> int:
+    """The number of layers of a config.json; raises InputError."""
+    n_layers = config_count(config, key)
+    if n_layers > MOST_LAYERS:
+        raise InputError(f"config.json: {key} {n_layers} is more than {MOST_LAYERS}")
+    return n_layers
 
 
 def config_experts(

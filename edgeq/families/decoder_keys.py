@@ -11,6 +11,7 @@ from edgeq.families.base import (
     HyperParameters,
     MetadataReader,
     config_count,
+    config_layers,
     config_number,
     head_count,
 )
@@ -38,7 +39,6 @@ _OPTIONAL_COUNTS = {
     "n_experts_used": "expert_used_count",
     "expert_ffn": "expert_feed_forward_length",
 }
-_MOST_LAYERS = 4096  # of any model; what lists something for each layer must not be made to fill the memory
 _KINDS = ("sliding_attention", "full_attention")
 _WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
 
@@ -69,9 +69,7 @@ class DecoderKeys(Family):
                 f"config.json: num_attention_heads {n_heads} is not a multiple of num_key_value_heads {n_kv_heads}"
             )
         self._check_activation(config)
-        n_layers = config_count(config, "num_hidden_layers")
-        if n_layers > _MOST_LAYERS:
-            raise InputError(f"config.json: num_hidden_layers {n_layers} is more than {_MOST_LAYERS}")
+        n_layers = config_layers(config)
         return HyperParameters(
             n_layers=n_layers,
             context=config_count(config, "max_position_embeddings", 2048),
@@ -103,14 +101,8 @@ class DecoderKeys(Family):
         if config.get("sliding_window") is None or config.get("use_sliding_window") is False:
             return ()
         window = config_count(config, "sliding_window")
-        kinds = config.get("layer_types")
-        if kinds is None:
-            local = self._local_layers(config, n_layers)
-        elif isinstance(kinds, list) and len(kinds) == n_layers and all(kind in _KINDS for kind in kinds):
-            local = [kind == _KINDS[0] for kind in kinds]
-        else:
-            raise InputError(f"config.json: layer_types must be {n_layers} times {' or '.join(_KINDS)}")
-        return _windows_of(local, window)
+        local = local_layers(config, n_layers)
+        return windows_of(self._local_layers(config, n_layers) if local is None else local, window)
 
     def _local_layers(self, config: Mapping[str, Any], n_layers: int) -> list[bool]:
         """Which layers have the window where config.json has no ``layer_types``."""
@@ -118,9 +110,7 @@ class DecoderKeys(Family):
 
     def from_metadata(self, reader: MetadataReader) -> HyperParameters:
         hidden, n_heads = reader.count("embedding_length"), reader.count("attention.head_count")
-        n_layers = reader.count("block_count")
-        if n_layers > _MOST_LAYERS:
-            raise InputError(f"GGUF metadata {reader.architecture}.block_count: {n_layers} is too many")
+        n_layers = reader.layers()
         head_dim = reader.count("attention.key_length", hidden // n_heads)
         n_kv_heads = reader.count("attention.head_count_kv", n_heads)
         if n_heads % n_kv_heads:
@@ -190,7 +180,7 @@ class DecoderKeys(Family):
             local = periodic(n_layers, pattern)
         else:
             raise InputError(f"GGUF metadata {prefix}.{_PATTERN}: must say it for each of {n_layers} layers")
-        return _windows_of(local, reader.count(_WINDOW))
+        return windows_of(local, reader.count(_WINDOW))
 
     def metadata(self, hp: HyperParameters) -> dict[str, Any]:
         if hp.rope is not None and hp.rope.scaling not in self.llama_cpp_scalings:
@@ -239,7 +229,18 @@ class DecoderKeys(Family):
         ]
 
 
-def _windows_of(local: list[bool], window: int) -> tuple[int, ...]:
+def local_layers(config: Mapping[str, Any], n_layers: int) -> list[bool] | None:
+    """Which layers have the window by ``layer_types``, None where config.json has none; raises InputError."""
+    kinds = config.get("layer_types")
+    if kinds is None:
+        return None
+    if not isinstance(kinds, list) or len(kinds) != n_layers or any(kind not in _KINDS for kind in kinds):
+        raise InputError(f"config.json: layer_types must be {n_layers} times {' or '.join(_KINDS)}")
+    return [kind == _KINDS[0] for kind in kinds]
+
+
+def windows_of(local: list[bool], window: int) -> tuple[int, ...]:
+    """That window for the layers that have one; () where none has."""
     return tuple(window if one else 0 for one in local) if any(local) else ()
 
 

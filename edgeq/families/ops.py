@@ -18,6 +18,7 @@ from edgeq.families.rope import Rope
 V = TypeVar("V")
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "tanh"]
 Norm = Literal["rms", "layer"]
+Pooling = Literal["mean", "cls", "max", "last"]
 
 
 class Ops(Protocol[V]):
@@ -35,8 +36,11 @@ class Ops(Protocol[V]):
     def embed(self, stem: str, ids: V) -> V:
         """Rows ``ids`` of the table ``stem.weight``: ``[T, C]``."""
 
+    def first_row(self, stem: str) -> V:
+        """Row 0 of the table ``stem.weight``: ``[1, C]``."""
+
     def norm(self, x: V, stem: str, kind: Norm, eps: float) -> V:
-        """RMS or layer normalisation over the last axis, scaled by ``stem.weight`` (plus ``stem.bias``)."""
+        """RMS or layer normalisation over the last axis, scaled by ``stem.weight`` (plus ``stem.bias`` if any)."""
 
     def linear(self, x: V, stem: str) -> V:
         """``x @ weight.T + bias``: ``[T, in] -> [T, out]``."""
@@ -60,7 +64,8 @@ class Ops(Protocol[V]):
 
         H is a multiple of KV: query head h reads key head ``h // (H / KV)``. Keys and values of ``layer`` are
         kept in the cache where the model is causal. ``window`` is how many tokens a query sees, itself the last,
-        0 for all; scores become ``cap · tanh(score / cap)`` where ``cap`` is not 0.
+        0 for all; where not ``causal``, it sees ``window // 2`` on either side of itself. Scores become
+        ``cap · tanh(score / cap)`` where ``cap`` is not 0.
         """
 
     def route(self, scores: V, used: int, normalised: bool) -> V:
@@ -77,6 +82,12 @@ class Ops(Protocol[V]):
 
     def activation(self, x: V, kind: Activation) -> V:
         """An elementwise activation."""
+
+    def pool(self, x: V, pooling: Pooling) -> V:
+        """One vector of the tokens that are no padding, ``[T, C] -> [1, C]``.
+
+        It is their mean, the first, the largest of each channel, or the last.
+        """
 
     def wanted(self, x: V) -> V:
         """Keep the tokens whose output is wanted: all, or only the last while generating. Stands before the head."""

@@ -16,7 +16,7 @@ _RMS_FAMILIES = (
     "llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3", "phi3",
     "smollm3", "olmo2", "granite",
 )  # fmt: skip
-_LAYER_FAMILIES = ("bert", "nomic-bert", "gpt2", "phi2", "falcon", "stablelm", "starcoder2")
+_LAYER_FAMILIES = ("bert", "nomic-bert", "modern-bert", "gpt2", "phi2", "falcon", "stablelm", "starcoder2")
 EPSILON_KEYS = {**dict.fromkeys(_RMS_FAMILIES, _RMS), **dict.fromkeys(_LAYER_FAMILIES, _LAYER)}
 
 

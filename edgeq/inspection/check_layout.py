@@ -25,6 +25,8 @@ _OUTSIDE_BLOCKS = {
     "token_embd", "token_embd_norm", "token_types", "position_embd", "output", "output_norm", "rope_freqs",
     "rope_factors_long", "rope_factors_short", "cls", "cls.output", "cls.norm", "dense_2", "dense_3",
 }  # fmt: skip
+# What a block may lack by design: ModernBERT's first follows the norm of the embeddings (src/models/modern-bert.cpp).
+_MISSING_BY_DESIGN = {("modern-bert", "blk.0.attn_norm.weight")}
 _GUESSED = 1024  # LLAMA_FTYPE_GUESSED
 _MAIN_SHARE = 0.25  # of the blocks' weights: no mix of llama.cpp has less of its main type
 
@@ -36,7 +38,7 @@ def layout_findings(file: GGUFFile) -> Iterator[Finding]:
     yield from _blocks(file, architecture)
     yield from _embedding(file, architecture)
     if architecture in EPSILON_KEYS:
-        yield from _uneven_blocks(file)
+        yield from _uneven_blocks(file, architecture)
         yield from _strange_tensors(file)
     yield from _file_type(file)
 
@@ -74,7 +76,7 @@ def _embedding(file: GGUFFile, architecture: str) -> Iterator[Finding]:
         yield error(tensor.name, what, CONVERT)
 
 
-def _uneven_blocks(file: GGUFFile) -> Iterator[Finding]:
+def _uneven_blocks(file: GGUFFile, architecture: str) -> Iterator[Finding]:
     """A tensor that most blocks have and one lacks: these architectures repeat one layer, but for some experts."""
     names: dict[int, set[str]] = {}
     for name in file.tensors:
@@ -83,9 +85,10 @@ def _uneven_blocks(file: GGUFFile) -> Iterator[Finding]:
     counts = Counter(name for own in names.values() for name in own)
     usual = {name for name, count in counts.items() if 2 * count > len(names)}
     for i, own in sorted(names.items()):
-        for name in sorted(usual - own):
-            what = "is missing, where most other blocks have theirs"
-            yield warning(f"blk.{i}.{name}", what, f"{CONVERT}, unless its layers are meant to differ")
+        for name in sorted(f"blk.{i}.{name}" for name in usual - own):
+            if (architecture, name) not in _MISSING_BY_DESIGN:
+                what = "is missing, where most other blocks have theirs"
+                yield warning(name, what, f"{CONVERT}, unless its layers are meant to differ")
 
 
 def _strange_tensors(file: GGUFFile) -> Iterator[Finding]:

@@ -25,6 +25,11 @@ def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     if "cosine_mean" in proof:
         rows.append(("cosine to float", f"{proof['cosine_mean']:.4f} mean, {proof['cosine_min']:.4f} least"))
         rows.append(("speed", f"{proof['sentences_per_second']:,.0f} sentences/s, one at a time"))
+    elif "logit_difference" in proof:
+        rows.append(("logits to float", f"differ by {proof['logit_difference']:.2%} of their range at most"))
+        if "same_label" in proof:
+            rows.append(("same best label", f"{proof['same_label']:.1%}"))
+        rows.append(("speed", f"{proof['sentences_per_second']:,.0f} sentences/s, one at a time"))
     else:
         error = f" ± {proof['kl_standard_error']:.5f}, {proof['kl_99']:.4f} at 99 %"
         rows.append(("KL to float", f"{proof['kl_mean']:.5f}{error}"))

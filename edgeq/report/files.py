@@ -10,8 +10,8 @@ from jinja2 import UndefinedError
 from edgeq import __version__
 from edgeq.errors import FormatError
 from edgeq.formats.atomic import write_json, write_text
+from edgeq.json_files import read_json
 from edgeq.report.html import render
-from edgeq.source import read_json
 
 JSON_NAME, HTML_NAME = "edgeq.json", "report.html"
 

@@ -88,6 +88,11 @@ class LlamaCpp:
         header, array = self._ask(verb="embed", texts=list(texts))
         return array, float(header["seconds"])
 
+    def scores(self, texts: Sequence[str]) -> tuple[Floats, float]:
+        """A classifier's logits ``[len(texts), labels]`` of texts, tokenized by llama.cpp, and the seconds."""
+        header, array = self._ask(verb="scores", texts=list(texts))
+        return array, float(header["seconds"])
+
     def _ask(self, **request: Any) -> tuple[dict[str, Any], Floats]:
         assert self._process.stdin is not None
         try:

@@ -58,9 +58,28 @@ class Worker:
         return {"seconds": seconds}, self.llama.scores[before : before + len(tokens)]
 
     def embed(self, request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
+        """Unit-length vectors of texts; the mean of the tokens' where the file says no pooling."""
         started = time.perf_counter()
-        vectors = np.asarray(self.llama.embed(request["texts"], normalize=True), np.float32)
+        found = [np.atleast_2d(np.asarray(one, np.float32)) for one in self.llama.embed(request["texts"])]
+        vectors = np.stack([one.mean(axis=0) for one in found])
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return {"seconds": time.perf_counter() - started}, vectors
+
+    def scores(self, request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
+        """Logits of texts, one by one: the package's own ``embed`` reads as many values as an embedding has."""
+        started = time.perf_counter()
+        rows = [self._score(text) for text in request["texts"]]
+        return {"seconds": time.perf_counter() - started}, np.asarray(rows, np.float32)
+
+    def _score(self, text: str) -> list[float]:
+        llama = self.llama
+        tokens = llama.tokenize(text.encode())[: llama.n_batch]
+        llama._batch.reset()  # type: ignore[no-untyped-call]
+        llama._batch.add_sequence(tokens, 0, True)
+        llama._ctx.kv_cache_clear()  # type: ignore[no-untyped-call]
+        llama._ctx.decode(llama._batch)
+        values = llama_cpp.llama_get_embeddings_seq(llama._ctx.ctx, 0)
+        return list(values[: llama_cpp.llama_model_n_cls_out(llama._model.model)])
 
 
 def main() -> None:
@@ -83,6 +102,7 @@ def main() -> None:
         "tokenize": worker.tokenize,
         "logits": worker.logits,
         "embed": worker.embed,
+        "scores": worker.scores,
     }
     _answer(answers, *worker.info({}))
     for line in sys.stdin:

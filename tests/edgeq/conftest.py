@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from oracle import models, tokenizer
+from oracle import encoder_tokenizers, encoders, models, tokenizer
 from safetensors.numpy import save_file
 
 from edgeq import tokenization
@@ -189,6 +189,23 @@ def oracle_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
             made[name] = tmp_path_factory.mktemp("tiny")  # llama.cpp expects certain tokens of a "phi3"
             models.write_checkpoint(made[name], name, shapes[name])
             tokenizer.write(made[name], models.VOCAB)
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The checkpoint of one of ``oracle.encoders``, written once."""
+    made: dict[str, Path] = {}
+    shapes = models.stored_shapes()
+
+    def make(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("tiny")
+            config = encoders.MODELS[name]
+            models.write_checkpoint(made[name], name, shapes[name], config)
+            encoder_tokenizers.write(made[name], config["model_type"], models.VOCAB)
         return made[name]
 
     return make

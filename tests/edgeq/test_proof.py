@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgeq.calibration.text import Text
-from edgeq.evaluation.metrics import Divergence, cosine_summary, log_softmax
+from edgeq.evaluation.metrics import Divergence, cosine_summary, label_summary, log_softmax
 from edgeq.evaluation.proof import Reference, prove
 from edgeq.evaluation.runtimes import EmbeddedRuntime, OnnxRuntime, gguf_runtime
 from edgeq.formats.gguf.reader import GGUFFile
@@ -31,6 +32,7 @@ DECODER = {
     "prefill_tokens_per_second",
     "decode_tokens_per_second",
 }
+CLASSIFIER = {"sentences", "logit_difference", "same_label", "sentences_per_second"}
 ENCODER = {"sentences", "cosine_mean", "cosine_min", "sentences_per_second"}
 
 
@@ -121,6 +123,52 @@ def test_proof_of_a_decoder(
     assert 5 < record["perplexity"] < 40
     assert min(record[key] for key in record if key.endswith(("per_second", "load_seconds"))) > 0
     assert done == [(i, 8) for i in range(1, 9)]
+
+
+def test_labels_are_compared_by_their_formulas() -> None:
+    expected = [np.array([[0.0, 2.0, 1.0]], np.float32), np.array([[4.0, 0.0, 1.0]], np.float32)]
+    answers = [np.array([[0.5, 2.0, 1.0]], np.float32), np.array([[0.0, 0.0, 1.0]], np.float32)]
+    assert label_summary(expected, answers) == {"sentences": 2, "logit_difference": 1.0, "same_label": 0.5}
+    one = [np.array([[3.0]], np.float32)]
+    assert label_summary(one, [one[0] + 0.25]) == {"sentences": 1, "logit_difference": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("bert-sequence", "gguf"), ("bert-sequence", "engine"), ("modernbert-tokens", "onnx")]
+)
+def test_proof_of_a_classifier(
+    name: str, kind: str, encoder_folder: Callable[[str], Path], make_onnx: Any, make_gguf: Any
+) -> None:
+    text = Text("few sentences", "the rat sat\nand the cat\nran to the hat of the man")
+    folder = encoder_folder(name)
+    reference = Reference(SourceModel.open(folder), text)
+    if kind == "onnx":
+        record = prove(reference, OnnxRuntime(make_onnx(folder, "float32"), "none"))
+    elif kind == "engine":
+        with GGUFFile.open(make_gguf(folder, "F16")) as file:
+            record = prove(reference, EmbeddedRuntime(file))
+    else:
+        with gguf_runtime(make_gguf(folder, "F16"), 256, 1, encoder=True) as runtime:
+            record = prove(reference, runtime)
+    assert record.keys() == COMMON | CLASSIFIER
+    assert record["sentences"] == 3
+    assert record["same_label"] >= 0.6  # one sentence is a near tie
+    assert 0 < record["logit_difference"] < 2e-3
+
+
+@pytest.mark.parametrize("kind", ["onnx", "gguf"])
+def test_an_encoder_that_says_no_pooling(
+    kind: str, encoder_folder: Callable[[str], Path], make_onnx: Any, make_gguf: Any
+) -> None:
+    """Everybody takes the mean of the tokens."""
+    folder = encoder_folder("distilbert")
+    reference = Reference(SourceModel.open(folder), Text("few", "the rat sat\nand the cat"))
+    if kind == "onnx":
+        record = prove(reference, OnnxRuntime(make_onnx(folder, "float32"), "none"))
+    else:
+        with gguf_runtime(make_gguf(folder, "F16"), 256, 1, encoder=True) as runtime:
+            record = prove(reference, runtime)
+    assert record["cosine_min"] >= LEAST_FLOAT_COSINE
 
 
 @pytest.mark.parametrize("kind", ["onnx", "gguf"])

@@ -1,6 +1,6 @@
-"""Golden logits of transformers: made anew and compared with the stored ones, or stored with ``--write``.
+"""Golden logits and hidden states of transformers: made anew and compared with the stored ones.
 
-Needs the ``[oracle]`` extra. Models named on the command line, or all.
+``--write`` stores them. Needs the ``[oracle]`` extra. Models named on the command line, or all.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import models
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from oracle import encoders, models
+
+CONFIGS = models.MODELS | encoders.MODELS
 
 MOST_DIFFERENCE = 1e-4  # of the logits' range: other processors round otherwise
 
@@ -25,7 +30,7 @@ MOST_DIFFERENCE = 1e-4  # of the logits' range: other processors round otherwise
 def main() -> int:
     """0 where every model gives its stored logits again."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=list(models.MODELS))
+    parser.add_argument("names", nargs="*", default=list(CONFIGS))
     parser.add_argument("--write", action="store_true", help="store what transformers gives")
     arguments = parser.parse_args()
     torch.set_grad_enabled(False)
@@ -41,8 +46,8 @@ def _check(name: str, write: bool) -> bool:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         shapes = _shapes(folder, name)
-        models.write_checkpoint(folder, name, shapes)
-        logits = _logits(folder)
+        models.write_checkpoint(folder, name, shapes, CONFIGS[name])
+        logits = _answer(folder, name)
     if write:
         models.save_shapes(name, shapes)
         models.save_logits(name, logits)
@@ -55,21 +60,37 @@ def _check(name: str, write: bool) -> bool:
 
 def _shapes(folder: Path, name: str) -> dict[str, list[int]]:
     """The tensors of the model as transformers saves them."""
-    (folder / "config.json").write_text(json.dumps(models.MODELS[name]))
-    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(CONFIGS[name]))
+    config = transformers.AutoConfig.from_pretrained(folder)
+    kind = _kind(name)
+    make = kind.from_config if name in models.MODELS else kind
+    make(config).save_pretrained(folder)
     with safe_open(folder / "model.safetensors", "numpy") as file:
         return {tensor: file.get_slice(tensor).get_shape() for tensor in sorted(file.keys())}
 
 
-def _logits(folder: Path) -> NDArray[np.float32]:
-    model, info = AutoModelForCausalLM.from_pretrained(
+def _kind(name: str) -> Any:
+    """The class of the model: an encoder's config names its own."""
+    if name in models.MODELS:
+        return transformers.AutoModelForCausalLM
+    return getattr(transformers, CONFIGS[name]["architectures"][0])
+
+
+def _answer(folder: Path, name: str) -> NDArray[np.float32]:
+    """Logits of a decoder or a classifier, the last hidden states of another encoder."""
+    model, info = _kind(name).from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )
     wrong = {kind: list(info[kind]) for kind in ("missing_keys", "unexpected_keys") if info[kind]}
     if wrong:
         raise SystemExit(f"{folder}: transformers loads another model: {wrong}")
-    logits: NDArray[np.float32] = model.eval()(torch.tensor([models.tokens()])).logits[0].numpy()
-    return logits
+    texts = [models.tokens()] if name in models.MODELS else encoders.texts(name)
+    answers = []
+    for tokens in texts:
+        out = model.eval()(torch.tensor([tokens]))
+        answers.append(out.logits if "logits" in out else out.last_hidden_state)
+    result: NDArray[np.float32] = torch.cat(answers).reshape(-1, answers[0].shape[-1]).numpy()
+    return result
 
 
 if __name__ == "__main__":

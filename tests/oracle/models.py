@@ -155,6 +155,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
+_SHARP = ("q_proj", "k_proj", "qkv_proj", "c_attn", ".query.", ".key.", "q_lin", "k_lin", "Wqkv")
+
+
 def seed(model: str, tensor: str) -> int:
     """What a tensor's values are drawn from."""
     return zlib.crc32(f"{model}/{tensor}".encode())
@@ -168,7 +171,7 @@ def values(model: str, tensor: str, shape: tuple[int, ...]) -> NDArray[np.float3
     if len(shape) == 1:
         return (0.3 * drawn).astype(np.float32)
     # Sharp queries and keys, so that a wrong angle or a wrong head shows in the logits.
-    sharp = 1.5 if any(part in tensor for part in ("q_proj", "k_proj", "qkv_proj", "c_attn")) else 1.0
+    sharp = 1.5 if any(part in tensor for part in _SHARP) else 1.0
     if tensor.endswith(
         ".gate.weight"
     ):  # so that the last expert chosen weighs little: rounding may change it
@@ -181,9 +184,11 @@ def tokens() -> list[int]:
     return np.random.default_rng(7).integers(0, VOCAB, TOKENS).tolist()  # type: ignore[no-any-return]
 
 
-def write_checkpoint(folder: Path, model: str, shapes: dict[str, list[int]]) -> None:
-    """A checkpoint in transformers' layout, with a tokenizer."""
-    (folder / "config.json").write_text(json.dumps(MODELS[model]))
+def write_checkpoint(
+    folder: Path, model: str, shapes: dict[str, list[int]], config: dict[str, Any] | None = None
+) -> None:
+    """A checkpoint in transformers' layout; ``config`` where it is none of ``MODELS``."""
+    (folder / "config.json").write_text(json.dumps(config or MODELS[model]))
     tensors = {name: values(model, name, tuple(shape)) for name, shape in shapes.items()}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
@@ -209,7 +214,8 @@ def save_logits(model: str, logits: NDArray[np.float32]) -> None:
 
 
 def golden_logits(model: str) -> NDArray[np.float32]:
-    """The logits of transformers for ``tokens()``, ``[TOKENS, VOCAB]``."""
+    """What transformers gives for the model's tokens: logits ``[TOKENS, VOCAB]`` of a decoder, last hidden states of
+    an encoder, logits of a classifier."""
     with np.load(ASSETS / f"{model}.npz") as stored:
         low, high = stored["range"]
         return (stored["steps"].astype(np.float64) / 65535 * (high - low) + low).astype(np.float32)

@@ -57,6 +57,7 @@ class ByteLevelBPE(Kind):
             **id_keys(ids),
             keys.ADD_BOS: added_by(source, surround, "bos", ids),
             keys.ADD_EOS: added_by(source, surround, "eos", ids),
+            **surround.keys,
         }
 
     def tokenizer_json(self, metadata: Mapping[str, Any]) -> dict[str, Any]:

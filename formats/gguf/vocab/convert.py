@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeq.formats.gguf.vocab import bpe, sentencepiece, wordpiece  # noqa: F401  (importing a kind registers it)
+from edgeq.formats.gguf.vocab import (  # noqa: F401  (importing a kind registers it)
+    bpe,
+    sentencepiece,
+    unigram,
+    wordpiece,
+)
 from edgeq.formats.gguf.vocab.chat import chat_template_keys
 from edgeq.formats.gguf.vocab.registry import KINDS
 from edgeq.formats.gguf.vocab.source import read_source

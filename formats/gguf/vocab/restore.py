@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgeq.formats.errors import EdgeqError
-from edgeq.formats.gguf.vocab import bpe, sentencepiece, wordpiece  # noqa: F401  (importing a kind registers it)
+from edgeq.formats.gguf.vocab import (  # noqa: F401  (importing a kind registers it)
+    bpe,
+    sentencepiece,
+    unigram,
+    wordpiece,
+)
 from edgeq.formats.gguf.vocab.keys import MODEL
 from edgeq.formats.gguf.vocab.registry import KINDS
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +36,30 @@ class Source:
     def vocabulary(self) -> dict[str, int]:
         """``model.vocab``, checked: text to id. Raises FormatError."""
         vocab = self.section("model").get("vocab")
+        if isinstance(vocab, list) and vocab:
+            return self._scored_vocabulary(vocab)
         if not isinstance(vocab, dict) or not vocab:
             raise self.broken("model.vocab is not an object of tokens")
         for token, token_id in vocab.items():
             if type(token_id) is not int or token_id < 0:
                 raise self.broken(f"model.vocab[{token!r}] is not an id: {token_id!r}")
         return vocab
+
+    def _scored_vocabulary(self, vocab: list[Any]) -> dict[str, int]:
+        """A unigram's list of tokens and scores, each token's place its id."""
+        ids: dict[str, int] = {}
+        for i, pair in enumerate(vocab):
+            if (
+                not isinstance(pair, list)
+                or len(pair) != 2
+                or not isinstance(pair[0], str)
+                or not isinstance(pair[1], int | float)
+                or not math.isfinite(pair[1])
+            ):
+                raise self.broken(f"model.vocab[{i}] is not a token and its score: {str(pair)[:60]}")
+            if ids.setdefault(pair[0], i) != i:
+                raise self.broken(f"model.vocab has {pair[0]!r} at {ids[pair[0]]} and at {i}")
+        return ids
 
     def added_tokens(self) -> list[dict[str, Any]]:
         """``added_tokens``, checked: each has ``id`` and ``content``. Raises FormatError."""

@@ -62,6 +62,8 @@ def surrounding_ids(source: Source, tokens: list[str], surround: Surround) -> di
     if "eos" not in ids:
         # Without the key llama.cpp takes token 11 for both, and generation would stop there.
         raise source.unsupported("no eos token is named", "set eos_token in tokenizer_config.json")
+    if surround.separated:
+        ids.setdefault("sep", ids["eos"])
     return {"bos": ids["eos"]} | ids
 
 

@@ -16,7 +16,8 @@ def token_list(source: Source, vocab_size: int | None) -> tuple[list[str], list[
     """Tokens and types by id, holes and the tail up to ``vocab_size`` filled with unused ``[PADn]``.
 
     ``vocab_size`` is the number of rows of the embedding; None takes config.json's, or the highest id.
-    Raises FormatError for two tokens with one id, UnsupportedTokenizerError for an id past the embedding.
+    Raises FormatError for two tokens with one id, UnsupportedTokenizerError for an id past the embedding, or one that
+    `tokenizers` would not give.
     """
     texts, types = _by_id(source)
     highest = max(texts)
@@ -50,6 +51,26 @@ def looks_special(token: str) -> bool:
     )
 
 
+def _require_next_ids(source: Source) -> None:
+    """Raise where an added token's id is not the next free one, which `tokenizers` gives it whatever the file says.
+
+    Upstream: `tokenizers` ``AddedVocabulary::add_tokens``.
+    """
+    vocab = source.vocabulary()
+    given: dict[str, int] = {}
+    free = len(vocab)
+    for i, added in enumerate(source.added_tokens()):
+        token = added["content"]
+        given[token] = vocab.get(token, given.get(token, free))
+        free = max(free, given[token] + 1)
+        if given[token] != added["id"]:
+            raise source.unsupported(
+                f"added_tokens[{i}] ({token!r}) has id {added['id']}, where tokenizers counts {given[token]}: the ids "
+                "have a hole",
+                "number the added tokens from the end of model.vocab on",
+            )
+
+
 def _by_id(source: Source) -> tuple[dict[int, str], dict[int, TokenType]]:
     vocab = source.vocabulary()
     texts = {token_id: token for token, token_id in vocab.items()}
@@ -68,4 +89,5 @@ def _by_id(source: Source) -> tuple[dict[int, str], dict[int, TokenType]]:
         special = bool(added.get("special")) or looks_special(token)
         texts[token_id] = token
         types[token_id] = TokenType.CONTROL if special else TokenType.USER_DEFINED
+    _require_next_ids(source)
     return texts, types

@@ -21,7 +21,7 @@ from edgeq.formats.gguf.vocab.registry import Kind
 from edgeq.formats.gguf.vocab.restored import Restored, template_processing
 from edgeq.formats.gguf.vocab.source import Source
 from edgeq.formats.gguf.vocab.special import id_keys, special_ids
-from edgeq.formats.gguf.vocab.template import surrounding_tokens
+from edgeq.formats.gguf.vocab.template import Surround, surrounding_tokens
 from edgeq.formats.gguf.vocab.tokens import require_distinct, token_list
 
 _WORD = "▁"
@@ -39,7 +39,8 @@ class WordPiece(Kind):
         normalizer = _normalizer(source)
         _require_bert(source)
         texts, types = token_list(source, vocab_size)
-        ids = _ids(source, texts)
+        surround = surrounding_tokens(source)
+        ids = _ids(source, surround, texts)
         tokens = [_phantom(text, kind) for text, kind in zip(texts, types, strict=True)]
         require_distinct(source, tokens)
         return {
@@ -50,7 +51,7 @@ class WordPiece(Kind):
             **id_keys(ids),
             keys.ADD_BOS: True,
             keys.ADD_EOS: True,
-            keys.ADD_SEP: True,
+            **surround.keys,
             **normalizer,
         }
 
@@ -127,9 +128,11 @@ def _require_bert(source: Source) -> None:
         )
 
 
-def _ids(source: Source, texts: list[str]) -> dict[str, int]:
-    """Special ids; bos is what stands before a text (cls), sep what stands after it, and eos with it."""
-    surround = surrounding_tokens(source)
+def _ids(source: Source, surround: Surround, texts: list[str]) -> dict[str, int]:
+    """Special ids; bos is what stands before a text (cls), sep what stands after it.
+
+    There is no eos: llama.cpp reads none for WordPiece, and warns of one that it does not know by its text.
+    """
     if surround.before is None or surround.after is None:
         raise source.unsupported(
             "post_processor does not add a token before and after",
@@ -139,11 +142,10 @@ def _ids(source: Source, texts: list[str]) -> dict[str, int]:
     roles = {
         "bos": surround.before,
         "sep": surround.after,
-        "eos": surround.after,
         "unk": source.section("model").get("unk_token", "[UNK]"),
     }
     for role, text in roles.items():
         if text not in texts:
             raise source.broken(f"the {role} token {text!r} is not in the vocabulary")
         ids[role] = texts.index(text)
-    return ids
+    return {role: i for role, i in ids.items() if role != "eos"}

@@ -52,6 +52,7 @@ def test_missing_or_truncated_shard(refused, model, cut):
         (None, ""),
         ("llamma", "nearest: llama"),
         ("qwen2_5", "nearest: qwen2"),
+        ("modern_bert", "nearest: modernbert"),
         ("t5", "edgeq[optimum]"),
         (["llama"], ""),
         (7, ""),
@@ -63,7 +64,7 @@ def test_model_type(refused, model, model_type, nearest):
         "export", model, "--to", "gguf", "-q", "F16", "-o", model / "out", names=model / "config.json"
     )
     assert nearest in line
-    assert "bert, gemma2, gemma3, gemma3_text, gpt2, granite, llama, mistral, mixtral" in line
+    assert "bert, camembert, distilbert, gemma2, gemma3, gemma3_text, gpt2, granite, llama, mistral" in line
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ def write_vocab(path: Path, metadata: Mapping[str, Any], arch: str = "llama") ->
             writer.add_string(key, value)
         elif isinstance(value, int):
             writer.add_uint32(key, value)
+        elif key.endswith("precompiled_charsmap"):
+            writer.add_array(key, bytes(value))
         else:
             writer.add_array(key, value)
     writer.write_header_to_file()

@@ -35,7 +35,7 @@ def top(**fields: Any) -> Callable[[dict[str, Any]], Any]:
 
 UNSUPPORTED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "byte_fallback": (model(byte_fallback=True), "model.vocab lacks 256 of the 256 byte tokens"),
-    "unigram": (model(type="Unigram"), "model.type is 'Unigram'"),
+    "word level": (model(type="WordLevel"), "model.type is 'WordLevel'"),
     "dropout": (model(dropout=0.1), "model.dropout"),
     "end of word": (model(end_of_word_suffix="</w>"), "model.end_of_word_suffix"),
     "ignore_merges": (lambda t: t["model"].update(ignore_merges=True), "model.ignore_merges is True"),
@@ -133,7 +133,7 @@ def test_restoring_what_is_unknown() -> None:
     good = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": ["a"], "tokenizer.ggml.merges": []}
     assert tokenizer_from_metadata(good).encode("a").ids == [0]
     bad: dict[str, dict[str, Any]] = {
-        "'t5'": {"tokenizer.ggml.model": "t5"},
+        "'rwkv'": {"tokenizer.ggml.model": "rwkv"},
         "None": {"tokenizer.ggml.model": None},
         "'kimi-k2'": {"tokenizer.ggml.pre": "kimi-k2"},
         "same text twice": {"tokenizer.ggml.tokens": ["a", "a"]},
@@ -171,7 +171,12 @@ def test_wordpiece(section: str, field: str, value: Any, message: str, tmp_path:
     }
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(tokenizer))
-    assert tokenizer_metadata(tmp_path)["tokenizer.ggml.seperator_token_id"] == 2
+    metadata = tokenizer_metadata(tmp_path)
+    assert metadata["tokenizer.ggml.seperator_token_id"] == 2
+    assert (
+        "tokenizer.ggml.eos_token_id" not in metadata
+    )  # llama.cpp takes sep, and warns of an eos called [SEP]
+    assert metadata["tokenizer.ggml.add_sep_token"] is False  # one token between two texts, not two
     tokenizer[section][field] = value
     path.write_text(json.dumps(tokenizer))
     with pytest.raises(FormatError, match=message):

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
+from edgeq.formats.errors import FormatError
 from edgeq.formats.gguf.vocab import tokenizer_from_metadata, tokenizer_metadata
 
 Edit = Callable[[Callable[[dict[str, Any]], Any]], Path]
-EOT, EOM, OTHER = 603, 604, 605
+EOT, EOM, OTHER = 601, 602, 603
 ADDED = {EOT: "<|eot_id|>", EOM: "<|eom_id|>", OTHER: "<|stop|>"}
 
 
@@ -103,23 +104,37 @@ def test_a_template_that_ends_otherwise_keeps_the_named_end(edit: Edit) -> None:
 
 
 def test_holes_and_the_tail_are_unused(edit: Edit, llama_encode: Any) -> None:
-    directory = edit(lambda tokenizer: tokenizer["added_tokens"][-1].update(id=605))
+    """A vocabulary that lost some of its last tokens, as pruned ones do, and an embedding that is longer."""
+
+    def prune(tokenizer: dict[str, Any]) -> None:
+        model = tokenizer["model"]
+        lost = {token for token, i in model["vocab"].items() if i in (590, 595)}
+        model["vocab"] = {token: i for token, i in model["vocab"].items() if token not in lost}
+        model["merges"] = [m for m in model["merges"] if not lost & {m[0], m[1], m[0] + m[1]}]
+        tokenizer["added_tokens"].pop()
+
+    directory = edit(prune)
     save(directory / "config.json", {"vocab_size": 640})
     metadata = tokenizer_metadata(directory)
     tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
     assert len(tokens) == len(types) == 640
-    assert tokens[600:607] == [
-        "[PAD600]",
-        "[PAD601]",
-        "[PAD602]",
-        "[PAD603]",
-        "[PAD604]",
-        "<tool>",
-        "[PAD606]",
-    ]
-    assert types[604:607] == [5, 4, 5]
-    assert llama_encode(metadata)("<tool>") == tokenizer_from_metadata(metadata).encode("<tool>").ids == [605]
+    assert [tokens[i] for i in (590, 595, 600, 639)] == ["[PAD590]", "[PAD595]", "[PAD600]", "[PAD639]"]
+    assert [types[i] for i in (589, 590, 595, 600)] == [1, 5, 5, 5]
+    original = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    text = "def return import class self"
+    assert llama_encode(metadata)(text) == tokenizer_from_metadata(metadata).encode(text).ids
+    assert llama_encode(metadata)(text) == original.encode(text).ids
     assert len(tokenizer_metadata(directory, 700)["tokenizer.ggml.tokens"]) == 700
+
+
+@pytest.mark.parametrize("token_id", [599, 605])
+def test_a_hole_before_an_added_token(edit: Edit, token_id: int) -> None:
+    """Tokenizers gives it the next id, whatever the file says: 605 would be another token's embedding."""
+    directory = edit(lambda tokenizer: tokenizer["added_tokens"][-1].update(id=token_id))
+    with pytest.raises(FormatError, match=r"added_tokens\[2\] \('<tool>'") as caught:
+        tokenizer_metadata(directory)
+    assert str(caught.value).startswith(str(directory / "tokenizer.json"))
+    assert Tokenizer.from_file(str(directory / "tokenizer.json")).token_to_id("<tool>") == 600
 
 
 def test_chat_templates(edit: Edit) -> None:
