@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import platform
 import resource
 import sys
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeq import __version__
 from edgeq.calibration.text import Text, read_text
@@ -25,9 +26,13 @@ from edgeq.formats.atomic import atomic_file, check_output
 from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mixes import file_type
 from edgeq.formats.gguf.overrides import parse_override
+from edgeq.formats.gguf.split_writer import parse_size
 from edgeq.options import parsed
 from edgeq.outputs import output_folder
 from edgeq.source import SourceModel
+
+if TYPE_CHECKING:
+    from edgeq.convert.onnx_quants import QuantOptions
 
 Progress = Callable[[str, int, int], None]
 Format = Literal["gguf", "onnx"]
@@ -70,6 +75,12 @@ class Request:
     calibration: Path | None = None
     percentile: float | None = None
     full_range: bool = False
+    dialect: str = "standard"
+    block_size: int = 32
+    symmetric: bool = True
+    accuracy_level: int = 4
+    tied_bits: int = 8
+    external_from: str | None = None
     effort: Effort = Effort.normal
     imatrix: Path | None = None
     tensor_types: Sequence[str] = ()
@@ -171,15 +182,15 @@ def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> C
 
 def _to_onnx(request: Request, quant: str, source: SourceModel, text: Text) -> Converted:
     from edgeq.convert import onnx_file
-    from edgeq.convert.onnx_quants import QuantOptions
+    from edgeq.convert.genai_config import genai_config
 
-    suffix = "" if quant == "float32" else f"_{quant.replace('-', '_')}"
-    path = request.out / f"model{suffix}.onnx"
+    path = request.out / onnx_file.file_name(quant)
     check_output(path, force=request.force)
+    options = _quant_options(request, text)
     companions = _companions(request)
-    options = QuantOptions(
-        text, request.out, request.percentile, request.full_range, request.progress, notes=[]
-    )
+    if request.dialect == "ort" and source.family.kind == "decoder":
+        config = genai_config(source, path.name, options.notes)
+        companions |= _checked(request, "genai_config.json", json.dumps(config, indent=2).encode() + b"\n")
     if request.full_range and saturates_int8():
         request.warn(
             "--full-range: this CPU has no VNNI, so the file saturates and answers worse here than elsewhere"
@@ -191,18 +202,43 @@ def _to_onnx(request: Request, quant: str, source: SourceModel, text: Text) -> C
     return path, written.files, written.tensors, options.notes
 
 
+def _quant_options(request: Request, text: Text) -> QuantOptions:
+    from edgeq.convert.onnx_quants import QuantOptions
+
+    options = QuantOptions(
+        text,
+        request.out,
+        request.percentile,
+        request.full_range,
+        dialect=request.dialect,
+        block_size=request.block_size,
+        symmetric=request.symmetric,
+        accuracy_level=request.accuracy_level,
+        tied_bits=request.tied_bits,
+        progress=request.progress,
+    )
+    if request.external_from is not None:
+        options.external_from = parsed("--external-from", request.external_from, parse_size)
+    return options
+
+
 def _companions(request: Request) -> dict[Path, bytes]:
     """The small files to write beside the graph; raises OutputExistsError for another model's file of that name."""
-    found = {}
+    found: dict[Path, bytes] = {}
     for name in _COMPANIONS:
-        source, target = request.model / name, request.out / name
-        if not source.is_file():
-            continue
-        content = source.read_bytes()
-        if not target.is_file() or target.read_bytes() != content:
-            check_output(target, force=request.force)
-            found[target] = content
+        source = request.model / name
+        if source.is_file():
+            found |= _checked(request, name, source.read_bytes())
     return found
+
+
+def _checked(request: Request, name: str, content: bytes) -> dict[Path, bytes]:
+    """The small file, unless it is there as it should be; raises OutputExistsError for another of that name."""
+    target = request.out / name
+    if target.is_file() and target.read_bytes() == content:
+        return {}
+    check_output(target, force=request.force)
+    return {target: content}
 
 
 def _prove(request: Request, source: SourceModel, text: Text, path: Path, quant: str) -> dict[str, Any]:
@@ -248,7 +284,7 @@ def _speed_against_float(request: Request, source: SourceModel, text: Text, path
     request.progress("timing against float", 0, 1)
     with tempfile.TemporaryDirectory(prefix=".edgeq-float-", dir=request.out) as folder:
         float_path = Path(folder) / "model.onnx"
-        save_model(onnx_graph.build(source), float_path, force=False)
+        save_model(onnx_graph.build(source, request.dialect), float_path, force=False)
         ratio = speed_ratio(path, float_path, feeds, output, request.threads or usable_cores())
     request.progress("timing against float", 1, 1)
     return ratio

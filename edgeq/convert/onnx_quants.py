@@ -13,28 +13,48 @@ from edgeq.calibration.collect import collect_ranges
 from edgeq.calibration.ranges import RangeCollector
 from edgeq.calibration.text import Text
 from edgeq.errors import InputError
+from edgeq.formats.onnx.blocked import Scheme
 from edgeq.formats.onnx.int8 import FULL_RANGE, SAFE_RANGE, ActivationRange
 from edgeq.formats.onnx.linear import find_linears
+from edgeq.formats.onnx.passes.blocked_weights import BlockedOptions, blocked_weights
 from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
 from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
 from edgeq.formats.onnx.passes.smooth import smooth
 from edgeq.formats.onnx.passes.static_int8 import static_int8
+from edgeq.formats.onnx.save import EXTERNAL_FROM
 from edgeq.runtimes.onnxruntime import Feeds, decoder_feeds, empty_past, encoder_feeds
 from edgeq.source import SourceModel
 
 _WINDOW = 128  # tokens of one calibration sample of a decoder
 # A static range that half of the samples do not fill to a third would clip or waste: such inputs go dynamic.
 _UNSTEADY = 3.0
+_ROUTER = "ffn_gate_inp"  # chooses experts: small, and a wrong choice costs more than its bits
 
 
 @dataclass
 class QuantOptions:
-    """What the user chose. ``percentile`` None is min-max; ``full_range`` uses all 8 bits of a weight."""
+    """What the user chose.
+
+    Attributes:
+        percentile: how much of the activations a static range holds; None is min-max.
+        full_range: int8 uses all 8 bits of a weight.
+        dialect: the operators of a decoder's graph, and the form of blocked weights.
+        block_size, symmetric: of blocked weights.
+        accuracy_level: of MatMulNBits: 4 rounds the activations to int8, 1 does not.
+        tied_bits: of a blocked table that is the head, too.
+        external_from: bytes of weights from which they go into a file of their own.
+    """
 
     text: Text
     folder: Path
     percentile: float | None = None
     full_range: bool = False
+    dialect: str = "standard"
+    block_size: int = 32
+    symmetric: bool = True
+    accuracy_level: int = 4
+    tied_bits: int = 8
+    external_from: int = EXTERNAL_FROM
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     notes: list[str] = field(default_factory=list)
 
@@ -91,6 +111,43 @@ def int8_static(model: ir.Model, source: SourceModel, options: QuantOptions) -> 
     options.notes.append(f"{count} linear layers in static int8, {tables} embedding tables in int8")
     if options.text.builtin:
         options.notes.append("ranges come from the built-in text; --calibration FILE takes them from yours")
+
+
+@quant("int4")
+def int4(model: ir.Model, source: SourceModel, options: QuantOptions) -> None:
+    """Blocks of 4 bits, tables of 8."""
+    _blocked(model, source, options, 4)
+
+
+@quant("int8-blocks")
+def int8_blocks(model: ir.Model, source: SourceModel, options: QuantOptions) -> None:
+    """Blocks of 8 bits."""
+    _blocked(model, source, options, 8)
+
+
+def _blocked(model: ir.Model, source: SourceModel, options: QuantOptions, bits: int) -> None:
+    from edgeq.convert.dialects import DIALECTS
+    from edgeq.kernels_cpu.blocked_weights import quantize_rows
+
+    form = DIALECTS[options.dialect].form
+    chosen = BlockedOptions(
+        form,
+        Scheme(bits, options.block_size, options.symmetric),
+        tied_bits=max(bits, options.tied_bits),
+        accuracy_level=options.accuracy_level,
+        quantize=quantize_rows,
+        keep=lambda linear: _ROUTER in linear.name,
+    )
+    result = blocked_weights(model, chosen)
+    options.notes.append(
+        f"{result.linears} linear layers in {bits}-bit blocks, {result.tables} tables in blocks"
+    )
+    for names, what in (
+        (result.left, "left float: no block size divides them"),
+        (result.stored_twice, "stored twice, as a table and as the head"),
+    ):
+        if names:
+            options.notes.append(f"{what}: {', '.join(names)}")
 
 
 def _range(collector: RangeCollector, options: QuantOptions) -> ActivationRange:
