@@ -22,6 +22,7 @@ from edgeq.convert.column_weights import column_weights
 from edgeq.convert.gguf_file import TensorResult
 from edgeq.convert.gguf_sources import CheckpointRows
 from edgeq.devices.cpu import saturates_int8, usable_cores
+from edgeq.errors import UsageError
 from edgeq.formats.atomic import atomic_file, check_output
 from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mixes import file_type
@@ -29,7 +30,7 @@ from edgeq.formats.gguf.overrides import parse_override
 from edgeq.formats.gguf.split_writer import parse_size
 from edgeq.options import parsed
 from edgeq.outputs import output_folder
-from edgeq.source import SourceModel
+from edgeq.source import ModelSource, SourceModel
 
 if TYPE_CHECKING:
     from edgeq.convert.onnx_quants import QuantOptions
@@ -37,15 +38,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 Format = Literal["gguf", "onnx"]
 
-# What an application needs beside an ONNX graph to feed it.
-_COMPANIONS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-)
 _LIBRARIES = (
     "numpy",
     "numba",
@@ -103,13 +95,13 @@ class Result:
 def run(request: Request) -> Result:
     """Convert, prove, and write edgeq.json and report.html beside the file; raises EdgeqError."""
     quant = _canonical_quant(request)
-    source = SourceModel.open(request.model)
+    source = _open(request)
     text = read_text(request.calibration)
     with output_folder(request.out):
         return _run(request, quant, source, text)
 
 
-def _run(request: Request, quant: str, source: SourceModel, text: Text) -> Result:
+def _run(request: Request, quant: str, source: ModelSource, text: Text) -> Result:
     from edgeq.report.files import JSON_NAME, read_exports, write_report
 
     read_exports(request.out / JSON_NAME)  # a file there that is not ours is refused before the work
@@ -141,6 +133,17 @@ def _run(request: Request, quant: str, source: SourceModel, text: Text) -> Resul
     return Result(path, record, [*files, *report_files])
 
 
+def _open(request: Request) -> ModelSource:
+    """A model directory, or a GGUF file that becomes ONNX."""
+    if not request.model.is_file():
+        return SourceModel.open(request.model)
+    if request.to != "onnx":
+        raise UsageError(f"{request.model}: is GGUF already; edgeq quantize gives it other types")
+    from edgeq.gguf_source import GGUFSource
+
+    return GGUFSource.open(request.model)
+
+
 def _canonical_quant(request: Request) -> str:
     """The quant's name as its format writes it; raises UsageError listing the names."""
     if request.to == "onnx":
@@ -153,9 +156,10 @@ def _canonical_quant(request: Request) -> str:
 Converted = tuple[Path, list[Path], list[TensorResult], list[str]]
 
 
-def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> Converted:
+def _to_gguf(request: Request, quant: str, source: ModelSource, text: Text) -> Converted:
     path = request.out / f"model-{quant}.gguf"
     check_output(path, force=request.force)
+    assert isinstance(source, SourceModel)
     rows = CheckpointRows(source)
     overrides = [parsed("--tensor-type", text, parse_override) for text in request.tensor_types]
     importance, imatrix_keys = column_weights(request.imatrix, rows, request.warn)
@@ -180,14 +184,14 @@ def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> C
     return path, paths, tensors, notes + gguf_file.handling_summary(tensors)
 
 
-def _to_onnx(request: Request, quant: str, source: SourceModel, text: Text) -> Converted:
+def _to_onnx(request: Request, quant: str, source: ModelSource, text: Text) -> Converted:
     from edgeq.convert import onnx_file
     from edgeq.convert.genai_config import genai_config
 
     path = request.out / onnx_file.file_name(quant)
     check_output(path, force=request.force)
     options = _quant_options(request, text)
-    companions = _companions(request)
+    companions = _companions(request, source)
     if request.dialect == "ort" and source.family.kind == "decoder":
         config = genai_config(source, path.name, options.notes)
         companions |= _checked(request, "genai_config.json", json.dumps(config, indent=2).encode() + b"\n")
@@ -222,13 +226,11 @@ def _quant_options(request: Request, text: Text) -> QuantOptions:
     return options
 
 
-def _companions(request: Request) -> dict[Path, bytes]:
+def _companions(request: Request, source: ModelSource) -> dict[Path, bytes]:
     """The small files to write beside the graph; raises OutputExistsError for another model's file of that name."""
     found: dict[Path, bytes] = {}
-    for name in _COMPANIONS:
-        source = request.model / name
-        if source.is_file():
-            found |= _checked(request, name, source.read_bytes())
+    for name, content in source.companions().items():
+        found |= _checked(request, name, content)
     return found
 
 
@@ -241,7 +243,7 @@ def _checked(request: Request, name: str, content: bytes) -> dict[Path, bytes]:
     return {target: content}
 
 
-def _prove(request: Request, source: SourceModel, text: Text, path: Path, quant: str) -> dict[str, Any]:
+def _prove(request: Request, source: ModelSource, text: Text, path: Path, quant: str) -> dict[str, Any]:
     from edgeq.evaluation import runtimes
     from edgeq.evaluation.proof import WINDOW, Reference, prove
 
@@ -265,9 +267,8 @@ def _prove(request: Request, source: SourceModel, text: Text, path: Path, quant:
     return proof
 
 
-def _speed_against_float(request: Request, source: SourceModel, text: Text, path: Path) -> float:
+def _speed_against_float(request: Request, source: ModelSource, text: Text, path: Path) -> float:
     """The quantized graph against the float one, which is built for this and thrown away."""
-    from edgeq import tokenization
     from edgeq.convert import onnx_graph
     from edgeq.convert.onnx_quants import calibration_samples
     from edgeq.evaluation.speed import speed_ratio
@@ -275,7 +276,7 @@ def _speed_against_float(request: Request, source: SourceModel, text: Text, path
     from edgeq.runtimes.onnxruntime import encoder_feeds
 
     if source.family.kind == "encoder":
-        tokenizer = tokenization.from_directory(source.path)
+        tokenizer = source.tokenizer()
         tokenizer.enable_truncation(source.hp.context)
         lines = text.lines()[:_SPEED_BATCH]
         feeds, output = [encoder_feeds([tokenizer.encode(line).ids for line in lines])], "last_hidden_state"

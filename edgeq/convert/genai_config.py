@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeq import tokenization
-from edgeq.source import SourceModel, read_json
+from edgeq.source import ModelSource
 
 # Any decoder with these inputs. The names of single families would add what our graphs do themselves.
 _TYPE = "decoder"
@@ -21,28 +20,27 @@ _SEARCH: dict[str, tuple[type, ...]] = {
 }
 
 
-def genai_config(source: SourceModel, file_name: str, notes: list[str]) -> dict[str, Any]:
+def genai_config(source: ModelSource, file_name: str, notes: list[str]) -> dict[str, Any]:
     """The contents for a graph of the ort dialect; raises FormatError for tokens that are no numbers.
 
     A note tells of what a user has to know.
     """
     hp = source.hp
-    ends = sorted(tokenization.end_tokens(source.path))
+    ends, own = sorted(source.end_tokens()), source.generation()
     if not ends:
         notes.append(
             "genai_config.json: the model names no end token, so generation ends at the length asked for"
         )
-    own = [_read(source, name) for name in ("generation_config.json", "config.json")]
-    begin, pad = (_token(own, key) for key in ("bos_token_id", "pad_token_id"))
+    begin, pad = (own.get(key) for key in ("bos_token_id", "pad_token_id"))
     names = {part: f"%d.{part}" for part in ("key", "value")}
     return {
         "model": {
             "type": _TYPE,
             "vocab_size": hp.vocab,
             "context_length": hp.context,
-            "bos_token_id": begin if begin is not None else 0,
+            "bos_token_id": begin if isinstance(begin, int) else 0,
             "eos_token_id": ends if len(ends) > 1 else next(iter(ends), hp.vocab),
-            "pad_token_id": pad if pad is not None else next(iter(ends), 0),
+            "pad_token_id": pad if isinstance(pad, int) else next(iter(ends), 0),
             "decoder": {
                 "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
                 "filename": file_name,
@@ -63,19 +61,8 @@ def genai_config(source: SourceModel, file_name: str, notes: list[str]) -> dict[
                 },
             },
         },
-        "search": {"max_length": hp.context, "past_present_share_buffer": True} | _search(own[0]),
+        "search": {"max_length": hp.context, "past_present_share_buffer": True} | _search(own),
     }
-
-
-def _read(source: SourceModel, name: str) -> dict[str, Any]:
-    path = source.path / name
-    found: dict[str, Any] = read_json(path, dict) if path.is_file() else {}
-    return found
-
-
-def _token(configs: list[dict[str, Any]], key: str) -> int | None:
-    """The first config's number under that key."""
-    return next((found for config in configs if isinstance(found := config.get(key), int)), None)
 
 
 def _search(generation: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from edgeq.convert.onnx_quants import QUANTS, QuantOptions
 from edgeq.errors import UsageError
 from edgeq.formats.onnx.edit import ERROR, HANDLING, ORIGIN, dims
 from edgeq.formats.onnx.save import save_model
-from edgeq.source import SourceModel
+from edgeq.source import ModelSource
 
 _SMALL = 64  # initializers below this many bytes are constants of the graph, not tensors of the model
 
@@ -47,7 +47,7 @@ def file_name(quant: str) -> str:
 
 
 def write(
-    source: SourceModel, quant: str, path: Path, options: QuantOptions, *, force: bool = False
+    source: ModelSource, quant: str, path: Path, options: QuantOptions, *, force: bool = False
 ) -> Written:
     """Build the float graph, apply the quant and save it."""
     model = onnx_graph.build(source, options.dialect)

@@ -20,12 +20,12 @@ from edgeq.families.ops import Activation, Norm
 from edgeq.families.rope import Rope
 from edgeq.formats.onnx.builder import GraphBuilder
 from edgeq.formats.onnx.rows import RowReader, set_rows
-from edgeq.source import SourceModel
+from edgeq.source import ModelSource
 
 _MASKED = -1e9  # added to the scores of keys that must not be seen; finite, so a fully masked row is no NaN
 
 
-def build(source: SourceModel, dialect: str = "standard") -> ir.Model:
+def build(source: ModelSource, dialect: str = "standard") -> ir.Model:
     """The float32 graph of a checkpoint; weights are read only when the model is saved.
 
     ``dialect`` names the operators of a decoder. An encoder has the plain ones of ``OnnxOps``, which ONNX Runtime
@@ -56,7 +56,7 @@ class OnnxOps:
 
     angle_axes: ClassVar[tuple[int, ...]] = (1, 3)  # where positions get axes to become angles
 
-    def __init__(self, builder: GraphBuilder, source: SourceModel) -> None:
+    def __init__(self, builder: GraphBuilder, source: ModelSource) -> None:
         self.b = builder
         self.source = source
         self.hp: HyperParameters = source.hp

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edgeq import tokenization
 from edgeq.calibration.collect import collect_ranges
 from edgeq.calibration.ranges import RangeCollector
 from edgeq.calibration.text import Text
@@ -23,7 +22,7 @@ from edgeq.formats.onnx.passes.smooth import smooth
 from edgeq.formats.onnx.passes.static_int8 import static_int8
 from edgeq.formats.onnx.save import EXTERNAL_FROM
 from edgeq.runtimes.onnxruntime import Feeds, decoder_feeds, empty_past, encoder_feeds
-from edgeq.source import SourceModel
+from edgeq.source import ModelSource
 
 _WINDOW = 128  # tokens of one calibration sample of a decoder
 # A static range that half of the samples do not fill to a third would clip or waste: such inputs go dynamic.
@@ -63,7 +62,7 @@ class QuantOptions:
         return FULL_RANGE if self.full_range else SAFE_RANGE
 
 
-Quant = Callable[[ir.Model, SourceModel, QuantOptions], None]
+Quant = Callable[[ir.Model, ModelSource, QuantOptions], None]
 QUANTS: dict[str, Quant] = {}
 
 
@@ -78,12 +77,12 @@ def quant(name: str) -> Callable[[Quant], Quant]:
 
 
 @quant("float32")
-def float32(model: ir.Model, source: SourceModel, options: QuantOptions) -> None:
+def float32(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """The graph as it is."""
 
 
 @quant("int8-dynamic")
-def int8_dynamic(model: ir.Model, source: SourceModel, options: QuantOptions) -> None:
+def int8_dynamic(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """Dynamic int8, after outlier channels were folded into the norms before the linear layers."""
     collectors = _observe(model, source, options, "smoothing")
     smooth(model, {name: collector.channel_max for name, collector in collectors.items()})
@@ -93,7 +92,7 @@ def int8_dynamic(model: ir.Model, source: SourceModel, options: QuantOptions) ->
 
 
 @quant("int8")
-def int8_static(model: ir.Model, source: SourceModel, options: QuantOptions) -> None:
+def int8_static(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """Static QDQ int8, after folding as above; inputs with unsteady ranges are quantized dynamically."""
     collectors = _observe(model, source, options, "smoothing")
     if smooth(model, {name: collector.channel_max for name, collector in collectors.items()}):
@@ -114,18 +113,18 @@ def int8_static(model: ir.Model, source: SourceModel, options: QuantOptions) -> 
 
 
 @quant("int4")
-def int4(model: ir.Model, source: SourceModel, options: QuantOptions) -> None:
+def int4(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """Blocks of 4 bits, tables of 8."""
     _blocked(model, source, options, 4)
 
 
 @quant("int8-blocks")
-def int8_blocks(model: ir.Model, source: SourceModel, options: QuantOptions) -> None:
+def int8_blocks(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """Blocks of 8 bits."""
     _blocked(model, source, options, 8)
 
 
-def _blocked(model: ir.Model, source: SourceModel, options: QuantOptions, bits: int) -> None:
+def _blocked(model: ir.Model, source: ModelSource, options: QuantOptions, bits: int) -> None:
     from edgeq.convert.dialects import DIALECTS
     from edgeq.kernels_cpu.blocked_weights import quantize_rows
 
@@ -155,7 +154,7 @@ def _range(collector: RangeCollector, options: QuantOptions) -> ActivationRange:
 
 
 def _observe(
-    model: ir.Model, source: SourceModel, options: QuantOptions, stage: str
+    model: ir.Model, source: ModelSource, options: QuantOptions, stage: str
 ) -> dict[str, RangeCollector]:
     samples = calibration_samples(source, options.text)
     total = count_samples(source, options.text)
@@ -164,9 +163,9 @@ def _observe(
     )
 
 
-def calibration_samples(source: SourceModel, text: Text) -> Iterator[Feeds]:
+def calibration_samples(source: ModelSource, text: Text) -> Iterator[Feeds]:
     """Feeds of one sentence each (encoders) or one window of tokens each (decoders)."""
-    tokenizer = tokenization.from_directory(source.path)
+    tokenizer = source.tokenizer()
     if source.family.kind == "encoder":
         tokenizer.enable_truncation(source.hp.context)
         for line in text.lines():
@@ -180,7 +179,7 @@ def calibration_samples(source: SourceModel, text: Text) -> Iterator[Feeds]:
         yield decoder_feeds(ids[start : start + _WINDOW], past)
 
 
-def count_samples(source: SourceModel, text: Text) -> int:
+def count_samples(source: ModelSource, text: Text) -> int:
     """How many samples ``calibration_samples`` gives, about: for progress only."""
     if source.family.kind == "encoder":
         return len(text.lines())

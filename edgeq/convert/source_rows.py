@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.formats.checkpoint.quantized import Grid
-from edgeq.source import SourceModel
+from edgeq.source import ModelSource
 
 
 class SourceRows:
     """``edgeq.formats.onnx.rows.RowReader`` of a tensor, or of one expert's part of a stack."""
 
-    def __init__(self, source: SourceModel, name: str, expert: int = 0) -> None:
+    def __init__(self, source: ModelSource, name: str, expert: int = 0) -> None:
         *_, rows, columns = source.shape(name)
         self.shape: tuple[int, int] = (rows, columns)
         self.layout = source.layout(name)

@@ -13,7 +13,7 @@ from edgeq.families.ops import Norm
 from edgeq.families.rope import Rope
 from edgeq.formats.onnx.builder import GraphBuilder
 from edgeq.formats.onnx.passes.blocked_weights import Form
-from edgeq.source import SourceModel
+from edgeq.source import ModelSource
 
 
 class DecoderOps(OnnxOps, ABC):
@@ -27,7 +27,7 @@ class DecoderOps(OnnxOps, ABC):
     form: ClassVar[Form] = "standard"  # of blocked weights
     angle_axes: ClassVar[tuple[int, ...]] = (2,)
 
-    def __init__(self, builder: GraphBuilder, source: SourceModel) -> None:
+    def __init__(self, builder: GraphBuilder, source: ModelSource) -> None:
         super().__init__(builder, source)
         self._n_heads: dict[ir.Value, int] = {}
         self._joined: dict[ir.Value, ir.Value] = {}

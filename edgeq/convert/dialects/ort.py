@@ -15,7 +15,7 @@ from edgeq.families.rope import Rope
 from edgeq.formats.onnx.builder import GraphBuilder
 from edgeq.formats.onnx.passes.skip_norm import skip_norm
 from edgeq.formats.onnx.rows import StackedRows
-from edgeq.source import SourceModel
+from edgeq.source import ModelSource
 
 _DOMAIN = "com.microsoft"
 _QKV = ("attn_q", "attn_k", "attn_v")
@@ -34,7 +34,7 @@ class OrtOps(DecoderOps):
 
     form = "ort"
 
-    def __init__(self, builder: GraphBuilder, source: SourceModel) -> None:
+    def __init__(self, builder: GraphBuilder, source: ModelSource) -> None:
         super().__init__(builder, source)
         self._waiting: dict[str, ir.Value] = {}  # keys and values that came with the queries
         self._whole: dict[tuple[ir.Value, ...], ir.Value] = {}  # what queries, keys and values were cut from
