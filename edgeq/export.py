@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import platform
 import resource
 import sys
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgeq import __version__
 from edgeq.calibration.text import Text, read_text
@@ -21,26 +22,22 @@ from edgeq.convert.column_weights import column_weights
 from edgeq.convert.gguf_file import TensorResult
 from edgeq.convert.gguf_sources import CheckpointRows
 from edgeq.devices.cpu import saturates_int8, usable_cores
+from edgeq.errors import UsageError
 from edgeq.formats.atomic import atomic_file, check_output
 from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mixes import file_type
 from edgeq.formats.gguf.overrides import parse_override
+from edgeq.formats.gguf.split_writer import parse_size
 from edgeq.options import parsed
 from edgeq.outputs import output_folder
-from edgeq.source import SourceModel
+from edgeq.source import ModelSource, SourceModel
+
+if TYPE_CHECKING:
+    from edgeq.convert.onnx_quants import QuantOptions
 
 Progress = Callable[[str, int, int], None]
 Format = Literal["gguf", "onnx"]
 
-# What an application needs beside an ONNX graph to feed it.
-_COMPANIONS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-)
 _LIBRARIES = (
     "numpy",
     "numba",
@@ -70,6 +67,12 @@ class Request:
     calibration: Path | None = None
     percentile: float | None = None
     full_range: bool = False
+    dialect: str = "standard"
+    block_size: int = 32
+    symmetric: bool = True
+    accuracy_level: int = 4
+    tied_bits: int = 8
+    external_from: str | None = None
     effort: Effort = Effort.normal
     imatrix: Path | None = None
     tensor_types: Sequence[str] = ()
@@ -92,13 +95,13 @@ class Result:
 def run(request: Request) -> Result:
     """Convert, prove, and write edgeq.json and report.html beside the file; raises EdgeqError."""
     quant = _canonical_quant(request)
-    source = SourceModel.open(request.model)
+    source = _open(request)
     text = read_text(request.calibration)
     with output_folder(request.out):
         return _run(request, quant, source, text)
 
 
-def _run(request: Request, quant: str, source: SourceModel, text: Text) -> Result:
+def _run(request: Request, quant: str, source: ModelSource, text: Text) -> Result:
     from edgeq.report.files import JSON_NAME, read_exports, write_report
 
     read_exports(request.out / JSON_NAME)  # a file there that is not ours is refused before the work
@@ -130,6 +133,17 @@ def _run(request: Request, quant: str, source: SourceModel, text: Text) -> Resul
     return Result(path, record, [*files, *report_files])
 
 
+def _open(request: Request) -> ModelSource:
+    """A model directory, or a GGUF file that becomes ONNX."""
+    if not request.model.is_file():
+        return SourceModel.open(request.model)
+    if request.to != "onnx":
+        raise UsageError(f"{request.model}: is GGUF already; edgeq quantize gives it other types")
+    from edgeq.gguf_source import GGUFSource
+
+    return GGUFSource.open(request.model)
+
+
 def _canonical_quant(request: Request) -> str:
     """The quant's name as its format writes it; raises UsageError listing the names."""
     if request.to == "onnx":
@@ -142,9 +156,10 @@ def _canonical_quant(request: Request) -> str:
 Converted = tuple[Path, list[Path], list[TensorResult], list[str]]
 
 
-def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> Converted:
+def _to_gguf(request: Request, quant: str, source: ModelSource, text: Text) -> Converted:
     path = request.out / f"model-{quant}.gguf"
     check_output(path, force=request.force)
+    assert isinstance(source, SourceModel)
     rows = CheckpointRows(source)
     overrides = [parsed("--tensor-type", text, parse_override) for text in request.tensor_types]
     importance, imatrix_keys = column_weights(request.imatrix, rows, request.warn)
@@ -166,7 +181,7 @@ def _to_gguf(request: Request, quant: str, source: SourceModel, text: Text) -> C
     return path, paths, tensors, notes + gguf_file.handling_summary(tensors)
 
 
-def _left_out(source: SourceModel) -> list[str]:
+def _left_out(source: ModelSource) -> list[str]:
     """A line that names the checkpoint's tensors for which the family has no place."""
     if not source.unused:
         return []
@@ -175,17 +190,17 @@ def _left_out(source: SourceModel) -> list[str]:
     return [f"not part of the model, left out: {', '.join(shown)}{rest}"]
 
 
-def _to_onnx(request: Request, quant: str, source: SourceModel, text: Text) -> Converted:
+def _to_onnx(request: Request, quant: str, source: ModelSource, text: Text) -> Converted:
     from edgeq.convert import onnx_file
-    from edgeq.convert.onnx_quants import QuantOptions
+    from edgeq.convert.genai_config import genai_config
 
-    suffix = "" if quant == "float32" else f"_{quant.replace('-', '_')}"
-    path = request.out / f"model{suffix}.onnx"
+    path = request.out / onnx_file.file_name(quant)
     check_output(path, force=request.force)
-    companions = _companions(request)
-    options = QuantOptions(
-        text, request.out, request.percentile, request.full_range, request.progress, notes=[]
-    )
+    options = _quant_options(request, text)
+    companions = _companions(request, source)
+    if request.dialect == "ort" and source.family.kind == "decoder":
+        config = genai_config(source, path.name, options.notes)
+        companions |= _checked(request, "genai_config.json", json.dumps(config, indent=2).encode() + b"\n")
     if request.full_range and saturates_int8():
         request.warn(
             "--full-range: this CPU has no VNNI, so the file saturates and answers worse here than elsewhere"
@@ -197,21 +212,44 @@ def _to_onnx(request: Request, quant: str, source: SourceModel, text: Text) -> C
     return path, written.files, written.tensors, options.notes + _left_out(source)
 
 
-def _companions(request: Request) -> dict[Path, bytes]:
+def _quant_options(request: Request, text: Text) -> QuantOptions:
+    from edgeq.convert.onnx_quants import QuantOptions
+
+    options = QuantOptions(
+        text,
+        request.out,
+        request.percentile,
+        request.full_range,
+        dialect=request.dialect,
+        block_size=request.block_size,
+        symmetric=request.symmetric,
+        accuracy_level=request.accuracy_level,
+        tied_bits=request.tied_bits,
+        progress=request.progress,
+    )
+    if request.external_from is not None:
+        options.external_from = parsed("--external-from", request.external_from, parse_size)
+    return options
+
+
+def _companions(request: Request, source: ModelSource) -> dict[Path, bytes]:
     """The small files to write beside the graph; raises OutputExistsError for another model's file of that name."""
-    found = {}
-    for name in _COMPANIONS:
-        source, target = request.model / name, request.out / name
-        if not source.is_file():
-            continue
-        content = source.read_bytes()
-        if not target.is_file() or target.read_bytes() != content:
-            check_output(target, force=request.force)
-            found[target] = content
+    found: dict[Path, bytes] = {}
+    for name, content in source.companions().items():
+        found |= _checked(request, name, content)
     return found
 
 
-def _prove(request: Request, source: SourceModel, text: Text, path: Path, quant: str) -> dict[str, Any]:
+def _checked(request: Request, name: str, content: bytes) -> dict[Path, bytes]:
+    """The small file, unless it is there as it should be; raises OutputExistsError for another of that name."""
+    target = request.out / name
+    if target.is_file() and target.read_bytes() == content:
+        return {}
+    check_output(target, force=request.force)
+    return {target: content}
+
+
+def _prove(request: Request, source: ModelSource, text: Text, path: Path, quant: str) -> dict[str, Any]:
     from edgeq.evaluation import runtimes
     from edgeq.evaluation.proof import WINDOW, Reference, prove
 
@@ -235,9 +273,8 @@ def _prove(request: Request, source: SourceModel, text: Text, path: Path, quant:
     return proof
 
 
-def _speed_against_float(request: Request, source: SourceModel, text: Text, path: Path) -> float:
+def _speed_against_float(request: Request, source: ModelSource, text: Text, path: Path) -> float:
     """The quantized graph against the float one, which is built for this and thrown away."""
-    from edgeq import tokenization
     from edgeq.convert import onnx_graph
     from edgeq.convert.onnx_quants import calibration_samples
     from edgeq.evaluation.speed import speed_ratio
@@ -245,7 +282,7 @@ def _speed_against_float(request: Request, source: SourceModel, text: Text, path
     from edgeq.runtimes.onnxruntime import encoder_feeds
 
     if source.family.kind == "encoder":
-        tokenizer = tokenization.from_directory(source.path)
+        tokenizer = source.tokenizer()
         tokenizer.enable_truncation(source.hp.context)
         lines = text.lines()[:_SPEED_BATCH]
         feeds = [encoder_feeds([tokenizer.encode(line).ids for line in lines])]
@@ -256,7 +293,7 @@ def _speed_against_float(request: Request, source: SourceModel, text: Text, path
     request.progress("timing against float", 0, 1)
     with tempfile.TemporaryDirectory(prefix=".edgeq-float-", dir=request.out) as folder:
         float_path = Path(folder) / "model.onnx"
-        save_model(onnx_graph.build(source), float_path, force=False)
+        save_model(onnx_graph.build(source, request.dialect), float_path, force=False)
         ratio = speed_ratio(path, float_path, feeds, output, request.threads or usable_cores())
     request.progress("timing against float", 1, 1)
     return ratio

@@ -12,7 +12,7 @@ _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "vocab.txt", "
 
 
 def resolve(model: str) -> Path:
-    """The local directory of a model; a hub id is downloaded (or found in the hub's cache).
+    """The local directory of a model, or its GGUF file; a hub id is downloaded (or found in the hub's cache).
 
     Raises InputError for a path that is no model, MissingDependencyError when the hub cannot be reached.
     """
@@ -20,8 +20,10 @@ def resolve(model: str) -> Path:
     if path.is_dir():
         return path
     if path.is_file():
+        if path.suffix == ".gguf":
+            return path
         raise InputError(
-            f"{model}: is a file; export reads a model directory with config.json and safetensors"
+            f"{model}: is a file; export reads a model directory with config.json and safetensors, or a .gguf file"
         )
     if not _HUB_ID.fullmatch(model) or model.startswith("."):
         raise InputError(f"{model}: no such directory, and not a hub id such as HuggingFaceTB/SmolLM2-135M")
@@ -29,11 +31,11 @@ def resolve(model: str) -> Path:
 
 
 def model_name(path: Path) -> str:
-    """What to call the model of a directory: the folder's name, or the repository's in the hub's cache."""
+    """What to call a model: its file's name, its folder's, or the repository's in the hub's cache."""
     path = path.resolve()
     if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
         return path.parent.parent.name.rsplit("--", 1)[-1]
-    return path.name or "model"
+    return (path.stem if path.suffix == ".gguf" else path.name) or "model"
 
 
 def _download(model: str) -> Path:

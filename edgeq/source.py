@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,73 @@ from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.checkpoint.safetensors import Checkpoint
 from edgeq.formats.checkpoint.weights import StoredWeights
 from edgeq.hub import model_name
+from edgeq.json_files import read_json
 from edgeq.sentence_transformers import read_modules
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 _TIED_HEAD = ("lm_head.weight", "output.weight")
+
+
+# What an application needs beside a graph to feed it.
+_COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+)
+
+
+class ModelSource(Protocol):
+    """A model that can be read a few rows at a time, in Hugging Face's order: a checkpoint or a GGUF file."""
+
+    path: Path
+    family: Family
+    hp: HyperParameters
+    unused: list[str]
+
+    @property
+    def name(self) -> str:
+        """What to call the model."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, by its GGUF name."""
+
+    def has(self, name: str) -> bool:
+        """Whether the model has the tensor."""
+
+    def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows of a tensor as float32; a vector is one row. Raises FormatError for NaN or infinity."""
+
+    def layout(self, name: str) -> str | None:
+        """How others quantized the tensor, in words; None where they did not."""
+
+    def grid(self, name: str, start: int, stop: int) -> Grid | None:
+        """Rows as the integers that others quantized them to, where they did so."""
+
+    def array(self, name: str) -> NDArray[np.float32]:
+        """A whole tensor as float32."""
+
+    def release(self, name: str) -> None:
+        """Let the operating system drop the tensor's mapped pages."""
+
+    def parameters(self) -> int:
+        """How many numbers the model has."""
+
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, without truncation and padding."""
+
+    def end_tokens(self) -> frozenset[int]:
+        """The tokens that end a text."""
+
+    def generation(self) -> dict[str, Any]:
+        """How its authors let it generate, in the words of generation_config.json."""
+
+    def companions(self) -> dict[str, bytes]:
+        """The small files that an application needs beside the weights."""
 
 
 @dataclass
@@ -135,6 +199,25 @@ class SourceModel:
 
     def parameters(self) -> int:
         return sum(int(np.prod(spec.shape)) for spec in self.specs.values())
+
+    def tokenizer(self) -> Tokenizer:
+        from edgeq import tokenization
+
+        return tokenization.from_directory(self.path)
+
+    def end_tokens(self) -> frozenset[int]:
+        from edgeq import tokenization
+
+        return tokenization.end_tokens(self.path)
+
+    def generation(self) -> dict[str, Any]:
+        """generation_config.json, and of config.json the tokens."""
+        own = {key: value for key, value in self.checkpoint.config.items() if key.endswith("_token_id")}
+        path = self.path / "generation_config.json"
+        return own | (read_json(path, dict) if path.is_file() else {})
+
+    def companions(self) -> dict[str, bytes]:
+        return {name: (self.path / name).read_bytes() for name in _COMPANIONS if (self.path / name).is_file()}
 
 
 def _find(checkpoint: StoredWeights, spec: TensorSpec, prefixes: Sequence[str]) -> list[str]:

@@ -19,6 +19,13 @@ class Format(StrEnum):
     onnx = "onnx"
 
 
+class Dialect(StrEnum):
+    """Sets of ONNX operators."""
+
+    standard = "standard"
+    ort = "ort"
+
+
 def register(app: typer.Typer) -> None:
     app.command("export")(export)
 
@@ -34,7 +41,7 @@ def export(
             "--quant",
             "-q",
             help="For gguf llama.cpp's name of the mix, any case: Q4_K_M, Q5_K_M, Q8_0, IQ4_XS, Q2_K, F16 … "
-            "For onnx: float32, int8 (static, QDQ), int8-dynamic.",
+            "For onnx: float32, int4 and int8-blocks (weights only), int8 (static, QDQ), int8-dynamic.",
         ),
     ],
     out: Annotated[
@@ -64,6 +71,45 @@ def export(
             "x86 without VNNI saturates and answers worse; without this option no CPU saturates.",
         ),
     ] = False,
+    dialect: Annotated[
+        Dialect | None,
+        typer.Option(
+            help="ONNX: the operators of a model that generates, and the form of blocked weights. standard (the "
+            "default): ONNX opset 23; ort: ONNX Runtime's own, for onnxruntime-genai and transformers.js."
+        ),
+    ] = None,
+    block_size: Annotated[
+        int | None,
+        typer.Option(help="ONNX int4, int8-blocks: weights that share a scale: 16, 32 (the default) … 256."),
+    ] = None,
+    asymmetric: Annotated[
+        bool,
+        typer.Option(
+            "--asymmetric",
+            help="ONNX int4, int8-blocks: a zero point for each block: nearer, a little slower.",
+        ),
+    ] = False,
+    accuracy_level: Annotated[
+        int | None,
+        typer.Option(
+            help="ONNX int4, int8-blocks in the ort dialect: 4 (the default) rounds activations to int8 while "
+            "multiplying, 1 does not and is slower."
+        ),
+    ] = None,
+    tied_bits: Annotated[
+        int | None,
+        typer.Option(
+            help="ONNX int4: bits of an embedding table that is the output matrix, too: 8 (the default) or 4, which is "
+            "smaller and faster and answers worse."
+        ),
+    ] = None,
+    external_from: Annotated[
+        str | None,
+        typer.Option(
+            help="ONNX: weights of this size and more go into a file of their own, such as 500M; without it, from "
+            "1800M on, where one file could not hold them."
+        ),
+    ] = None,
     effort: GGUFEffortOption = None,
     imatrix: Annotated[
         Path | None,
@@ -111,6 +157,11 @@ def export(
         raise UsageError(f"--percentile {percentile:g}: must be above 50 and at most 100")
     if full_range and (to is not Format.onnx or not quant.lower().startswith("int8")):
         raise UsageError("--full-range goes with --to onnx --quant int8 or int8-dynamic")
+    check_blocks(to, quant, dialect, block_size, asymmetric, accuracy_level, tied_bits)
+    only_onnx = {"--dialect": dialect, "--external-from": external_from}
+    for option, chosen in only_onnx.items():
+        if chosen and to is not Format.onnx:
+            raise UsageError(f"{option} goes with --to onnx")
     only_gguf = {"--effort": effort, "--imatrix": imatrix, "--tensor-type": tensor_type}
     for option, value in only_gguf.items():
         if value and to is not Format.gguf:
@@ -125,6 +176,12 @@ def export(
             calibration=calibration,
             percentile=percentile,
             full_range=full_range,
+            dialect=(dialect or Dialect.standard).value,
+            block_size=block_size or 32,
+            symmetric=not asymmetric,
+            accuracy_level=4 if accuracy_level is None else accuracy_level,
+            tied_bits=tied_bits or 8,
+            external_from=external_from,
             effort=effort or Effort.normal,
             imatrix=imatrix,
             tensor_types=tensor_type or (),
@@ -141,3 +198,39 @@ def export(
     for note in result.record["notes"][:4]:
         warn(note)
     print_facts([*facts(result.record), *(("written", str(path)) for path in result.files)])
+
+
+def check_blocks(
+    to: Format,
+    quant: str,
+    dialect: Dialect | None,
+    block_size: int | None,
+    asymmetric: bool,
+    accuracy_level: int | None,
+    tied_bits: int | None,
+) -> None:
+    """Raise UsageError for options of blocked weights that do not go with the rest, or with each other."""
+    from edgeq.errors import UsageError
+    from edgeq.formats.onnx.blocked import SIZES
+
+    blocks = to is Format.onnx and quant.lower().replace("_", "-") in ("int4", "int8-blocks")
+    given = {
+        "--block-size": block_size is not None,
+        "--asymmetric": asymmetric,
+        "--accuracy-level": accuracy_level is not None,
+        "--tied-bits": tied_bits is not None,
+    }
+    for option, is_given in given.items():
+        if is_given and not blocks:
+            raise UsageError(f"{option} goes with --to onnx --quant int4 or int8-blocks")
+    if accuracy_level is not None and dialect is not Dialect.ort:
+        raise UsageError(
+            "--accuracy-level goes with --dialect ort: the standard form leaves it to the session"
+        )
+    for option, number, allowed in (
+        ("--block-size", block_size, SIZES),
+        ("--accuracy-level", accuracy_level, (1, 4)),
+        ("--tied-bits", tied_bits, (4, 8)),
+    ):
+        if number is not None and number not in allowed:
+            raise UsageError(f"{option} {number}: must be one of {', '.join(map(str, allowed))}")

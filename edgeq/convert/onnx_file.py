@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 
 from edgeq.convert import onnx_graph
-from edgeq.convert.gguf_file import TensorResult
+from edgeq.convert.gguf_file import TensorResult, handling_summary
 from edgeq.convert.onnx_quants import QUANTS, QuantOptions
 from edgeq.errors import UsageError
-from edgeq.formats.onnx.edit import dims
-from edgeq.formats.onnx.passes.int8_weights import ERROR
+from edgeq.formats.onnx.edit import ERROR, HANDLING, ORIGIN, dims
 from edgeq.formats.onnx.save import save_model
-from edgeq.source import SourceModel
+from edgeq.source import ModelSource
 
 _SMALL = 64  # initializers below this many bytes are constants of the graph, not tensors of the model
+
+
+_SUFFIXES = {
+    "float32": "",
+    "int4": "_q4",
+}  # what transformers.js puts behind "model"; others are the quant's name
 
 
 @dataclass(frozen=True)
@@ -35,16 +41,26 @@ def canonical_quant(name: str) -> str:
     return key
 
 
+def file_name(quant: str) -> str:
+    """What transformers.js calls the file of a quant."""
+    return f"model{_SUFFIXES.get(quant, '_' + quant.replace('-', '_'))}.onnx"
+
+
 def write(
-    source: SourceModel, quant: str, path: Path, options: QuantOptions, *, force: bool = False
+    source: ModelSource, quant: str, path: Path, options: QuantOptions, *, force: bool = False
 ) -> Written:
     """Build the float graph, apply the quant and save it."""
-    model = onnx_graph.build(source)
+    model = onnx_graph.build(source, options.dialect)
     QUANTS[quant](model, source, options)
+    files = save_model(
+        model,
+        path,
+        force=force,
+        external_from=options.external_from,
+        progress=lambda done, total: options.progress("writing", done, total),
+    )
     tensors = tensor_results(model)
-    options.progress("writing", 0, 1)
-    files = save_model(model, path, force=force)
-    options.progress("writing", 1, 1)
+    options.notes += handling_summary(tensors)
     return Written([path, *(file for file in files if file != path)], tensors)
 
 
@@ -55,7 +71,8 @@ def tensor_results(model: ir.Model) -> list[TensorResult]:
         tensor = value.const_value
         if tensor is None or tensor.nbytes < _SMALL:
             continue
-        error = float(value.meta.get(ERROR, 0.0))
-        shape = dims(tensor)
-        results.append(TensorResult(name, tensor.dtype.name.lower(), shape, tensor.nbytes, error))
+        told = float(value.meta.get(ERROR, 0.0)), value.meta.get(ORIGIN, ""), value.meta.get(HANDLING, "")
+        results.append(
+            TensorResult(name, tensor.dtype.name.lower(), dims(tensor), math.ceil(tensor.nbytes), *told)
+        )
     return results

@@ -7,32 +7,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq import __version__
+from edgeq.convert.source_rows import SourceRows
 from edgeq.families import HyperParameters
 from edgeq.families.ops import Activation, Norm, Pooling
 from edgeq.families.rope import Rope
 from edgeq.formats.onnx.builder import GraphBuilder
-from edgeq.source import SourceModel
+from edgeq.formats.onnx.rows import RowReader, set_rows
+from edgeq.source import ModelSource
 
 _MASKED = -1e9  # added to the scores of keys that must not be seen; finite, so a fully masked row is no NaN
 
 
-def build(source: SourceModel) -> ir.Model:
-    """The float32 graph of a checkpoint; weights are read only when the model is saved."""
+def build(source: ModelSource, dialect: str = "standard") -> ir.Model:
+    """The float32 graph of a checkpoint; weights are read only when the model is saved.
+
+    ``dialect`` names the operators of a decoder. An encoder has the plain ones of ``OnnxOps``, which ONNX Runtime
+    fuses by itself, in every dialect.
+    """
+    from edgeq.convert.dialects import DIALECTS
+
     builder = GraphBuilder(source.family.architecture)
-    ops = OnnxOps(builder, source)
+    is_decoder = source.family.kind == "decoder"
+    ops = DIALECTS[dialect](builder, source) if is_decoder else OnnxOps(builder, source)
     hidden = source.family.forward(ops, source.hp)
-    if source.family.kind == "decoder":
+    if is_decoder:
         builder.output(hidden, "logits", ir.DataType.FLOAT, ["batch", "tokens", source.hp.vocab])
         ops.declare_cache_outputs()
     else:
         _declare_encoder_outputs(ops, hidden)
-    return builder.model(__version__)
+    model = builder.model(__version__)
+    if is_decoder:
+        DIALECTS[dialect].finish(model)
+    return model
 
 
 def _declare_encoder_outputs(ops: OnnxOps, y: ir.Value) -> None:
@@ -50,9 +63,11 @@ def _declare_encoder_outputs(ops: OnnxOps, y: ir.Value) -> None:
 
 
 class OnnxOps:
-    """``edgeq.families.ops.Ops`` over graph edges."""
+    """``edgeq.families.ops.Ops`` over graph edges, in plain operators."""
 
-    def __init__(self, builder: GraphBuilder, source: SourceModel) -> None:
+    angle_axes: ClassVar[tuple[int, ...]] = (1, 3)  # where positions get axes to become angles
+
+    def __init__(self, builder: GraphBuilder, source: ModelSource) -> None:
         self.b = builder
         self.source = source
         self.hp: HyperParameters = source.hp
@@ -118,8 +133,7 @@ class OnnxOps:
         if name == "token_embd.weight":  # a tied head: the table is stored once and read transposed
             weight = self.b.op("Transpose", self._weight(name), perm=[1, 0], name=f"{stem}/Transpose")
         else:
-            rows, columns = self.source.shape(name)
-            weight = self.b.weight(name, np.float32, (columns, rows), self._load(name, transpose=True))
+            weight = self.matrix(name, SourceRows(self.source, name))
         y = self.b.op("MatMul", x, weight, name=f"{stem}/MatMul")
         if self.source.has(stem + ".bias"):
             y = self.b.op("Add", y, self._weight(stem + ".bias"), name=f"{stem}/Add")
@@ -128,14 +142,27 @@ class OnnxOps:
     def split(self, x: ir.Value, widths: Sequence[int]) -> Sequence[ir.Value]:
         return self.b.split(x, widths, axis=-1)
 
-    def _weight(self, name: str) -> ir.Value:
-        return self.b.weight(name, np.float32, self.source.shape(name), self._load(name))
+    def matrix(self, name: str, reader: RowReader) -> ir.Value:
+        """The rows as a weight for MatMul, ``[columns, rows]``."""
+        rows, columns = reader.shape
+        weight = self.b.weight(
+            name, np.float32, (columns, rows), lambda: np.ascontiguousarray(reader.rows(0, rows).T)
+        )
+        set_rows(weight, reader)
+        return weight
 
-    def _load(self, name: str, transpose: bool = False) -> Callable[[], NDArray[np.float32]]:
+    def _weight(self, name: str) -> ir.Value:
+        shape = self.source.shape(name)
+        weight = self.b.weight(name, np.float32, shape, self._load(name))
+        if len(shape) == 2:
+            set_rows(weight, SourceRows(self.source, name))
+        return weight
+
+    def _load(self, name: str) -> Callable[[], NDArray[np.float32]]:
         def load() -> NDArray[np.float32]:
             array = self.source.array(name)
             self.source.release(name)
-            return np.ascontiguousarray(array.T) if transpose else array
+            return array
 
         return load
 
@@ -194,14 +221,7 @@ class OnnxOps:
 
     def _expert(self, x: ir.Value, stem: str, expert: int) -> ir.Value:
         """``x`` times one matrix of a stack."""
-        _, rows, columns = self.source.shape(stem + ".weight")
-
-        def load() -> NDArray[np.float32]:
-            array = self.source.rows(stem + ".weight", expert * rows, (expert + 1) * rows)
-            self.source.release(stem + ".weight")
-            return np.ascontiguousarray(array.T)
-
-        weight = self.b.weight(f"{stem}.{expert}.weight", np.float32, (columns, rows), load)
+        weight = self.matrix(f"{stem}.{expert}.weight", SourceRows(self.source, stem + ".weight", expert))
         return self.b.op("MatMul", x, weight, name=f"{stem}.{expert}/MatMul")
 
     # --- attention ----------------------------------------------------------------------------------------------
@@ -218,10 +238,11 @@ class OnnxOps:
         return self.b.op("Concat", new_low, new_high, *still, axis=-1)
 
     def _rope_angles(self, rope: Rope) -> tuple[ir.Value, ir.Value]:
-        """cos and sin ``[batch, 1, tokens, dim / 2]``, computed once per graph."""
+        """cos and sin of the angles, computed once per graph: here ``[batch, 1, tokens, dim / 2]``."""
         if rope not in self._angles:
             positions = self.b.op("Cast", self.positions(), to=ir.DataType.FLOAT)
-            axes = [1, 3] if self.causal else [0, 1, 3]  # an encoder's positions have no batch axis
+            # An encoder's positions have no batch axis.
+            axes = list(self.angle_axes) if self.causal else [0, 1, 3]
             column = self.b.op("Unsqueeze", positions, self.b.constant(axes))
             angles = self.b.op("Mul", column, self._frequencies(rope))
             self._angles[rope] = (

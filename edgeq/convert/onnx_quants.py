@@ -8,33 +8,52 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from edgeq import tokenization
 from edgeq.calibration.collect import collect_ranges
 from edgeq.calibration.ranges import RangeCollector
 from edgeq.calibration.text import Text
 from edgeq.errors import InputError
+from edgeq.formats.onnx.blocked import Scheme
 from edgeq.formats.onnx.int8 import FULL_RANGE, SAFE_RANGE, ActivationRange
 from edgeq.formats.onnx.linear import find_linears
+from edgeq.formats.onnx.passes.blocked_weights import BlockedOptions, blocked_weights
 from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
 from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
 from edgeq.formats.onnx.passes.smooth import smooth
 from edgeq.formats.onnx.passes.static_int8 import static_int8
+from edgeq.formats.onnx.save import EXTERNAL_FROM
 from edgeq.runtimes.onnxruntime import Feeds, decoder_feeds, empty_past, encoder_feeds
-from edgeq.source import SourceModel
+from edgeq.source import ModelSource
 
 _WINDOW = 128  # tokens of one calibration sample of a decoder
 # A static range that half of the samples do not fill to a third would clip or waste: such inputs go dynamic.
 _UNSTEADY = 3.0
+_ROUTER = "ffn_gate_inp"  # chooses experts: small, and a wrong choice costs more than its bits
 
 
 @dataclass
 class QuantOptions:
-    """What the user chose. ``percentile`` None is min-max; ``full_range`` uses all 8 bits of a weight."""
+    """What the user chose.
+
+    Attributes:
+        percentile: how much of the activations a static range holds; None is min-max.
+        full_range: int8 uses all 8 bits of a weight.
+        dialect: the operators of a decoder's graph, and the form of blocked weights.
+        block_size, symmetric: of blocked weights.
+        accuracy_level: of MatMulNBits: 4 rounds the activations to int8, 1 does not.
+        tied_bits: of a blocked table that is the head, too.
+        external_from: bytes of weights from which they go into a file of their own.
+    """
 
     text: Text
     folder: Path
     percentile: float | None = None
     full_range: bool = False
+    dialect: str = "standard"
+    block_size: int = 32
+    symmetric: bool = True
+    accuracy_level: int = 4
+    tied_bits: int = 8
+    external_from: int = EXTERNAL_FROM
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     notes: list[str] = field(default_factory=list)
 
@@ -43,7 +62,7 @@ class QuantOptions:
         return FULL_RANGE if self.full_range else SAFE_RANGE
 
 
-Quant = Callable[[ir.Model, SourceModel, QuantOptions], None]
+Quant = Callable[[ir.Model, ModelSource, QuantOptions], None]
 QUANTS: dict[str, Quant] = {}
 
 
@@ -58,12 +77,12 @@ def quant(name: str) -> Callable[[Quant], Quant]:
 
 
 @quant("float32")
-def float32(model: ir.Model, source: SourceModel, options: QuantOptions) -> None:
+def float32(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """The graph as it is."""
 
 
 @quant("int8-dynamic")
-def int8_dynamic(model: ir.Model, source: SourceModel, options: QuantOptions) -> None:
+def int8_dynamic(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """Dynamic int8, after outlier channels were folded into the norms before the linear layers."""
     collectors = _observe(model, source, options, "smoothing")
     smooth(model, {name: collector.channel_max for name, collector in collectors.items()})
@@ -73,7 +92,7 @@ def int8_dynamic(model: ir.Model, source: SourceModel, options: QuantOptions) ->
 
 
 @quant("int8")
-def int8_static(model: ir.Model, source: SourceModel, options: QuantOptions) -> None:
+def int8_static(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """Static QDQ int8, after folding as above; inputs with unsteady ranges are quantized dynamically."""
     collectors = _observe(model, source, options, "smoothing")
     if smooth(model, {name: collector.channel_max for name, collector in collectors.items()}):
@@ -93,12 +112,49 @@ def int8_static(model: ir.Model, source: SourceModel, options: QuantOptions) -> 
         options.notes.append("ranges come from the built-in text; --calibration FILE takes them from yours")
 
 
+@quant("int4")
+def int4(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
+    """Blocks of 4 bits, tables of 8."""
+    _blocked(model, source, options, 4)
+
+
+@quant("int8-blocks")
+def int8_blocks(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
+    """Blocks of 8 bits."""
+    _blocked(model, source, options, 8)
+
+
+def _blocked(model: ir.Model, source: ModelSource, options: QuantOptions, bits: int) -> None:
+    from edgeq.convert.dialects import DIALECTS
+    from edgeq.kernels_cpu.blocked_weights import quantize_rows
+
+    form = DIALECTS[options.dialect].form
+    chosen = BlockedOptions(
+        form,
+        Scheme(bits, options.block_size, options.symmetric),
+        tied_bits=max(bits, options.tied_bits),
+        accuracy_level=options.accuracy_level,
+        quantize=quantize_rows,
+        keep=lambda linear: _ROUTER in linear.name,
+    )
+    result = blocked_weights(model, chosen)
+    options.notes.append(
+        f"{result.linears} linear layers in {bits}-bit blocks, {result.tables} tables in blocks"
+    )
+    for names, what in (
+        (result.left, "left float: no block size divides them"),
+        (result.stored_twice, "stored twice, as a table and as the head"),
+    ):
+        if names:
+            options.notes.append(f"{what}: {', '.join(names)}")
+
+
 def _range(collector: RangeCollector, options: QuantOptions) -> ActivationRange:
     return collector.min_max() if options.percentile is None else collector.percentile(options.percentile)
 
 
 def _observe(
-    model: ir.Model, source: SourceModel, options: QuantOptions, stage: str
+    model: ir.Model, source: ModelSource, options: QuantOptions, stage: str
 ) -> dict[str, RangeCollector]:
     samples = calibration_samples(source, options.text)
     total = count_samples(source, options.text)
@@ -107,9 +163,9 @@ def _observe(
     )
 
 
-def calibration_samples(source: SourceModel, text: Text) -> Iterator[Feeds]:
+def calibration_samples(source: ModelSource, text: Text) -> Iterator[Feeds]:
     """Feeds of one sentence each (encoders) or one window of tokens each (decoders)."""
-    tokenizer = tokenization.from_directory(source.path)
+    tokenizer = source.tokenizer()
     if source.family.kind == "encoder":
         tokenizer.enable_truncation(source.hp.context)
         for line in text.lines():
@@ -123,7 +179,7 @@ def calibration_samples(source: SourceModel, text: Text) -> Iterator[Feeds]:
         yield decoder_feeds(ids[start : start + _WINDOW], past)
 
 
-def count_samples(source: SourceModel, text: Text) -> int:
+def count_samples(source: ModelSource, text: Text) -> int:
     """How many samples ``calibration_samples`` gives, about: for progress only."""
     if source.family.kind == "encoder":
         return len(text.lines())

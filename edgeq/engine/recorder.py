@@ -10,7 +10,7 @@ from typing import cast
 from edgeq.engine.packed import FloatMatrix, PackedWeights
 from edgeq.engine.product_steps import ProductSteps, Routes
 from edgeq.engine.steps import Buffer, NotRecordableError, Place, Step, Value, Word, constant, floats, like
-from edgeq.families.ops import Activation, Norm
+from edgeq.families.ops import Activation, Norm, Pooling
 from edgeq.families.rope import Rope
 from edgeq.kernels_cpu.attention import ROWS as QUERIES
 from edgeq.kernels_cpu.cached import Cached
@@ -61,6 +61,12 @@ class Recorder:
         return POSITIONS
 
     def token_types(self) -> Value:
+        raise NotRecordableError("encoders are not recorded")
+
+    def first_row(self, stem: str) -> Value:
+        raise NotRecordableError("encoders are not recorded")
+
+    def pool(self, x: Value, pooling: Pooling) -> Value:
         raise NotRecordableError("encoders are not recorded")
 
     def embed(self, stem: str, ids: Value) -> Value:

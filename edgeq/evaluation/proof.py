@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq import tokenization
 from edgeq.calibration.text import Text
 from edgeq.engine import model as engine
 from edgeq.errors import InputError
 from edgeq.evaluation.metrics import Divergence, cosine_summary, label_summary
-from edgeq.source import SourceModel
+from edgeq.gguf_source import GGUFSource
+from edgeq.source import ModelSource, SourceModel
 
 Floats = NDArray[np.float32]
 Progress = Callable[[int, int], None]
@@ -57,13 +57,17 @@ class EncoderRuntime(Protocol):
 class Reference:
     """The float model's answers on a text, computed once and compared with every export of the model."""
 
-    source: SourceModel
+    source: ModelSource
     text: Text
     model: engine.Model = field(init=False)
 
     def __post_init__(self) -> None:
-        self.model = engine.from_source(self.source)
-        self.tokenizer = tokenization.from_directory(self.source.path)
+        if isinstance(self.source, GGUFSource):
+            self.model = engine.from_gguf(self.source.file)
+        else:
+            assert isinstance(self.source, SourceModel)
+            self.model = engine.from_source(self.source)
+        self.tokenizer = self.source.tokenizer()
 
     def windows(self) -> list[list[int]]:
         """The text in windows of tokens, as many as are compared."""

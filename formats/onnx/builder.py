@@ -10,8 +10,10 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir import tape
 
-# Opset 17 has LayerNormalization and is read by every ONNX Runtime since 1.12; IR 8 belongs to it.
-OPSET, IR_VERSION = 17, 8
+# Opset 17 has LayerNormalization and is read by every ONNX Runtime since 1.12. A graph asks for a later one only where
+# it has one of these operators.
+OPSET = 17
+SINCE = {"Gelu": 20, "RMSNormalization": 23, "RotaryEmbedding": 23, "Attention": 23}
 
 
 class GraphBuilder:
@@ -48,14 +50,27 @@ class GraphBuilder:
             inputs = inputs[:-1]
         return self.tape.op(op_type, inputs, attrs or None, domain=domain, name=name)
 
+    def op_many(
+        self,
+        op_type: str,
+        *inputs: ir.Value | None,
+        outputs: int,
+        domain: str = "",
+        name: str | None = None,
+        **attrs: Any,
+    ) -> Sequence[ir.Value]:
+        """Emit a node with several outputs."""
+        return self.tape.op_multi_out(
+            op_type, inputs, attrs or None, num_outputs=outputs, domain=domain, name=name
+        )
+
     def split(self, x: ir.Value, widths: Sequence[int], axis: int) -> Sequence[ir.Value]:
         """Split into parts of these widths along ``axis``."""
-        sizes = self.constant(list(widths))
-        return self.tape.op_multi_out("Split", [x, sizes], {"axis": axis}, num_outputs=len(widths))
+        return self.op_many("Split", x, self.constant(list(widths)), outputs=len(widths), axis=axis)
 
     def top_k(self, x: ir.Value, k: int) -> tuple[ir.Value, ir.Value]:
         """The ``k`` largest values along the last axis, and where they are."""
-        values, places = self.tape.op_multi_out("TopK", [x, self.constant([k])], {"axis": -1}, num_outputs=2)
+        values, places = self.op_many("TopK", x, self.constant([k]), outputs=2, axis=-1)
         return values, places
 
     def constant(self, array: Any, dtype: Any = np.int64) -> ir.Value:
@@ -79,16 +94,37 @@ class GraphBuilder:
         return self._initializers[name]
 
     def model(self, producer_version: str) -> ir.Model:
-        """The finished model."""
-        opsets = {"": OPSET} | {node.domain: 1 for node in self.tape.nodes if node.domain}
+        """The finished model: the nodes that the outputs need, and what those read."""
+        nodes = _needed(list(self.tape.nodes), self.outputs)
+        read = {value for node in nodes for value in node.inputs} | set(self.outputs)
+        own = [node.op_type for node in nodes if node.domain == ""]
+        opset = max([OPSET, *(SINCE.get(op_type, OPSET) for op_type in own)])
         graph = ir.Graph(
             self.inputs,
             self.outputs,
-            nodes=self.tape.nodes,
-            initializers=list(self._initializers.values()),
-            opset_imports=opsets,
+            nodes=nodes,
+            initializers=[value for value in self._initializers.values() if value in read],
+            opset_imports={"": opset} | {node.domain: 1 for node in nodes if node.domain},
             name=self.name,
         )
         return ir.Model(
-            graph, ir_version=IR_VERSION, producer_name="edgeq", producer_version=producer_version
+            graph, ir_version=ir_version_of(opset), producer_name="edgeq", producer_version=producer_version
         )
+
+
+def ir_version_of(opset: int) -> int:
+    """The oldest IR version that may hold an opset (upstream: the table in ONNX's docs/Versioning.md)."""
+    return next(version for since, version in ((23, 11), (21, 10), (19, 9), (0, 8)) if opset >= since)
+
+
+def _needed(nodes: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> list[ir.Node]:
+    """Those of the nodes, in order, that the outputs depend on; the others let go of what they read."""
+    needed, kept = set(outputs), []
+    for node in reversed(nodes):
+        if needed.isdisjoint(node.outputs):
+            for index in range(len(node.inputs)):
+                node.replace_input_with(index, None)
+            continue
+        kept.append(node)
+        needed.update(value for value in node.inputs if value is not None)
+    return kept[::-1]

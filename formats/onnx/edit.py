@@ -10,6 +10,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.formats.errors import EdgeqError
+from edgeq.formats.onnx.builder import ir_version_of
+
+# Keys of a quantized initializer's meta: its rounding error relative to its own size; how others had quantized the
+# weight, and what was made of that.
+ERROR, ORIGIN, HANDLING = "edgeq.error", "edgeq.origin", "edgeq.handling"
 
 _OLDEST_OPSET = 13  # per-channel DequantizeLinear, and Unsqueeze with its axes as an input
 
@@ -21,6 +26,33 @@ def check_opset(model: ir.Model) -> None:
         raise EdgeqError(
             f"the graph has ONNX opset {opset}: int8 needs {_OLDEST_OPSET} or later; export it again with one"
         )
+
+
+def raise_opset(model: ir.Model, opset: int) -> None:
+    """Let the graph have at least this opset; raises EdgeqError where an operator of it means something else there.
+
+    That is what took its axes as an attribute, or split into equal parts, before opset 18. From 13 on the other
+    operators' later versions read the older ones.
+    """
+    old = model.opset_imports.get("", _OLDEST_OPSET)
+    if old >= opset:
+        return
+    changed = next((node for node in model.graph if _changed_at_18(node)), None) if old < 18 else None
+    if changed is not None or old < _OLDEST_OPSET:
+        what = f" and {changed.op_type}" if changed is not None else ""
+        raise EdgeqError(
+            f"the graph has ONNX opset {old}{what}: blocks need {opset}; export it again with one"
+        )
+    model.opset_imports[""] = opset
+    model.ir_version = max(model.ir_version, ir_version_of(opset))
+
+
+def _changed_at_18(node: ir.Node) -> bool:
+    if node.domain not in ("", "ai.onnx"):
+        return False
+    if node.op_type == "Split":
+        return len(node.inputs) < 2 and "num_outputs" not in node.attributes
+    return node.op_type.startswith("Reduce") and "axes" in node.attributes
 
 
 def dims(tensor: ir.TensorProtocol) -> tuple[int, ...]:
@@ -65,10 +97,17 @@ def _equal(value: ir.Value, data: NDArray[Any]) -> bool:
 
 
 def insert(
-    model: ir.Model, before: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], **attributes: Any
+    model: ir.Model,
+    before: ir.Node,
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    domain: str = "",
+    **attributes: Any,
 ) -> ir.Value:
     """Insert a one-output node before another one and return its output."""
-    return _insert(model, before, ir.node(op_type, inputs, attributes or None))[0]
+    if domain:
+        model.opset_imports.setdefault(domain, 1)
+    return _insert(model, before, ir.node(op_type, inputs, attributes or None, domain=domain))[0]
 
 
 def insert_many(

@@ -11,12 +11,24 @@ import onnx_ir as ir
 
 from edgeq.formats.atomic import sync_folder
 from edgeq.formats.errors import EdgeqError, OutputExistsError
+from edgeq.formats.onnx import stream
+from edgeq.formats.onnx.stream import Progress
 
 EXTERNAL_FROM = 1_800_000_000  # bytes of weights from which they go into a file of their own
 
 
-def save_model(model: ir.Model, path: Path, *, force: bool) -> list[Path]:
+def save_model(
+    model: ir.Model,
+    path: Path,
+    *,
+    force: bool,
+    external_from: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> list[Path]:
     """Write ``path`` (and ``path`` + ``_data`` for large weights); returns the files written.
+
+    ``external_from`` is how many bytes of weights go into the second file, ``EXTERNAL_FROM`` where nothing is said; its
+    name is the one that transformers.js looks for. One weight is in memory at a time.
 
     Everything is written into a hidden folder beside the target first, so a killed run leaves no half file under
     the final name. Raises OutputExistsError, and EdgeqError when the disk is full or the folder cannot be written.
@@ -26,7 +38,8 @@ def save_model(model: ir.Model, path: Path, *, force: bool) -> list[Path]:
         for value in model.graph.initializers.values()
         if value.const_value is not None
     )
-    data = f"{path.name}_data" if size >= EXTERNAL_FROM else None
+    least = EXTERNAL_FROM if external_from is None else external_from
+    data = f"{path.name}_data" if size >= least and stream.weights_of(model) else None
     for name in filter(None, (path.name, data)):
         if path.with_name(name).exists() and not force:
             raise OutputExistsError(path.with_name(name))
@@ -37,7 +50,10 @@ def save_model(model: ir.Model, path: Path, *, force: bool) -> list[Path]:
         raise EdgeqError(f"{path}: cannot be written ({error.strerror}); choose another folder") from None
     try:
         try:
-            ir.save(model, folder / path.name, external_data=data)
+            if data is None:
+                stream.write_inline(model, folder / path.name, progress)
+            else:
+                stream.write_external(model, folder / path.name, data, progress)
         except ir.serde.SerdeError as error:  # wraps, once a level, what a weight raised when it was read
             raise _innermost(error) from None
         written = []

@@ -22,7 +22,7 @@ def embedding_int8(model: ir.Model, min_rows: int = 1024) -> int:
     check_opset(model)
     count = 0
     for node in list(model.graph):
-        table = _table(node, min_rows)
+        table = find_table(node, min_rows)
         if table is None:
             continue
         ids = node.inputs[1]
@@ -38,7 +38,7 @@ def embedding_int8(model: ir.Model, min_rows: int = 1024) -> int:
     return count
 
 
-def _table(node: ir.Node, min_rows: int) -> ir.Value | None:
+def find_table(node: ir.Node, min_rows: int) -> ir.Value | None:
     """The table of a Gather that rule 1 rewrites."""
     if node.op_type != "Gather" or node.domain not in ("", "ai.onnx"):
         return None

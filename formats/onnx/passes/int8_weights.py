@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeq.formats.onnx.edit import add_initializer, add_lazy_initializer, insert
+from edgeq.formats.onnx.edit import ERROR, add_initializer, add_lazy_initializer, insert
 from edgeq.formats.onnx.int8 import channel_scales, quantize_channels, relative_error
 from edgeq.formats.onnx.linear import Linear
-
-ERROR = "edgeq.error"  # key of an int8 initializer's meta: its rounding error relative to its own size
 
 _FORMS = "edgeq.int8_forms"  # key of a float initializer's meta: its (codes, scales, axis, limit) so far
 

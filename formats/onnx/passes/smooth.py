@@ -4,7 +4,8 @@ After Xiao et al. 2022 (arXiv:2211.10438): for channel j, s_j = max|x_j|^alpha /
 quantized in place of x. A constant scale before the linear layers costs nothing when the norm's own scale takes it.
 
 Rules
-1. The activation is the output of LayerNormalization, or of Mul by a constant vector (the last step of an RMS norm).
+1. The activation is the output of a norm of ONNX or ONNX Runtime, or of Mul by a constant vector (the last step of
+   one).
 2. All its consumers are linear layers: scale (and bias) of the norm are divided by s.
 3. It has other consumers, such as the residual sum of a post-norm encoder: they keep the old norm, the linear layers
    read a second one with the divided scale. One more norm costs less than what it saves in quality.
@@ -24,6 +25,14 @@ from edgeq.formats.onnx.edit import add_initializer, add_lazy_initializer, dims,
 from edgeq.formats.onnx.linear import Linear, find_linears
 
 _TINY = 1e-5
+# Which inputs of a norm its output is linear in: the scale, then the bias.
+_VECTORS = {
+    ("", "LayerNormalization"): (1, 2),
+    ("", "RMSNormalization"): (1,),
+    ("", "SimplifiedLayerNormalization"): (1,),
+    ("com.microsoft", "SkipLayerNormalization"): (2, 3),
+    ("com.microsoft", "SkipSimplifiedLayerNormalization"): (2,),
+}
 
 
 def smooth(
@@ -62,12 +71,13 @@ def smooth(
 
 def _scale_index(norm: ir.Node) -> int | None:
     """Which input of a normalisation is its constant scale vector."""
-    if norm.domain not in ("", "ai.onnx"):
-        return None
-    if norm.op_type == "LayerNormalization":
-        bias = norm.inputs[2] if len(norm.inputs) > 2 else None
-        return 1 if _is_vector(norm.inputs[1]) and (bias is None or _is_vector(bias)) else None
-    if norm.op_type == "Mul":
+    kind = "" if norm.domain == "ai.onnx" else norm.domain, norm.op_type
+    if kind in _VECTORS:
+        given = [
+            index for index in _VECTORS[kind] if index < len(norm.inputs) and norm.inputs[index] is not None
+        ]
+        return given[0] if all(_is_vector(norm.inputs[index]) for index in given) else None
+    if kind == ("", "Mul"):
         return next((index for index in (0, 1) if _is_vector(norm.inputs[index])), None)
     return None
 
@@ -94,9 +104,9 @@ def _scaled_norm(model: ir.Model, norm: ir.Node, scales: NDArray[np.float32], ke
     inputs = list(norm.inputs)
     first = _scale_index(norm)
     assert first is not None
-    vectors = [first]
-    if norm.op_type == "LayerNormalization" and len(inputs) > 2 and inputs[2] is not None:
-        vectors.append(2)
+    kind = "" if norm.domain == "ai.onnx" else norm.domain, norm.op_type
+    places = _VECTORS.get(kind, (first,))
+    vectors = [index for index in places if index < len(inputs) and inputs[index] is not None]
     for index in vectors:
         old = inputs[index]
         assert old is not None
@@ -107,7 +117,13 @@ def _scaled_norm(model: ir.Model, norm: ir.Node, scales: NDArray[np.float32], ke
         for index in vectors:
             norm.replace_input_with(index, inputs[index])
         return norm.outputs[0]
-    twin = ir.node(norm.op_type, inputs, dict(norm.attributes.items()), name=f"{norm.name}_smooth")  # rule 3
+    twin = ir.node(  # rule 3
+        norm.op_type,
+        inputs,
+        dict(norm.attributes.items()),
+        domain=norm.domain,
+        name=f"{norm.name}_smooth",
+    )
     twin.outputs[0].name = free_name(model, f"{norm.outputs[0].name}_smooth")
     twin.outputs[0].type, twin.outputs[0].shape = norm.outputs[0].type, norm.outputs[0].shape
     model.graph.insert_after(norm, twin)

@@ -16,6 +16,7 @@ from oracle import models
 
 from edgeq.calibration.importance import ImportanceCollector
 from edgeq.calibration.text import Text
+from edgeq.convert.dialects import DIALECTS
 from edgeq.engine import model as engine
 from edgeq.evaluation.metrics import Divergence
 from edgeq.evaluation.runtimes import OnnxRuntime
@@ -83,21 +84,26 @@ def test_gguf_in_the_engine(name: str, oracle_folder: OracleFolder, make_gguf: M
         _agree("GGUF", name, model.logits(models.tokens()))
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("name", models.MODELS)
-def test_onnx(name: str, oracle_folder: OracleFolder, make_onnx: MakeOnnx) -> None:
+def test_onnx(name: str, dialect: str, oracle_folder: OracleFolder, make_onnx: MakeOnnx) -> None:
     tokens = models.tokens()
-    runtime = OnnxRuntime(make_onnx(oracle_folder(name), "float32"), "none", threads=1)
-    _agree("ONNX", name, runtime.window(tokens))
+    path = make_onnx(oracle_folder(name), "float32", dialect=dialect)
+    runtime = OnnxRuntime(path, "none", threads=1)
+    _agree(f"ONNX, {dialect}", name, runtime.window(tokens))
     first = runtime.window(tokens[:100])
     steps = [runtime.step(token) for token in tokens[100:]]
-    _agree("ONNX in steps", name, np.concatenate([first, steps]))
+    _agree(f"ONNX in steps, {dialect}", name, np.concatenate([first, steps]))
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("name", models.MODELS)
-def test_onnx_batch_with_left_padding(name: str, oracle_folder: OracleFolder, make_onnx: MakeOnnx) -> None:
+def test_onnx_batch_with_left_padding(
+    name: str, dialect: str, oracle_folder: OracleFolder, make_onnx: MakeOnnx
+) -> None:
     if models.MODELS[name].get("rope_scaling", {}).get("type") == "longrope":
         pytest.skip("the padded width, not the text's own, picks LongRope's factors, as in transformers")
-    session = OnnxSession(make_onnx(oracle_folder(name), "float32"), threads=1)
+    session = OnnxSession(make_onnx(oracle_folder(name), "float32", dialect=dialect), threads=1)
     sequences = [models.tokens()[:70], models.tokens()[70:115]]
     ids, mask = np.zeros((2, 70), np.int64), np.zeros((2, 70), np.int64)
     for row, sequence in enumerate(sequences):
@@ -131,14 +137,15 @@ def test_importance_of_experts(name: str, oracle_folder: OracleFolder, make_gguf
 
 @pytest.mark.parametrize("name", ["gemma2", "phi3", "mixtral", "gpt2"])
 @pytest.mark.parametrize("quant", ["int8", "int8-dynamic"])
-def test_int8(name: str, quant: str, oracle_folder: OracleFolder, make_onnx: MakeOnnx) -> None:
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_int8(name: str, quant: str, dialect: str, oracle_folder: OracleFolder, make_onnx: MakeOnnx) -> None:
     """Every linear layer, experts and fused ones among them, is found and answers much like the float model."""
     text = Text("rhyme", "the cat sat on the mat and the rat ran to the hat " * 20)
-    runtime = OnnxRuntime(make_onnx(oracle_folder(name), quant, text), "none", threads=1)
+    runtime = OnnxRuntime(make_onnx(oracle_folder(name), quant, text, dialect=dialect), "none", threads=1)
     divergence = Divergence()
     divergence.add(models.golden_logits(name), runtime.window(models.tokens()), models.tokens())
     summary = divergence.summary()
-    print(name, quant, summary["kl_mean"])
+    print(name, quant, dialect, summary["kl_mean"])
     assert summary["kl_mean"] <= (MOST_INT8_KL if quant == "int8" else MOST_DYNAMIC_KL)
 
 

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 import onnx
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx_graphs import Tiny, normal, run_bytes
 
 from edgeq.formats.errors import EdgeqError, OutputExistsError
-from edgeq.formats.onnx import save
+from edgeq.formats.onnx import save, stream
 from edgeq.formats.onnx.int8 import SAFE_RANGE, ActivationRange
 from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
 from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
@@ -103,13 +103,11 @@ def test_a_failing_weight_leaves_things_as_they_were(
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, external: str | None) -> None:
     """The library wrote half of the file when the system refused."""
 
-    def half(model: ir.Model, path: Path, external_data: str | None = None) -> NoReturn:
-        path.write_bytes(b"half")
-        if external_data:
-            path.with_name(external_data).write_bytes(b"half")
+    def half(file: IO[bytes], value: ir.Value) -> NoReturn:
+        file.write(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(ir, "save", half)
+    monkeypatch.setattr(stream, "_write_data", half)
     if external:
         monkeypatch.setattr(save, "EXTERNAL_FROM", 1)
     with pytest.raises(EdgeqError, match=r"m\.onnx: cannot be written \(No space left") as caught:

@@ -1,0 +1,112 @@
+"""Where the rows of a large initializer come from: read a few at a time, with the integers that others made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from edgeq.formats.checkpoint.quantized import Grid
+
+Floats = NDArray[np.float32]
+
+_KEY = "edgeq.rows"  # of an initializer's meta
+_PIECE_VALUES = 1 << 22
+_SAMPLE_ROWS = 8  # packed layouts keep eight rows in a word
+
+
+class RowReader(Protocol):
+    """A matrix of ``shape`` (outputs, inputs), whichever way round the initializer stores it.
+
+    ``layout`` says in words how others quantized it, None if nobody did.
+    """
+
+    shape: tuple[int, int]
+    layout: str | None
+
+    def rows(self, start: int, stop: int) -> Floats:
+        """Rows ``start`` to before ``stop``, float32 ``[stop - start, inputs]``."""
+
+    def grid(self, start: int, stop: int) -> Grid | None:
+        """The same rows as integers, where others quantized them to such."""
+
+
+class MatrixRows:
+    """The rows of a matrix in memory, or on a mapped file."""
+
+    layout: str | None = None
+
+    def __init__(self, matrix: Floats) -> None:
+        self._matrix = matrix
+        self.shape: tuple[int, int] = (matrix.shape[0], matrix.shape[1])
+
+    def rows(self, start: int, stop: int) -> Floats:
+        return self._matrix[start:stop]
+
+    def grid(self, start: int, stop: int) -> Grid | None:
+        return None
+
+
+class StackedRows:
+    """Several matrices of one width, one below the other: layers that read the same activation."""
+
+    def __init__(self, parts: Sequence[RowReader]) -> None:
+        self._parts = parts
+        self.shape = sum(part.shape[0] for part in parts), parts[0].shape[1]
+        layouts = {part.layout for part in parts}
+        self.layout = layouts.pop() if len(layouts) == 1 else None
+
+    @staticmethod
+    def fit(parts: Sequence[RowReader]) -> bool:
+        """Whether others quantized all parts alike, in the same groups, or none of them."""
+        if len({(part.layout, part.shape[1]) for part in parts}) > 1:
+            return False
+        samples = [part.grid(0, min(_SAMPLE_ROWS, part.shape[0])) for part in parts]
+        groups = [None if grid is None else grid.groups for grid in samples]
+        return all(np.array_equal(each, groups[0]) for each in groups)  # type: ignore[arg-type]
+
+    def rows(self, start: int, stop: int) -> Floats:
+        return np.concatenate([part.rows(first, last) for part, first, last in self._cut(start, stop)])
+
+    def grid(self, start: int, stop: int) -> Grid | None:
+        grids = [part.grid(first, last) for part, first, last in self._cut(start, stop)]
+        known = [grid for grid in grids if grid is not None]
+        if len(known) < len(grids) or any((grid.groups != known[0].groups).any() for grid in known):
+            return None
+        return Grid.stacked(known)
+
+    def _cut(self, start: int, stop: int) -> Iterator[tuple[RowReader, int, int]]:
+        above = 0
+        for part in self._parts:
+            height = part.shape[0]
+            first, last = max(start - above, 0), min(stop - above, height)
+            if first < last:
+                yield part, first, last
+            above += height
+
+
+def set_rows(value: ir.Value, reader: RowReader) -> None:
+    """Note where an initializer's rows come from."""
+    value.meta[_KEY] = reader
+
+
+def rows_of(value: ir.Value, transposed: bool) -> RowReader:
+    """The noted reader, or one of the tensor itself, which ``transposed`` stores (outputs, inputs)."""
+    reader: RowReader | None = value.meta.get(_KEY)
+    if reader is not None:
+        return reader
+    assert value.const_value is not None
+    matrix = value.const_value.numpy()
+    return MatrixRows(matrix if transposed else matrix.T)
+
+
+def pieces(reader: RowReader) -> Iterator[tuple[int, int]]:
+    """Ranges that cover the rows, each a few megabytes."""
+    n_rows, columns = reader.shape
+    step = max(1, _PIECE_VALUES // max(1, columns))
+    step -= step % 8 if step > 8 else 0  # packed layouts keep eight rows in a word
+    for start in range(0, n_rows, step):
+        yield start, min(n_rows, start + step)
