@@ -37,10 +37,9 @@ class Convolution:
 
     @property
     def depthwise(self) -> bool:
-        """Whether every output channel reads one input channel only."""
+        """Whether every output channel reads one input channel, and every input channel is read once."""
         shape = dims(self.tensor)
-        inputs = shape[0] // self.groups if self.transposed else shape[1]
-        return self.groups > 1 and inputs == 1
+        return self.groups > 1 and shape[1] == 1 and shape[0] == self.groups
 
     @property
     def tensor(self) -> ir.TensorProtocol:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgeq.formats.errors import EdgeqError
 
+_COUNTER, _FRESH = "edgeq.values", re.compile(r"edgeq_(\d+)")
 _OLDEST_OPSET = 13  # per-channel DequantizeLinear, and Unsqueeze with its axes as an input
 
 
@@ -69,12 +71,7 @@ def add_lazy_initializer(
 
 def free_name(model: ir.Model, name: str) -> str:
     """The name, or the name and a number where a value of the graph or a subgraph has it already."""
-    taken = {
-        value.name
-        for graph in model.graphs()
-        for values in (graph.inputs, *(node.outputs for node in graph), graph.initializers.values())
-        for value in values
-    }
+    taken = set(_names(model))
     return next(n for n in (name, *(f"{name}_{i}" for i in range(1, len(taken) + 2))) if n not in taken)
 
 
@@ -104,12 +101,25 @@ def _insert(model: ir.Model, before: ir.Node, node: ir.Node) -> Sequence[ir.Valu
     assert graph is not None
     graph.insert_before(before, node)
     for value in node.outputs:
-        if graph is not model.graph:  # onnx_ir gives names that are new in the node's own graph only
-            name, value.name = str(value.name), None
-            value.name = free_name(model, name)
-        elif value.name in {other.name for other in graph.inputs} | graph.initializers.keys():
-            value.name = free_name(model, str(value.name))
+        value.name = _fresh_name(model)
     return node.outputs
+
+
+def _fresh_name(model: ir.Model) -> str:
+    """A name that no value has: onnx_ir gives names that are new in one graph, but ONNX Runtime wants more."""
+    count = model.meta.get(_COUNTER)
+    if count is None:
+        names = (match[1] for match in map(_FRESH.fullmatch, _names(model)) if match)
+        count = max(map(int, names), default=0)
+    model.meta[_COUNTER] = count + 1
+    return f"edgeq_{count + 1}"
+
+
+def _names(model: ir.Model) -> Iterator[str]:
+    """The names of all values, of subgraphs too."""
+    for graph in model.graphs():
+        for values in (graph.inputs, *(node.outputs for node in graph), graph.initializers.values()):
+            yield from (str(value.name) for value in values)
 
 
 def replace(model: ir.Model, old: ir.Value, new: ir.Value) -> None:

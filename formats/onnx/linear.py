@@ -38,6 +38,16 @@ class Linear:
         assert self.weight.const_value is not None
         return dims(self.weight.const_value)[1 if self.transposed else 0]
 
+    @property
+    def outputs_width(self) -> int:
+        """N, without reading the weight."""
+        assert self.weight.const_value is not None
+        return dims(self.weight.const_value)[0 if self.transposed else 1]
+
+    def largest_weights(self) -> NDArray[np.float32]:
+        """The largest magnitude of each output channel, ``[N]``; reads the weight."""
+        return np.abs(self.matrix()).max(axis=0, initial=0)
+
     def matrix(self) -> NDArray[np.float32]:
         """The weight as float32 ``[K, N]``; reads it, so keep it no longer than needed."""
         assert self.weight.const_value is not None
