@@ -7,8 +7,6 @@ QLinearLeakyRelu, and a drop of the pairs around what only moves values. There i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import onnx_ir as ir
 
 from edgeq.formats.onnx.branches import nodes_outside_loops
@@ -65,23 +63,23 @@ def _number(node: ir.Node, index: int) -> float | None:
 
 
 def values_to_watch(model: ir.Model) -> list[ir.Value]:
-    """The values whose ranges static int8 wants, in the order of the graph, each once."""
+    """The values whose ranges static int8 wants, in the order of the graph, each once; all are floats."""
     outside = set(nodes_outside_loops(model.graph))
     linears = {linear.node for linear in find_linears(model)}
     convolutions = convolutions_by_node(model)
-    found = dict.fromkeys(
-        value
-        for node in model.graph.all_nodes()
-        if node in outside
-        for value in _wanted(node, node in linears, node in convolutions)
-    )
+    reached: set[ir.Value] = set()  # what may come as codes
+    found: dict[ir.Value, None] = {}
+    for node in model.graph.all_nodes():
+        if node not in outside:
+            continue
+        if node in linears or node in convolutions:
+            found.update(dict.fromkeys(node.inputs[:1]))  # type: ignore[arg-type]
+        rounded = is_standard(node) and node.op_type in ROUNDED and all(x in reached for x in node.inputs)
+        if node in convolutions or rounded:
+            after = activation_after(node)
+            end = node.outputs[0] if after is None else after[0].outputs[0]
+            found[end] = None
+            reached.update((node.outputs[0], end))
+        elif only_moves(node) and node.inputs[0] in reached:
+            reached.update(node.outputs)
     return [value for value in found if constant(value) is None]
-
-
-def _wanted(node: ir.Node, linear: bool, convolution: bool) -> Iterator[ir.Value]:
-    x = node.inputs[0] if node.inputs else None
-    if x is not None and (linear or convolution):
-        yield x
-    if convolution or (is_standard(node) and node.op_type in ROUNDED):
-        after = activation_after(node)
-        yield node.outputs[0] if after is None else after[0].outputs[0]
