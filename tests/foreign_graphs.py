@@ -102,7 +102,7 @@ def small_cnn(opset: int = 17) -> onnx.ModelProto:
     return proto(nodes, {"x": ["n", 3, 12, 12]}, {"y": 2}, constants, opset)
 
 
-def branches() -> onnx.ModelProto:
+def branches(opset: int = 17) -> onnx.ModelProto:
     """A voice detector's shape: If over two front ends, each with its weights inside, then an LSTM with its state."""
 
     def branch(name: str, seed: int, kernel: int) -> onnx.GraphProto:
@@ -138,6 +138,7 @@ def branches() -> onnx.ModelProto:
         {"x": ["n", 1, "samples"], "sr": [], "h0": [1, "n", 16], "c0": [1, "n", 16]},
         {"p": 3, "h1": 3, "c1": 3},
         constants,
+        opset,
         types={"sr": TensorProto.INT64},
     )
 

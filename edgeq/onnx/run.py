@@ -81,8 +81,8 @@ def run(request: Request) -> dict[str, Any]:
     """
     quant = find_quant(request.quant)
     path = _target(request, quant)
-    check_output(path, force=request.force)
     with output_folder(path.parent):
+        check_output(path, force=request.force)
         return _Run(request, quant, path).record()
 
 

@@ -1,7 +1,7 @@
 """The range whose codes keep the most of the distribution: the least Kullback-Leibler divergence.
 
 After Migacz 2017 (8-bit Inference with TensorRT, GTC), as everyone's calibrators do it, with two differences: the
-interval need not be symmetric, its two sides shrink by one factor; and with the widening histogram one pass over the
+interval need not be symmetric, the bound cuts the longer side first; and with the widening histogram one pass over the
 data is enough.
 """
 
@@ -14,13 +14,13 @@ from edgeq.calibration.methods import method
 from edgeq.calibration.ranges import RangeCollector
 from edgeq.formats.onnx.int8 import ActivationRange
 
-_STEPS, _LEAST = 128, 0.05  # intervals tried, and the share of what was seen that the smallest one holds
+_STEPS, _LEAST = 128, 0.02  # bounds tried, and the smallest one as a share of the largest magnitude
 _CODES = 256
 
 
 @method("entropy")
 def entropy(collector: RangeCollector, number: float) -> ActivationRange:
-    """Of intervals from all that was seen to a twentieth of it, the one of least divergence."""
+    """Of bounds from the largest magnitude to a fiftieth of it, the one of least divergence."""
     counts, edges = collector.histogram()
     if not counts.any():
         return collector.min_max()
@@ -28,8 +28,8 @@ def entropy(collector: RangeCollector, number: float) -> ActivationRange:
     used = np.flatnonzero(counts)
     seen, values = counts[used[0] : used[-1] + 1].astype(np.float64), middles[used[0] : used[-1] + 1]
     best, least = collector.min_max(), np.inf
-    for share in np.linspace(1, _LEAST, _STEPS):
-        low, high = collector.low * share, collector.high * share
+    for bound in np.geomspace(1, _LEAST, _STEPS) * max(-collector.low, collector.high):
+        low, high = max(collector.low, -bound), min(collector.high, bound)
         divergence = _divergence(seen, values, low, high)
         if divergence < least:
             best, least = ActivationRange(low, high), divergence
