@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,10 @@ from numpy.typing import NDArray
 
 from edgeq.calibration.inputs import Arrays
 from edgeq.runtimes.onnxruntime import OnnxSession
+
+_OF_CLASSES = re.compile(
+    "logit|prob|score|class|label", re.IGNORECASE
+)  # where the largest of a row is the answer
 
 
 class OutputCloseness:
@@ -46,7 +51,7 @@ class OutputCloseness:
             cosine = float((a * b).sum()) / norms
             self._cosine_total, self._cosines = self._cosine_total + cosine, self._cosines + 1
             self._cosine_least = min(self._cosine_least, cosine)
-        if a.ndim >= 2 and a.shape[-1] >= 2:
+        if _OF_CLASSES.search(self.name) and a.ndim >= 2 and a.shape[-1] >= 2:
             same = a.argmax(axis=-1) == b.argmax(axis=-1)
             self._same, self._rows = self._same + int(same.sum()), self._rows + same.size
 

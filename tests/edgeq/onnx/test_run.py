@@ -108,7 +108,6 @@ def test_report_and_record(tmp_path: Path) -> None:
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "output y" in page
     (output,) = record["proof"]["outputs"]
-    assert output["top1_agreement"] >= 0.9
     assert output["cosine_min"] <= output["cosine_mean"] <= 1
     assert record["proof"]["samples"] == 6
     assert 0 < record["proof"]["seconds_per_run"] < 1
