@@ -121,7 +121,7 @@ def _run(request: Request, quant: str, source: ModelSource, text: Text) -> Resul
         },
         "bytes": sum(file.stat().st_size for file in files),
         "float32_bytes": 4 * source.parameters(),
-        "sha256": {file.name: _sha256(file) for file in files},
+        "sha256": {file.name: sha256(file) for file in files},
         "seconds": seconds,
         "peak_memory_bytes": peak_memory(),
         "tensors": [asdict(tensor) for tensor in tensors],
@@ -316,6 +316,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -103,6 +103,15 @@ def counts(model: ir.Model) -> Counter[str]:
     return Counter(node.op_type for node in model.graph)
 
 
+def fused(model: ir.Model, folder: Path) -> Counter[str]:
+    """The operators after ONNX Runtime has optimized the graph."""
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
+
+
 def names(model: ir.Model) -> set[str]:
     """The initializers' names."""
     return set(model.graph.initializers)

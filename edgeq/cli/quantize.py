@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeq.cli._effort import EffortOption
+from edgeq.cli._effort import GGUFEffortOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table, progress_bar, warn
 from edgeq.formats.effort import Effort
 
@@ -26,58 +26,184 @@ def register(app: typer.Typer) -> None:
 
 def quantize(
     source: Annotated[
-        Path, typer.Argument(help="A GGUF file (a first shard reads all) or a model directory.")
+        Path,
+        typer.Argument(help="A GGUF file (a first shard reads all), a model directory, or an ONNX file."),
     ],
     out: Annotated[
         Path,
-        typer.Option("--output", "-o", help="The .gguf file to write, or a folder for model-QUANT.gguf."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="The .gguf or .onnx file to write, or a folder for one named after the quant.",
+        ),
     ],
     quant: Annotated[
         str,
         typer.Option(
-            "--quant", "-q", help="llama.cpp's name of the mix, any case: Q4_K_M, IQ4_XS, Q8_0, F16 …"
+            "--quant",
+            "-q",
+            help="GGUF: llama.cpp's name of the mix, any case: Q4_K_M, IQ4_XS, Q8_0, F16 … "
+            "ONNX: int8 (static, QDQ), int8-dynamic, float16, bfloat16.",
         ),
     ],
     tensor_type: Annotated[
         list[str] | None,
         typer.Option(
             "--tensor-type",
-            help="PATTERN=TYPE for single tensors, such as ffn_down=Q6_K; may be repeated, the first match decides. "
-            "A pattern that matches nothing is an error.",
+            help="GGUF: PATTERN=TYPE for single tensors, such as ffn_down=Q6_K; may be repeated, the first match "
+            "decides. A pattern that matches nothing is an error.",
         ),
     ] = None,
     imatrix: Annotated[
         Path | None,
-        typer.Option(help="An importance matrix (`edgeq calibrate`, or llama.cpp's own, GGUF or .dat)."),
+        typer.Option(
+            help="GGUF: an importance matrix (`edgeq calibrate`, or llama.cpp's own, GGUF or .dat)."
+        ),
     ] = None,
-    effort: EffortOption = Effort.normal,
+    effort: GGUFEffortOption = None,
     split_max_size: Annotated[
-        str | None, typer.Option(help="Write shards of at most this size, such as 2G or 500M.")
+        str | None, typer.Option(help="GGUF: write shards of at most this size, such as 2G or 500M.")
     ] = None,
     nan: Annotated[
-        OnNan, typer.Option(help="What NaN and infinite weights do: stop, or become zero.")
-    ] = OnNan.error,
+        OnNan | None,
+        typer.Option(help="GGUF: what NaN and infinite weights do: stop (error), or become zero."),
+    ] = None,
     allow_requantize: Annotated[
-        bool, typer.Option("--allow-requantize", help="Take a source that is quantized already.")
+        bool, typer.Option("--allow-requantize", help="GGUF: take a source that is quantized already.")
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print each tensor's type, its fallback and the size; write nothing."),
+        typer.Option(
+            "--dry-run", help="GGUF: print each tensor's type, its fallback and the size; write nothing."
+        ),
+    ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="ONNX: the data that ranges and proof come from: a text file or JSON lines (with the tokenizer "
+            "beside the model), or a folder of .npz, .npy or image files."
+        ),
+    ] = None,
+    calibration_method: Annotated[
+        str | None,
+        typer.Option(
+            help="ONNX: minmax (the default), moving-average, percentile:99.99, entropy, mse or mean-std:6."
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="ONNX: read so many samples at most; without it, all.")
+    ] = None,
+    resize: Annotated[
+        str | None, typer.Option(help="ONNX: HEIGHTxWIDTH of images, where the graph does not say it.")
+    ] = None,
+    normalize: Annotated[
+        str | None,
+        typer.Option(
+            help="ONNX: how images become numbers: `imagenet`, or MEANS/DEVIATIONS of numbers from 0 to 1, such as "
+            "0.5/0.5 or 0.485,0.456,0.406/0.229,0.224,0.225."
+        ),
+    ] = None,
+    isa: Annotated[
+        str | None,
+        typer.Option(
+            help="ONNX int8: the CPU that will run it: generic (the default), avx2, avx-vnni, avx512-vnni, amx, "
+            "neon-dotprod or neon-i8mm."
+        ),
+    ] = None,
+    scheme: Annotated[
+        str | None,
+        typer.Option(
+            help="ONNX int8: types of activations and weights, if not the CPU's: u8s8, s8s8 or u8u8."
+        ),
+    ] = None,
+    full_range: Annotated[
+        bool,
+        typer.Option("--full-range", help="ONNX int8: do not limit neighbouring weights, whatever the CPU."),
+    ] = False,
+    keep_float: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep-float",
+            help="ONNX: a regular expression of node or tensor names to leave alone; may be repeated.",
+        ),
+    ] = None,
+    min_cosine: Annotated[
+        float | None,
+        typer.Option(
+            help="ONNX: put layers back to float until every output is this close, or end with exit code 3 (0.99)."
+        ),
+    ] = None,
+    allow_slower: Annotated[
+        bool, typer.Option("--allow-slower", help="ONNX: take a file that is slower than float here.")
+    ] = False,
+    no_proof: Annotated[
+        bool, typer.Option("--no-proof", help="ONNX: compare with nothing, and have no gates.")
     ] = False,
     threads: Annotated[
-        int, typer.Option("--threads", "-t", min=0, help="Threads that encode; 0 is all cores.")
+        int, typer.Option("--threads", "-t", min=0, help="Threads to work with; 0 is all cores.")
     ] = 0,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an output that exists.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Quantize a GGUF file or a model directory to GGUF: llama-quantize's sizes, less error.
+    """Quantize a GGUF file or a model directory to GGUF, or any ONNX file to ONNX with a proof.
 
     **Examples**
 
     `edgeq quantize model-F16.gguf -o model-Q4_K_M.gguf --quant Q4_K_M`
 
     `edgeq quantize tests/assets/tinylm -o out/ --quant Q3_K_M --tensor-type ffn_down=Q5_K --dry-run`
+
+    `edgeq quantize model.onnx -o model_int8.onnx --quant int8 --calibration samples/`
     """
+    from edgeq.cli import _quantize_onnx as onnx
+
+    for_gguf = {
+        "--tensor-type": tensor_type,
+        "--imatrix": imatrix,
+        "--effort": effort,
+        "--split-max-size": split_max_size,
+        "--nan": nan,
+        "--allow-requantize": allow_requantize,
+        "--dry-run": dry_run,
+    }
+    for_onnx = {
+        "--calibration": calibration,
+        "--calibration-method": calibration_method,
+        "--samples": samples,
+        "--resize": resize,
+        "--normalize": normalize,
+        "--isa": isa,
+        "--scheme": scheme,
+        "--full-range": full_range,
+        "--keep-float": keep_float,
+        "--min-cosine": min_cosine,
+        "--allow-slower": allow_slower,
+        "--no-proof": no_proof,
+    }
+    if onnx.is_onnx(source):
+        onnx.only(source, "GGUF", for_gguf)
+        options = {option: value for option, value in for_onnx.items() if value}
+        onnx.quantize(source, out, quant, options, threads=threads, force=force, as_json=as_json)
+        return
+    onnx.only(source, "ONNX", for_onnx)
+    _quantize_gguf(
+        as_json,
+        source=source,
+        out=out,
+        quant=quant,
+        tensor_types=tensor_type or (),
+        imatrix=imatrix,
+        effort=effort or Effort.normal,
+        split_max_size=split_max_size,
+        nan=(nan or OnNan.error).value,
+        allow_requantize=allow_requantize,
+        dry_run=dry_run,
+        force=force,
+        threads=threads,
+    )
+
+
+def _quantize_gguf(as_json: bool, threads: int, **options: Any) -> None:
     from edgeq.devices.cpu import usable_cores
     from edgeq.kernels_cpu.threads import set_threads
     from edgeq.quantize import Request, run
@@ -85,27 +211,11 @@ def quantize(
 
     set_threads(threads or usable_cores())
     with progress_bar() as progress:
-        record = run(
-            Request(
-                source=source,
-                out=out,
-                quant=quant,
-                tensor_types=tensor_type or (),
-                imatrix=imatrix,
-                effort=effort,
-                split_max_size=split_max_size,
-                nan=nan.value,
-                allow_requantize=allow_requantize,
-                dry_run=dry_run,
-                force=force,
-                progress=progress,
-                warn=warn,
-            )
-        )
+        record = run(Request(**options, progress=progress, warn=warn))
     if as_json:
         print_json(record)
         return
-    if dry_run:
+    if options["dry_run"]:
         _print_plan(record)
     rows = [
         ("source", f"{record['source']} ({record['architecture']}, {record['parameters']:,} parameters)"),
@@ -114,7 +224,7 @@ def quantize(
             f"{record['quant']}, {record['bits_per_weight']:.2f} bits per weight, effort {record['effort']}",
         ),
     ]
-    if dry_run:
+    if options["dry_run"]:
         rows.append(("size", f"{megabytes(record['tensor_bytes'])} of tensors"))
     else:
         rows.append(("size", megabytes(record["written_bytes"])))

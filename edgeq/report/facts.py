@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_SHOWN_OUTPUTS = 6
+
 
 def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(label, value) pairs of one export, in the order in which they are read."""
@@ -22,7 +24,11 @@ def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [*rows, ("proof", "skipped (--no-proof)")]
     rows.append(("proven in", f"{proof['runtime']}, loaded in {proof['load_seconds']:.2f} s"))
     rows.append(("compared on", f"{proof['text']} ({_amount(proof)})"))
-    if "cosine_mean" in proof:
+    if "outputs" in proof:
+        rows += [
+            (f"output {output['name']}", _closeness(output)) for output in proof["outputs"][:_SHOWN_OUTPUTS]
+        ]
+    elif "cosine_mean" in proof:
         rows.append(("cosine to float", f"{proof['cosine_mean']:.4f} mean, {proof['cosine_min']:.4f} least"))
         rows.append(("speed", f"{proof['sentences_per_second']:,.0f} sentences/s, one at a time"))
     elif "logit_difference" in proof:
@@ -48,4 +54,21 @@ def megabytes(count: int) -> str:
 
 
 def _amount(proof: Mapping[str, Any]) -> str:
+    if "samples" in proof:
+        return f"{proof['samples']} samples{', held out' if proof['held_out'] else ''}"
     return f"{proof['sentences']} sentences" if "sentences" in proof else f"{proof['tokens']:,} tokens"
+
+
+def _closeness(output: Mapping[str, Any]) -> str:
+    """How close one output of a graph is to the float graph's."""
+    parts = []
+    if "cosine_mean" in output:
+        parts.append(f"cosine {output['cosine_mean']:.4f} mean, {output['cosine_min']:.4f} least")
+    if "relative_error" in output:
+        parts.append(f"error {output['relative_error']:.2%}, at most {output['max_error']:.3g}")
+    for key, what in (("top1_agreement", "same largest"), ("agreement", "equal")):
+        if key in output:
+            parts.append(f"{what} {output[key]:.1%}")
+    if "other_shapes" in output:
+        parts.append(f"another shape in {output['other_shapes']} of {output['samples']} samples")
+    return "; ".join(parts) or "nothing to compare"

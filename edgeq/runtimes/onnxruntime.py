@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -12,30 +13,35 @@ from numpy.typing import NDArray
 
 from edgeq.errors import EdgeqError
 
-Feeds = dict[str, NDArray[np.int64] | NDArray[np.float32]]
+Feeds = dict[str, NDArray[Any]]
 VERSION: str = ort.__version__
 
 
 class OnnxSession:
-    """A graph in ONNX Runtime's CPU provider. ``threads`` 0 leaves the count to the runtime."""
+    """A graph in ONNX Runtime's CPU provider. ``threads`` 0 leaves the count to the runtime.
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
+    ``config`` holds entries for the session, as ``session_config.json`` has them.
+    """
+
+    def __init__(self, path: Path, threads: int = 0, config: Mapping[str, str] | None = None) -> None:
         options = ort.SessionOptions()
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is raised, too
         options.intra_op_num_threads = threads
+        for key, value in (config or {}).items():
+            options.add_session_config_entry(key, value)
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self.runtime = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises its own unrelated types
             raise EdgeqError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})") from None
         self.path = path
-        self.inputs = {i.name: list(i.shape) for i in self._session.get_inputs()}
-        self.outputs = [o.name for o in self._session.get_outputs()]
+        self.inputs = {i.name: list(i.shape) for i in self.runtime.get_inputs()}
+        self.outputs = [o.name for o in self.runtime.get_outputs()]
 
     def run(self, feeds: Feeds, outputs: Sequence[str]) -> list[NDArray[np.float32]]:
         """The named outputs, fed with what the graph knows of ``feeds``; raises EdgeqError when the runtime refuses."""
         try:
             known = {name: value for name, value in feeds.items() if name in self.inputs}
-            result: list[NDArray[np.float32]] = self._session.run(list(outputs), known)
+            result: list[NDArray[np.float32]] = self.runtime.run(list(outputs), known)
         except Exception as error:  # as above
             raise EdgeqError(f"{self.path}: ONNX Runtime cannot run it ({_first_line(error)})") from None
         return result

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from edgeq.formats.onnx.builder import ir_version_of
 # weight, and what was made of that.
 ERROR, ORIGIN, HANDLING = "edgeq.error", "edgeq.origin", "edgeq.handling"
 
+_COUNTER, _FRESH = "edgeq.values", re.compile(r"edgeq_(\d+)")
 _OLDEST_OPSET = 13  # per-channel DequantizeLinear, and Unsqueeze with its axes as an input
 
 
@@ -55,6 +57,24 @@ def _changed_at_18(node: ir.Node) -> bool:
     return node.op_type.startswith("Reduce") and "axes" in node.attributes
 
 
+def is_standard(node: ir.Node) -> bool:
+    """Whether the node's operator is one of ONNX's own."""
+    return node.domain in ("", "ai.onnx")
+
+
+def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The data of a value that no caller can replace, or None."""
+    if value is None or not value.is_initializer() or value.is_graph_input():
+        return None
+    return value.const_value
+
+
+def attribute(node: ir.Node, name: str, default: Any) -> Any:
+    """An attribute's value, or the default where the node has none."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
 def dims(tensor: ir.TensorProtocol) -> tuple[int, ...]:
     """The shape of a constant as integers."""
     return tuple(tensor.shape.numpy())
@@ -82,10 +102,8 @@ def add_lazy_initializer(
 
 
 def free_name(model: ir.Model, name: str) -> str:
-    """The name, or the name and a number where a value of the graph has it already."""
-    graph = model.graph
-    taken = {value.name for values in (graph.inputs, *(node.outputs for node in graph)) for value in values}
-    taken.update(graph.initializers)
+    """The name, or the name and a number where a value of the graph or a subgraph has it already."""
+    taken = set(_names(model))
     return next(n for n in (name, *(f"{name}_{i}" for i in range(1, len(taken) + 2))) if n not in taken)
 
 
@@ -104,7 +122,7 @@ def insert(
     domain: str = "",
     **attributes: Any,
 ) -> ir.Value:
-    """Insert a one-output node before another one and return its output."""
+    """Insert a one-output node before another one, in its graph, and return its output."""
     if domain:
         model.opset_imports.setdefault(domain, 1)
     return _insert(model, before, ir.node(op_type, inputs, attributes or None, domain=domain))[0]
@@ -118,12 +136,29 @@ def insert_many(
 
 
 def _insert(model: ir.Model, before: ir.Node, node: ir.Node) -> Sequence[ir.Value]:
-    model.graph.insert_before(before, node)
-    constants = {value.name for value in model.graph.inputs} | model.graph.initializers.keys()
-    for value in node.outputs:  # onnx_ir gave a name that no other node has
-        if value.name in constants:
-            value.name = free_name(model, str(value.name))
+    graph = before.graph
+    assert graph is not None
+    graph.insert_before(before, node)
+    for value in node.outputs:
+        value.name = _fresh_name(model)
     return node.outputs
+
+
+def _fresh_name(model: ir.Model) -> str:
+    """A name that no value has: onnx_ir gives names that are new in one graph, but ONNX Runtime wants more."""
+    count = model.meta.get(_COUNTER)
+    if count is None:
+        names = (match[1] for match in map(_FRESH.fullmatch, _names(model)) if match)
+        count = max(map(int, names), default=0)
+    model.meta[_COUNTER] = count + 1
+    return f"edgeq_{count + 1}"
+
+
+def _names(model: ir.Model) -> Iterator[str]:
+    """The names of all values, of subgraphs too."""
+    for graph in model.graphs():
+        for values in (graph.inputs, *(node.outputs for node in graph), graph.initializers.values()):
+            yield from (str(value.name) for value in values)
 
 
 def replace(model: ir.Model, old: ir.Value, new: ir.Value) -> None:
@@ -133,24 +168,32 @@ def replace(model: ir.Model, old: ir.Value, new: ir.Value) -> None:
     """
     node = old.producer()
     assert node is not None
+    assert node.graph is not None
     name, old.name = old.name, None
     new.name, new.type, new.shape = name, old.type, old.shape
-    for index, output in enumerate(model.graph.outputs):
-        if output is old:
-            model.graph.outputs[index] = new
-    ir.convenience.replace_all_uses_with(old, new)
-    model.graph.remove(node, safe=True)
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+    node.graph.remove(node, safe=True)
 
 
 def remove_unused(model: ir.Model) -> None:
     """Drop initializers, and Transpose nodes over them, that nothing reads any more."""
-    for node in reversed(list(model.graph)):
+    for node in reversed(list(model.graph.all_nodes())):
         if (
             node.op_type == "Transpose"
             and not node.outputs[0].uses()
-            and node.outputs[0] not in model.graph.outputs
+            and not node.outputs[0].is_graph_output()
         ):
-            model.graph.remove(node, safe=True)
+            assert node.graph is not None
+            node.graph.remove(node, safe=True)
     for name, value in list(model.graph.initializers.items()):
         if not value.uses() and value not in model.graph.outputs:
             del model.graph.initializers[name]
+
+
+def only_reader(value: ir.Value) -> ir.Node | None:
+    """The node that alone reads a value, where it stands in the graph that makes it."""
+    producer, uses = value.producer(), value.uses()
+    if producer is None or value.is_graph_output() or len(uses) != 1:
+        return None
+    (reader, _) = next(iter(uses))
+    return reader if reader.graph is producer.graph else None

@@ -12,6 +12,17 @@ from numpy.typing import NDArray
 FULL_RANGE, SAFE_RANGE = 127, 64
 TINY = np.finfo(np.float32).tiny
 
+
+@dataclass(frozen=True)
+class Types:
+    """The types of the codes; a weight is symmetric in both, so its zero point is 0 or 128."""
+
+    activation: type[np.uint8] | type[np.int8]
+    weight: type[np.int8] | type[np.uint8]
+
+
+U8S8, S8S8, U8U8 = Types(np.uint8, np.int8), Types(np.int8, np.int8), Types(np.uint8, np.uint8)
+
 _LARGEST = 127  # an int8 weight is symmetric: -128 is not used
 _STEPS = 5  # scales tried per channel, from the one that no pair limits to the finest
 
@@ -69,18 +80,21 @@ def _larger_half(values: NDArray[np.int16]) -> NDArray[np.int16]:
 
 @dataclass(frozen=True)
 class ActivationRange:
-    """The real interval that a uint8 activation covers."""
+    """The real interval that an 8-bit activation covers."""
 
     low: float
     high: float
 
-    def scale_and_zero_point(self) -> tuple[np.float32, np.uint8]:
+    def scale_and_zero_point(
+        self, dtype: type[np.uint8] | type[np.int8] = np.uint8
+    ) -> tuple[np.float32, np.uint8 | np.int8]:
         """Scale and zero point; the interval is widened so that 0 is exactly representable."""
         low, high = min(self.low, 0.0), max(self.high, 0.0)
         scale = np.float32((high - low) / 255)
         if scale < TINY:  # nothing but zeros, or next to it
             scale = np.float32(1)
-        return scale, np.uint8(np.clip(round(-low / float(scale)), 0, 255))
+        zero = int(np.clip(round(-low / float(scale)), 0, 255))
+        return scale, dtype(zero + int(np.iinfo(dtype).min))
 
 
 def relative_error(

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeq.formats.onnx.edit import dims
+from edgeq.formats.onnx.edit import attribute, constant, dims, is_standard
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,16 @@ class Linear:
         assert self.weight.const_value is not None
         return dims(self.weight.const_value)[1 if self.transposed else 0]
 
+    @property
+    def outputs_width(self) -> int:
+        """N, without reading the weight."""
+        assert self.weight.const_value is not None
+        return dims(self.weight.const_value)[0 if self.transposed else 1]
+
+    def largest_weights(self) -> NDArray[np.float32]:
+        """The largest magnitude of each output channel, ``[N]``; reads the weight."""
+        return np.abs(self.matrix()).max(axis=0, initial=0)
+
     def matrix(self) -> NDArray[np.float32]:
         """The weight as float32 ``[K, N]``; reads it, so keep it no longer than needed."""
         assert self.weight.const_value is not None
@@ -46,40 +56,29 @@ class Linear:
 
 
 def find_linears(model: ir.Model) -> Iterator[Linear]:
-    """The linear layers of the main graph, in order.
+    """The linear layers of the graph and its subgraphs, in order.
 
     A MatMul counts with a float32 rank-2 initializer as its second input, directly or through one Transpose;
     a Gemm with alpha = beta = 1 and transA = 0 likewise.
     """
-    for node in model.graph:
-        if node.domain not in ("", "ai.onnx") or node.op_type not in ("MatMul", "Gemm"):
+    for node in model.graph.all_nodes():
+        if not is_standard(node) or node.op_type not in ("MatMul", "Gemm"):
             continue
         second = node.inputs[1]
         if node.inputs[0] is None or second is None:
             continue
         transposed = False
         if node.op_type == "Gemm":
-            if _attribute(node, "alpha", 1.0) != 1.0 or _attribute(node, "beta", 1.0) != 1.0:
+            if attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0:
                 continue
-            if _attribute(node, "transA", 0):
+            if attribute(node, "transA", 0):
                 continue
-            transposed = bool(_attribute(node, "transB", 0))
+            transposed = bool(attribute(node, "transB", 0))
         producer = second.producer()
         if producer is not None and producer.op_type == "Transpose" and producer.inputs[0] is not None:
             perm = producer.attributes.get("perm")
             if perm is None or list(perm.as_ints()) == [1, 0]:
                 second, transposed = producer.inputs[0], not transposed
-        tensor = second.const_value
-        if (
-            second.is_initializer()
-            and not second.is_graph_input()  # a default that the caller may replace is no constant
-            and tensor is not None
-            and tensor.dtype == ir.DataType.FLOAT
-            and tensor.shape.rank() == 2
-        ):
+        tensor = constant(second)
+        if tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.shape.rank() == 2:
             yield Linear(node, second, transposed)
-
-
-def _attribute(node: ir.Node, name: str, default: float) -> float:
-    attribute = node.attributes.get(name)
-    return default if attribute is None else float(attribute.value)

@@ -21,16 +21,17 @@ from edgeq.formats.onnx.passes.int8_weights import add_gemm_bias, int8_weight
 def dynamic_int8(model: ir.Model, limit: int, only: Collection[str] | None = None) -> int:
     """Rewrite the linear layers (those named in ``only``, or all); returns how many were rewritten."""
     check_opset(model)
-    quantized: dict[ir.Value, Sequence[ir.Value]] = {}
+    quantized: dict[tuple[ir.Value, ir.Graph | ir.Function | None], Sequence[ir.Value]] = {}
     count = 0
     for linear in list(find_linears(model)):
         if only is not None and linear.name not in only:
             continue
         codes, scales = int8_weight(model, linear, limit)
         node, x = linear.node, linear.activation
-        if x not in quantized:  # rule 2
-            quantized[x] = insert_many(model, node, "DynamicQuantizeLinear", [x], 3)
-        x_codes, x_scale, x_zero = quantized[x]
+        key = x, node.graph  # a subgraph's values are not seen outside of it
+        if key not in quantized:  # rule 2
+            quantized[key] = insert_many(model, node, "DynamicQuantizeLinear", [x], 3)
+        x_codes, x_scale, x_zero = quantized[key]
         product = insert(model, node, "MatMulInteger", [x_codes, codes, x_zero])
         real = insert(model, node, "Cast", [product], to=ir.DataType.FLOAT)
         scale = insert(model, node, "Mul", [x_scale, scales])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
-from edgeq.formats.onnx.edit import ERROR, add_initializer, add_lazy_initializer, insert
+from edgeq.formats.onnx.edit import ERROR, add_initializer, add_lazy_initializer, dims, insert
 from edgeq.formats.onnx.int8 import channel_scales, quantize_channels, relative_error
 from edgeq.formats.onnx.linear import Linear
 
@@ -39,16 +40,36 @@ def int8_matrix(model: ir.Model, matrix: ir.Value, axis: int, limit: int) -> tup
     return codes, scale_value
 
 
-def int8_weight(model: ir.Model, linear: Linear, limit: int) -> tuple[ir.Value, ir.Value]:
-    """(int8 ``[K, N]``, float32 scales ``[N]``) of a linear layer: per output channel, pairs within ``limit``.
+def int8_weight(
+    model: ir.Model, linear: Linear, limit: int, dtype: type[np.int8] | type[np.uint8] = np.int8
+) -> tuple[ir.Value, ir.Value]:
+    """(codes ``[K, N]``, float32 scales ``[N]``) of a linear layer: per output channel, pairs within ``limit``.
 
     A weight stored transposed stays so (a tied embedding shares it) and is read through a Transpose, which the
     runtime folds when it loads the file.
     """
     codes, scales = int8_matrix(model, linear.weight, 0 if linear.transposed else 1, limit)
+    codes = stored_as(model, codes, dtype)
     if linear.transposed:
         codes = insert(model, linear.node, "Transpose", [codes], perm=[1, 0])
     return codes, scales
+
+
+def stored_as(model: ir.Model, codes: ir.Value, dtype: type[np.int8] | type[np.uint8]) -> ir.Value:
+    """Int8 codes as they are, or a uint8 copy of them around 128."""
+    tensor = codes.const_value
+    assert tensor is not None
+    if dtype is np.int8:
+        return codes
+    unsigned = add_lazy_initializer(
+        model,
+        str(codes.name).replace("_int8", "_uint8"),
+        np.uint8,
+        dims(tensor),
+        lambda: tensor.numpy().view(np.uint8) ^ np.uint8(128),
+    )
+    unsigned.meta[ERROR] = codes.meta[ERROR]
+    return unsigned
 
 
 def add_gemm_bias(model: ir.Model, linear: Linear, product: ir.Value) -> ir.Value:

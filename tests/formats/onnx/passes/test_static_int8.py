@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx_graphs import Floats, Tiny, counts, error, f32, names, normal, observe, run
+from onnx_graphs import Floats, Tiny, counts, error, f32, fused, names, normal, observe, run
 
 from edgeq.formats.onnx.int8 import SAFE_RANGE, ActivationRange
 from edgeq.formats.onnx.passes.static_int8 import static_int8
@@ -63,11 +64,17 @@ def test_rule_2_a_shared_activation_has_one_pair() -> None:
 
 
 @pytest.mark.parametrize("trans_b", [0, 1])
-@pytest.mark.parametrize("bias", ["none", "left out", "vector"])
-def test_rule_3_gemm(trans_b: int, bias: str) -> None:
+@pytest.mark.parametrize("bias", ["none", "left out", "vector", "a row", "a number"])
+def test_rules_3_and_5_gemm(trans_b: int, bias: str, tmp_path: Path) -> None:
     w = normal(1, 16, 8)
     b = Tiny()
-    thirds: dict[str, list[Any]] = {"none": [], "left out": [None], "vector": [b.const("b", normal(2, 8))]}
+    thirds: dict[str, list[Any]] = {
+        "none": [],
+        "left out": [None],
+        "vector": [b.const("b", normal(2, 8))],
+        "a row": [b.const("row", normal(2, 1, 8))],
+        "a number": [b.const("number", normal(2, 1))],
+    }
     y = b.raw(
         "Gemm",
         b.x("n", 16),
@@ -77,8 +84,40 @@ def test_rule_3_gemm(trans_b: int, bias: str) -> None:
     )
     model = b.done(y, shapes=[["n", 8]])
     expect_close(model, 1)
-    wanted = LAYER | {"Add": int(bias == "vector"), "Transpose": trans_b}
-    assert counts(model) == {op: count for op, count in wanted.items() if count}
+    if bias == "a number":
+        assert counts(model)["MatMul"] == counts(model)["Add"] == 1
+    else:
+        has_bias = int(bias in ("vector", "a row"))
+        assert counts(model) == {"QuantizeLinear": 1, "DequantizeLinear": 2 + has_bias, "Gemm": 1}
+        assert fused(model, tmp_path)["QGemm"] == 1
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_rule_4_product_and_sum(rank: int, tmp_path: Path) -> None:
+    b = Tiny()
+    product = b.op("MatMul", b.x(*["n", "m"][: rank - 1], 16), b.const("w", normal(1, 16, 8)))
+    model = b.done(b.op("Add", b.const("b", normal(2, 8)), product), shapes=[[*["n", "m"][: rank - 1], 8]])
+    expect_close(model, 1, x=normal(9, *[5, 3][: rank - 1], 16))
+    assert fused(model, tmp_path)["QGemm" if rank == 2 else "MatMulIntegerToFloat"] == 1
+
+
+def test_rule_5_a_channel_without_weights_keeps_its_bias() -> None:
+    b = Tiny()
+    w = normal(1, 16, 8)
+    w[:, 3] = 0
+    model = b.done(b.op("Gemm", b.x("n", 16), b.const("w", w), b.const("b", normal(2, 8))), shapes=[["n", 8]])
+    expect_close(model, 1)
+    np.testing.assert_allclose(run(model, x=X)[0][:, 3], normal(2, 8)[3], rtol=1e-6)
+
+
+def test_rule_5_a_bias_beyond_int32() -> None:
+    b = Tiny()
+    w = normal(1, 16, 8)
+    w[:, 3] *= 1e-9
+    model = b.done(
+        b.op("Gemm", b.x("n", 16), b.const("w", w), b.const("b", f32([900] * 8))), shapes=[["n", 8]]
+    )
+    expect_close(model, 1)
 
 
 def test_a_weight_through_a_transpose() -> None:
@@ -124,7 +163,7 @@ def test_layers_that_read_each_other(op: str) -> None:
         y = b.op(op, y, b.const(f"w{i}", normal(i, 16, 16, size=0.25)))
     model = b.done(y, shapes=[["n", 16]])
     expect_close(model, 3, cap=2 * CAP)
-    assert counts(model) == {"QuantizeLinear": 3, "DequantizeLinear": 6, "MatMul": 3}
+    assert counts(model) == {"QuantizeLinear": 3, "DequantizeLinear": 6, op: 3}
 
 
 @pytest.mark.parametrize("ranges", [{}, {"other": ActivationRange(-1, 1)}])

@@ -1,0 +1,100 @@
+"""``edgeq quantize model.onnx``: its options parsed, its result printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeq.cli._output import print_facts, print_json, progress_bar, warn
+from edgeq.errors import GateError, UsageError
+
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether a source is an ONNX file, by its name."""
+    return path.suffix.lower() == ".onnx"
+
+
+def only(source: Path, kind: str, options: Mapping[str, Any]) -> None:
+    """Raise UsageError for an option of the other kind of source."""
+    for option, value in options.items():
+        if value:
+            raise UsageError(
+                f"{option} goes with {kind}, but {source} is {'no ' if kind == 'ONNX' else 'an '}ONNX file"
+            )
+
+
+def quantize(
+    source: Path,
+    out: Path,
+    quant: str,
+    options: Mapping[str, Any],
+    *,
+    threads: int,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Run, print, and raise GateError where a gate said no."""
+    from edgeq.calibration.sources import Images
+    from edgeq.onnx import DEFAULT_MIN_COSINE, Request
+    from edgeq.onnx import quantize as run
+    from edgeq.report.facts import facts
+
+    min_cosine = options.get("--min-cosine", DEFAULT_MIN_COSINE)
+    if not 0 < min_cosine <= 1:
+        raise UsageError(f"--min-cosine {min_cosine:g}: must be above 0 and at most 1")
+    size, (mean, std) = _size(options.get("--resize")), _normalization(options.get("--normalize"))
+    with progress_bar() as progress:
+        record = run(
+            Request(
+                source=source,
+                out=out,
+                quant=quant,
+                calibration=options.get("--calibration"),
+                method=options.get("--calibration-method", "minmax"),
+                samples=options.get("--samples", 0),
+                images=Images(size, mean, std, declared="--normalize" in options),
+                isa=options.get("--isa", "generic"),
+                scheme=options.get("--scheme"),
+                full_range=options.get("--full-range", False),
+                keep_float=options.get("--keep-float", ()),
+                min_cosine=min_cosine,
+                allow_slower=options.get("--allow-slower", False),
+                proof=not options.get("--no-proof", False),
+                force=force,
+                threads=threads,
+                progress=progress,
+                warn=warn,
+            )
+        )
+    if as_json:
+        print_json(record)
+    else:
+        print_facts([*facts(record), *(("written", path) for path in record["files"])])
+    if record["gates"]:
+        raise GateError("; ".join(record["gates"]))
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and 0 < int(height) < 10**5 and 0 < int(width) < 10**5):
+        raise UsageError(f"--resize {text}: must be HEIGHTxWIDTH, such as 224x224")
+    return int(height), int(width)
+
+
+def _normalization(text: str | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if text is None:
+        return (0.0,), (1.0,)
+    if text.lower() == "imagenet":
+        return _IMAGENET
+    try:
+        mean, std = (tuple(float(number) for number in part.split(",")) for part in text.split("/"))
+    except ValueError:
+        mean, std = (), ()
+    if len(mean) not in (1, 3) or len(std) not in (1, 3) or not all(number > 0 for number in std):
+        raise UsageError(f"--normalize {text}: must be imagenet or MEANS/DEVIATIONS, such as 0.5/0.5")
+    return mean, std

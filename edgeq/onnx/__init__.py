@@ -1,0 +1,7 @@
+"""ONNX files of any origin: ``edgeq.onnx.quantize(Request(...))``, ``edgeq.onnx.session(path)``."""
+
+from edgeq.onnx.run import DEFAULT_MIN_COSINE, Request
+from edgeq.onnx.run import run as quantize
+from edgeq.onnx.sessions import session
+
+__all__ = ["DEFAULT_MIN_COSINE", "Request", "quantize", "session"]

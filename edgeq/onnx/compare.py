@@ -1,0 +1,105 @@
+"""How close one ONNX file's answers are to another's, output by output."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.calibration.inputs import Arrays
+from edgeq.runtimes.onnxruntime import OnnxSession
+
+_OF_CLASSES = re.compile(
+    "logit|prob|score|class|label", re.IGNORECASE
+)  # where the largest of a row is the answer
+
+
+class OutputCloseness:
+    """Sums over samples of one output; no answers are kept."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.samples = self.other_shapes = 0
+        self._cosine_total, self._cosine_least, self._cosines = 0.0, math.inf, 0
+        self._error = self._size = self._largest = 0.0
+        self._same = self._rows = 0
+        self._is_real = True
+
+    def add(self, reference: NDArray[Any], candidate: NDArray[Any]) -> None:
+        self.samples += 1
+        if reference.shape != candidate.shape:
+            self.other_shapes += 1
+            return
+        if reference.dtype.kind != "f":
+            self._is_real = False
+            self._same += int(np.count_nonzero(reference == candidate))
+            self._rows += reference.size
+            return
+        a, b = reference.astype(np.float64), candidate.astype(np.float64)
+        usable = np.isfinite(a) & (np.abs(a) < 1e30)
+        a, b = np.where(usable, a, 0), np.where(usable, b, 0)
+        difference = np.abs(a - b)
+        self._error += float(np.square(difference).sum())
+        self._size += float(np.square(a).sum())
+        self._largest = max(self._largest, float(difference.max(initial=0)))
+        norms = math.sqrt(float(np.square(a).sum()) * float(np.square(b).sum()))
+        if norms > 0:
+            cosine = float((a * b).sum()) / norms
+            self._cosine_total, self._cosines = self._cosine_total + cosine, self._cosines + 1
+            self._cosine_least = min(self._cosine_least, cosine)
+        if _OF_CLASSES.search(self.name) and a.ndim >= 2 and a.shape[-1] >= 2:
+            same = a.argmax(axis=-1) == b.argmax(axis=-1)
+            self._same, self._rows = self._same + int(same.sum()), self._rows + same.size
+
+    @property
+    def closeness(self) -> float:
+        """The mean cosine, or what the error over all samples makes of it where that is less.
+
+        For vectors of one length ``1 - error² / 2`` is the cosine; of a single number the cosine says nothing, this
+        does. 1 where there is nothing to compare; 0 for NaN.
+        """
+        if not self._is_real:
+            return self._same / self._rows if self._rows else 1.0
+        if not math.isfinite(self._error):
+            return 0.0
+        if not self._size:
+            return 1.0 if not self._error else 0.0
+        by_error = 1 - self._error / self._size / 2
+        return min(by_error, self._cosine_total / self._cosines) if self._cosines else by_error
+
+    def summary(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"name": self.name, "samples": self.samples, "closeness": self.closeness}
+        if self._is_real and self._size:
+            found["relative_error"] = math.sqrt(self._error / self._size)
+            found["max_error"] = self._largest
+        if self._cosines:
+            found["cosine_mean"] = self._cosine_total / self._cosines
+            found["cosine_min"] = self._cosine_least
+        if self._rows:
+            found["top1_agreement" if self._is_real else "agreement"] = self._same / self._rows
+        if self.other_shapes:
+            found["other_shapes"] = self.other_shapes
+        return found
+
+
+def compare(
+    reference: OnnxSession, candidate: OnnxSession, samples: Iterable[Arrays]
+) -> list[OutputCloseness]:
+    """Both files' answers to the same samples. Raises EdgeqError where the runtime refuses."""
+    outputs = reference.outputs
+    found = [OutputCloseness(name) for name in outputs]
+    for feeds in samples:
+        expected, answers = (session.run(feeds, outputs) for session in (reference, candidate))
+        for closeness, a, b in zip(found, expected, answers, strict=True):
+            closeness.add(np.asarray(a), np.asarray(b))
+    return found
+
+
+def worst(found: Iterable[OutputCloseness]) -> float:
+    """The least closeness of all outputs; those of integers, which flip at a border, do not count where floats are."""
+    real = [one.closeness for one in found if one._is_real and one.samples > one.other_shapes]
+    return min(real, default=1.0)

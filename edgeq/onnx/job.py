@@ -1,0 +1,102 @@
+"""What the quants of an ONNX file work with, and their registry."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgeq.calibration.collect import collect_ranges
+from edgeq.calibration.methods import Method
+from edgeq.calibration.ranges import RangeCollector
+from edgeq.calibration.sources import Samples
+from edgeq.errors import UsageError
+from edgeq.formats.onnx.convolution import find_convolutions
+from edgeq.formats.onnx.linear import find_linears
+from edgeq.formats.onnx.placement import values_to_watch
+from edgeq.onnx.isa import Profile
+
+Apply = Callable[[ir.Model, Collection[str]], None]
+
+
+@dataclass
+class Job:
+    """A prepared float graph, the samples to calibrate on (None without data), and what the user chose."""
+
+    model: ir.Model
+    samples: Samples | None
+    profile: Profile
+    method: Method
+    folder: Path
+    keep_float: Sequence[re.Pattern[str]] = ()
+    progress: Callable[[str, int, int], None] = lambda stage, done, total: None
+    notes: list[str] = field(default_factory=list)
+    session: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def layers(self) -> list[str]:
+        """The names of the nodes that may be quantized: convolutions and linear layers that no pattern keeps float."""
+        convolutions = [c.node.name for c in find_convolutions(self.model)]
+        found = [str(name) for name in (*convolutions, *(linear.name for linear in find_linears(self.model)))]
+        return [name for name in found if not self.kept(name)]
+
+    def kept(self, name: str) -> bool:
+        """Whether the user keeps what has this name in float."""
+        return any(pattern.search(name) for pattern in self.keep_float)
+
+    def observe(self, stage: str) -> dict[str, RangeCollector]:
+        """Run the samples through the graph as it is now; statistics by value name."""
+        assert self.samples is not None
+        total = self.samples.count
+        return collect_ranges(
+            self.model,
+            self.samples,
+            self.folder,
+            lambda done: self.progress(f"calibrating {stage}", done, max(total, done)),
+            values_to_watch(self.model),
+        )
+
+
+# A quant looks at the float graph once (it may fold things into it), and gives what rewrites a copy of it: all layers
+# named, and nothing else.
+Plan = Callable[[Job], Apply]
+
+
+@dataclass(frozen=True)
+class OnnxQuant:
+    """``rounds_layers``: it quantizes layers one by one, so that single ones can be put back to float."""
+
+    name: str
+    plan: Plan
+    rounds_layers: bool
+
+
+ONNX_QUANTS: dict[str, OnnxQuant] = {}
+
+
+def onnx_quant(name: str, rounds_layers: bool = True) -> Callable[[Plan], Plan]:
+    """Register a function as a quant of ONNX files."""
+
+    def register(plan: Plan) -> Plan:
+        ONNX_QUANTS[name] = OnnxQuant(name, plan, rounds_layers)
+        return plan
+
+    return register
+
+
+def find_quant(name: str) -> OnnxQuant:
+    """The quant of that name, any case; raises UsageError listing them."""
+    from edgeq.onnx import quants
+
+    for module in pkgutil.iter_modules(quants.__path__):
+        importlib.import_module(f"{quants.__name__}.{module.name}")
+    key = name.lower().replace("_", "-")
+    if key not in ONNX_QUANTS:
+        raise UsageError(f"--quant {name}: for an ONNX file there are {', '.join(sorted(ONNX_QUANTS))}")
+    return ONNX_QUANTS[key]

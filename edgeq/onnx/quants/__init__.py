@@ -1,0 +1,1 @@
+"""The quants of ONNX files, one a file; importing registers them."""

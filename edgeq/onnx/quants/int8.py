@@ -1,0 +1,78 @@
+"""Static int8 (QDQ), and what is done instead where no data says the ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import onnx_ir as ir
+
+from edgeq.formats.onnx.linear import find_linears
+from edgeq.formats.onnx.passes.conv_int8 import conv_int8
+from edgeq.formats.onnx.passes.conv_weights import conv_weights
+from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
+from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
+from edgeq.formats.onnx.passes.smooth import smooth
+from edgeq.formats.onnx.passes.static_int8 import static_int8
+from edgeq.onnx.job import Apply, Job, onnx_quant
+
+# A static range that half of the samples do not fill to a third would clip or waste: such layers go dynamic.
+_UNSTEADY = 3.0
+# ONNX Runtime then dequantizes constant kernels once, when it loads the file.
+_FOLD = {"session.disable_quant_qdq": "1"}
+
+
+@onnx_quant("int8")
+def int8(job: Job) -> Apply:
+    """Ranges from the data; linear layers with unsteady ones, or in loops, are quantized at run time."""
+    if job.samples is None:
+        job.notes.append("no --calibration, so no ranges: nothing is quantized statically")
+        return _without_data(job)
+    collectors = job.observe("smoothing")
+    if smooth(job.model, {name: c.channel_max for name, c in collectors.items() if c.channel_max.size}):
+        collectors = job.observe("ranges")
+    seen = {name: collector for name, collector in collectors.items() if collector.samples}
+    intervals = {name: job.method(collector) for name, collector in seen.items()}
+    unsteady = [
+        linear.name
+        for linear in find_linears(job.model)
+        if str(linear.activation.name) not in seen
+        or seen[str(linear.activation.name)].peak_ratio() > _UNSTEADY
+    ]
+    if unsteady:
+        job.notes.append(f"quantized at run time, for want of a steady range: {', '.join(unsteady)}")
+    job.session.update(job.profile.session)
+    profile = job.profile
+
+    def apply(model: ir.Model, layers: Collection[str]) -> None:
+        dynamic_int8(model, profile.limit, only=[name for name in unsteady if name in layers])
+        conv_int8(model, profile.limit, intervals, profile.types, only=layers)
+        static_int8(model, profile.limit, intervals, profile.types, only=layers)
+        _tables(model, job)
+
+    return apply
+
+
+@onnx_quant("int8-dynamic")
+def int8_dynamic(job: Job) -> Apply:
+    """Linear layers at run time, kernels of convolutions as weights only; with data, outliers are folded first."""
+    if job.samples is not None:
+        collectors = job.observe("smoothing")
+        smooth(job.model, {name: c.channel_max for name, c in collectors.items() if c.channel_max.size})
+    return _without_data(job)
+
+
+def _without_data(job: Job) -> Apply:
+    limit = job.profile.limit
+
+    def apply(model: ir.Model, layers: Collection[str]) -> None:
+        dynamic_int8(model, limit, only=layers)
+        if conv_weights(model, only=layers):
+            job.session.update(_FOLD)
+        _tables(model, job)
+
+    return apply
+
+
+def _tables(model: ir.Model, job: Job) -> None:
+    if not job.keep_float:
+        embedding_int8(model)

@@ -1,0 +1,319 @@
+"""``edgeq quantize model.onnx``: read, calibrate, rewrite, prove, and say no where a gate does."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from edgeq.calibration.inputs import Arrays, checked, inputs_of
+from edgeq.calibration.made_up import made_up_samples
+from edgeq.calibration.methods import parse_method
+from edgeq.calibration.sources import Images, Samples, Want, open_samples
+from edgeq.convert.onnx_file import tensor_results
+from edgeq.devices.cpu import usable_cores
+from edgeq.errors import EdgeqError, InputError, UsageError
+from edgeq.evaluation.speed import timed_pair
+from edgeq.export import peak_memory, sha256, versions
+from edgeq.formats.atomic import check_output
+from edgeq.formats.onnx.prepare import prepare
+from edgeq.formats.onnx.read import read_model
+from edgeq.formats.onnx.save import save_model
+from edgeq.onnx.compare import compare, worst
+from edgeq.onnx.exempt import Exemption, exempt
+from edgeq.onnx.isa import changed, find_profile, find_types
+from edgeq.onnx.job import Apply, Job, OnnxQuant, find_quant
+from edgeq.onnx.sessions import write_config
+from edgeq.options import parsed
+from edgeq.outputs import output_folder
+from edgeq.runtimes.onnxruntime import VERSION, OnnxSession
+
+DEFAULT_MIN_COSINE = 0.99
+_TRIAL_SAMPLES, _PROOF_SAMPLES, _TIMED_SAMPLES = 16, 256, 4
+_SLOWER = 0.95  # of the float graph's speed; two runs of one graph are often 3 % apart
+_LOST_SECONDS = 2e-4  # a run; below that the cost of starting a few more nodes decides
+_QUANTIZED = frozenset(
+    (
+        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv",
+        "QLinearMatMul", "QGemm", "MatMulNBits", "MatMulBnb4", "GatherBlockQuantized", "DynamicQuantizeLSTM",
+    )
+)  # fmt: skip
+
+
+@dataclass
+class Request:
+    """What the user asked for; options as the command's help has them.
+
+    ``calibration`` is a file, a folder, or an iterable of ``{input: array}`` that can be read again and again.
+    """
+
+    source: Path
+    out: Path
+    quant: str = "int8"
+    calibration: Path | Iterable[Arrays] | None = None
+    method: str = "minmax"
+    samples: int = 0
+    images: Images = field(default_factory=Images)
+    isa: str = "generic"
+    scheme: str | None = None
+    full_range: bool = False
+    keep_float: Sequence[str] = ()
+    min_cosine: float = DEFAULT_MIN_COSINE
+    allow_slower: bool = False
+    proof: bool = True
+    force: bool = False
+    threads: int = 0
+    progress: Callable[[str, int, int], None] = field(default=lambda stage, done, total: None)
+    warn: Callable[[str], None] = field(default=lambda message: None)
+
+
+def run(request: Request) -> dict[str, Any]:
+    """Quantize and prove; the record that ``--json`` prints and edgeq.json keeps.
+
+    Its ``gates`` are the sentences of the gates that said no; the file is written all the same. Raises EdgeqError.
+    """
+    quant = find_quant(request.quant)
+    path = _target(request, quant)
+    with output_folder(path.parent):
+        check_output(path, force=request.force)
+        return _Run(request, quant, path).record()
+
+
+def _target(request: Request, quant: OnnxQuant) -> Path:
+    """The file to write: ``-o`` itself where it ends in .onnx, else NAME_QUANT.onnx in that folder."""
+    out = request.out
+    if out.suffix.lower() != ".onnx":
+        out = out / f"{request.source.stem}_{quant.name.replace('-', '_')}.onnx"
+    if not request.source.is_file():
+        raise InputError(f"{request.source}: no such file")
+    if out.exists() and out.samefile(request.source):
+        raise InputError(f"{out}: is the file being read; choose another output")
+    return out
+
+
+class _Run:
+    def __init__(self, request: Request, quant: OnnxQuant, path: Path) -> None:
+        from edgeq.report.files import JSON_NAME, read_exports
+
+        self.request, self.quant, self.path = request, quant, path
+        self.threads = request.threads or usable_cores()
+        self.started = time.perf_counter()
+        read_exports(path.parent / JSON_NAME)  # a file there that is not ours is refused before the work
+        method = parsed("--calibration-method", request.method, parse_method)
+        types = None if request.scheme is None else parsed("--scheme", request.scheme, find_types)
+        chosen = changed(parsed("--isa", request.isa, find_profile), types, request.full_range)
+        patterns = [_pattern(text) for text in request.keep_float]
+        self.model = read_model(request.source)
+        self._refuse_quantized()
+        self.inputs = inputs_of(self.model)
+        self.float_values = _float_values(self.model)
+        self.reference = OnnxSession(request.source, self.threads)
+        notes = prepare(self.model)
+        data = self._data(notes)
+        self.samples, self.test = (data, data) if data.made_up else data.split()
+        self.job = Job(
+            self.model, None if data.made_up else self.samples, chosen, method, path.parent, patterns,
+            request.progress, notes,
+        )  # fmt: skip
+        for text, pattern in zip(request.keep_float, patterns, strict=True):
+            names = [node.name or "" for node in self.model.graph.all_nodes()]
+            if not any(map(pattern.search, [*names, *self.model.graph.initializers])):
+                raise UsageError(f"--keep-float {text}: matches no node and no tensor")
+
+    def _refuse_quantized(self) -> None:
+        found = {node.op_type for node in self.model.graph.all_nodes()} & _QUANTIZED
+        if found:
+            raise InputError(
+                f"{self.request.source}: is quantized already ({', '.join(sorted(found))}); start from the float file"
+            )
+
+    def _data(self, notes: list[str]) -> Samples:
+        given = self.request.calibration
+        if isinstance(given, Path):
+            want = Want(self.request.source, self.inputs, self.request.images, self.request.samples, notes)
+            return open_samples(given, want)
+        if given is None:
+            return made_up_samples(self.inputs, self._accepts)
+        arrays = given  # a name of its own, so that it cannot become None
+
+        def iterate() -> Iterator[Arrays]:
+            for number, feeds in enumerate(arrays):
+                yield checked(feeds, self.inputs, f"calibration sample {number}")
+
+        count = len(arrays) if isinstance(arrays, Sequence) else 0
+        return Samples("arrays", count, iterate, limit=self.request.samples)
+
+    def record(self) -> dict[str, Any]:
+        """All the work, and what came of it."""
+        from edgeq.report.files import write_report
+
+        request, job = self.request, self.job
+        self._check_samples()
+        apply = self.quant.plan(job)
+        found = self._layers(apply)
+        model = self.model.clone()
+        apply(model, found.layers)
+        tensors = tensor_results(model)
+        files = save_model(model, self.path, force=request.force)
+        config = write_config(self.path, job.session)
+        files += [config] if config else []
+        seconds = time.perf_counter() - self.started
+        proof = self._proof(found) if self.can_run and request.proof else None
+        gates = self._gates(proof)
+        for note in job.notes:
+            request.warn(note)
+        record: dict[str, Any] = {
+            "file": self.path.name,
+            "format": "onnx",
+            "quant": self.quant.name,
+            "model": {
+                "name": request.source.name, "family": "onnx", "kind": "graph", "parameters": self.float_values,
+            },
+            "bytes": sum(file.stat().st_size for file in files),
+            "float32_bytes": 4 * self.float_values,
+            "sha256": {file.name: sha256(file) for file in files},
+            "seconds": seconds,
+            "peak_memory_bytes": peak_memory(),
+            "tensors": [asdict(tensor) for tensor in tensors],
+            "layers": found.layers,
+            "exempted": found.exempted,
+            "session": job.session,
+            "notes": job.notes,
+            "proof": proof,
+            "gates": gates,
+            "versions": versions(),
+        }  # fmt: skip
+        written = write_report(self.path.parent, record)
+        return record | {
+            "files": [str(file) for file in [self.path, *(f for f in files if f != self.path), *written]]
+        }
+
+    def _accepts(self, feeds: Arrays) -> bool:
+        """Whether the float graph runs with these."""
+        try:
+            self.reference.run(feeds, self.reference.outputs)
+        except EdgeqError:
+            return False
+        return True
+
+    def _check_samples(self) -> None:
+        """Run the float graph once: what it refuses is wrong where it was given, and proves nothing where made up."""
+        first = next(iter(self.samples), None)
+        if first is None:
+            raise InputError(f"{self.samples.name}: holds no sample; give one at least")
+        self.can_run = True
+        try:
+            self.reference.run(first, self.reference.outputs)
+        except EdgeqError as error:
+            if not self.samples.made_up:
+                raise InputError(
+                    f"{self.samples.name}: the float model refuses the first sample ({error})"
+                ) from None
+            self.can_run = False
+            self.job.notes.append(f"nothing is proven: the float model refuses made-up inputs ({error})")
+
+    def _layers(self, apply: Apply) -> Exemption:
+        """The layers to quantize: all, but for those that break the target."""
+        layers = self.job.layers
+        if not self.quant.rounds_layers:
+            return Exemption([], 1.0, 1.0)
+        if not layers:
+            what = (
+                "every layer is kept in float"
+                if self.request.keep_float
+                else "there is no layer with constant weights"
+            )
+            raise InputError(f"{self.request.source}: nothing to quantize, {what}")
+        if not self.can_run or not self.request.proof:
+            return Exemption(layers, 1.0, 1.0)
+        samples = list(self.test.first(_TRIAL_SAMPLES))
+        with tempfile.TemporaryDirectory(prefix=".edgeq-trial-", dir=self.path.parent) as folder:
+
+            def trial(chosen: Collection[str]) -> float:
+                model = self.model.clone()
+                apply(model, chosen)
+                path = Path(folder) / "trial.onnx"
+                save_model(model, path, force=True)
+                return worst(
+                    compare(self.reference, OnnxSession(path, self.threads, self.job.session), samples)
+                )
+
+            found = exempt(
+                layers, trial, self.request.min_cosine,
+                lambda done, total: self.request.progress("measuring layers", done, total),
+            )  # fmt: skip
+        if found.exempted:
+            names = ", ".join(f"{name} ({effect:.4f})" for name, effect in found.exempted.items())
+            self.job.notes.append(
+                f"back to float, because all quantized gave {found.before:.4f}; what each cost alone: {names}"
+            )
+        return found
+
+    def _proof(self, found: Exemption) -> dict[str, Any]:
+        """The written file against the source, in the runtime, with the session options that go with it."""
+        request = self.request
+        started = time.perf_counter()
+        session = OnnxSession(self.path, self.threads, self.job.session)
+        loaded = time.perf_counter() - started
+        outputs = compare(self.reference, session, self.test.first(_PROOF_SAMPLES))
+        feeds = list(islice(iter(self.test), _TIMED_SAMPLES))
+        request.progress("timing against float", 0, 1)
+        timed = timed_pair(
+            self.path, request.source, feeds, session.outputs[0], self.threads, self.job.session
+        )
+        request.progress("timing against float", 1, 1)
+        return {
+            "runtime": f"ONNX Runtime {VERSION}",
+            "text": self.test.name,
+            "builtin_text": self.test.made_up,
+            "held_out": self.test is not self.samples,
+            "samples": max((one.samples for one in outputs), default=0),
+            "load_seconds": loaded,
+            "closeness": worst(outputs),
+            "closeness_of_all_layers": found.before,
+            "outputs": [one.summary() for one in outputs],
+            "speed_against_float": timed.ratio,
+            "seconds_per_run": timed.ours,
+            "seconds_per_run_float": timed.reference,
+        }
+
+    def _gates(self, proof: dict[str, Any] | None) -> list[str]:
+        """What the gates say that said no."""
+        if proof is None:
+            return []
+        said = []
+        if proof["closeness"] < self.request.min_cosine:
+            least = min(proof["outputs"], key=lambda output: output["closeness"])
+            said.append(
+                f"{self.path.name}: closeness {proof['closeness']:.4f} of output {least['name']} is below "
+                f"{self.request.min_cosine:g}; give more calibration data, or --keep-float what report.html shows"
+            )
+        lost = proof["seconds_per_run"] - proof["seconds_per_run_float"]
+        slower = proof["speed_against_float"] < _SLOWER and lost > _LOST_SECONDS
+        if slower and not self.request.allow_slower:
+            said.append(
+                f"{self.path.name}: runs at {proof['speed_against_float']:.2f} times the speed of float here; take "
+                "another --quant, or --allow-slower for the smaller file"
+            )
+        return said
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise UsageError(f"--keep-float {text}: is no regular expression ({error})") from None
+
+
+def _float_values(model: ir.Model) -> int:
+    """The numbers in the graph's float constants: its parameters."""
+    from edgeq.formats.onnx.read import tensors
+
+    return sum(tensor.size for _, tensor in tensors(model) if tensor.dtype.is_floating_point())

@@ -1,0 +1,237 @@
+"""Calibration data of every kind, and what is wrong with it said in one line."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgeq.calibration.inputs import Input
+from edgeq.calibration.made_up import made_up_samples
+from edgeq.calibration.sources import Images, Samples, Want, open_samples
+from edgeq.errors import InputError
+
+F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
+X = Input("x", F32, ("n", 3, 4, 4))
+IDS = [
+    Input("input_ids", I64, ("batch", "tokens")),
+    Input("attention_mask", I64, ("batch", "tokens")),
+    Input("past_key_values.0.key", F32, ("batch", 2, "past", 8)),
+]
+
+
+def want(folder: Path, *inputs: Input, images: Images | None = None, limit: int = 0) -> Want:
+    return Want(folder / "m.onnx", list(inputs), images or Images(), limit)
+
+
+def pixels(count: int) -> NDArray[np.float32]:
+    return np.arange(count * 48, dtype=np.float32).reshape(count, 3, 4, 4)
+
+
+def test_npz_in_the_order_of_names(tmp_path: Path) -> None:
+    for name, value in (("b", 2), ("a", 1)):
+        np.savez_compressed(tmp_path / f"{name}.npz", x=pixels(1).astype(np.float64) * value)
+    samples = open_samples(tmp_path, want(tmp_path, X))
+    found = [feeds["x"] for feeds in samples]
+    assert [array.dtype for array in found] == [F32, F32]
+    np.testing.assert_array_equal(found[1], 2 * found[0])
+    assert len(list(samples)) == 2  # again
+
+
+@pytest.mark.parametrize(("batch", "lengths"), [("n", [16, 16, 8]), (1, [1] * 40), (20, [20, 20])])
+def test_many_samples_in_one_array(batch: int | str, lengths: list[int], tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", pixels(40))
+    samples = open_samples(tmp_path / "x.npy", want(tmp_path, Input("x", F32, (batch, 3, 4, 4))))
+    found = [feeds["x"] for feeds in samples]
+    assert [len(array) for array in found] == lengths
+    np.testing.assert_array_equal(np.concatenate(found), pixels(40))
+
+
+def test_a_limit(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", pixels(40))
+    given = want(tmp_path, Input("x", F32, (1, 3, 4, 4)), limit=3)
+    samples = open_samples(tmp_path, given)
+    assert len(list(samples)) == 3
+    assert len(list(samples.first(2))) == 2
+
+
+def test_held_out_samples_are_not_calibrated_on() -> None:
+    def iterate(count: int) -> Samples:
+        return Samples("s", count, lambda: iter([{"x": np.array(i)} for i in range(count)]))
+
+    kept, held = iterate(30).split()
+    assert len(list(kept)) == kept.count == 24
+    assert [int(feeds["x"]) for feeds in held] == [4, 9, 14, 19, 24, 29]
+    same, also = iterate(24).split()
+    assert same is also
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_images(first: bool, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    Image.new("RGB", (8, 6), (255, 0, 51)).save(tmp_path / "deep" / "b.png")
+    Image.new("L", (3, 3), 102).save(tmp_path / "a.jpg")
+    shape = ("n", 3, "h", "w") if first else ("n", "h", "w", 3)
+    prepared = Images((4, 6), (0.5, 0.5, 0.5), (0.5, 0.25, 0.5), declared=True)
+    samples = open_samples(tmp_path, want(tmp_path, Input("x", F32, shape), images=prepared))
+    gray, red = (feeds["x"] for feeds in samples)
+    assert red.shape == ((1, 3, 4, 6) if first else (1, 4, 6, 3))
+    at = red[0, :, 0, 0] if first else red[0, 0, 0]
+    np.testing.assert_allclose(at, [1, -2, -0.6], atol=1e-5)
+    np.testing.assert_allclose((gray[0, :, 0, 0] if first else gray[0, 0, 0])[0], -0.2, atol=0.02)
+
+
+def tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    made = Tokenizer(models.WordLevel({"a": 1, "b": 2, "c": 3}, unk_token="a"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.save(str(folder / "tokenizer.json"))
+
+
+def test_text(tmp_path: Path) -> None:
+    tokenizer(tmp_path)
+    (tmp_path / "t.txt").write_text("a b c\n\n  b\n", encoding="utf-8")
+    first, second = open_samples(tmp_path / "t.txt", want(tmp_path, *IDS))
+    assert first["input_ids"].tolist() == [[1, 2, 3]]
+    assert second["attention_mask"].tolist() == [[1]]
+    assert first["past_key_values.0.key"].shape == (1, 2, 0, 8)
+
+
+def test_text_for_a_fixed_length(tmp_path: Path) -> None:
+    tokenizer(tmp_path)
+    (tmp_path / "t.txt").write_text("a b c\nb\n", encoding="utf-8")
+    inputs = [Input("input_ids", np.dtype(np.int32), (1, 2)), Input("attention_mask", I64, (1, 2))]
+    first, second = open_samples(tmp_path / "t.txt", want(tmp_path, *inputs))
+    assert first["input_ids"].tolist() == [[1, 2]]
+    assert second["input_ids"].tolist() == [[2, 0]]
+    assert second["attention_mask"].tolist() == [[1, 0]]
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    tokenizer(tmp_path)
+    ids = [Input("input_ids", I64, ("batch", "tokens"))]
+    lines = [json.dumps({"input_ids": [[3, 1]]}), "", json.dumps({"text": "c b"})]
+    (tmp_path / "d.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    found = [
+        feeds["input_ids"].tolist() for feeds in open_samples(tmp_path / "d.jsonl", want(tmp_path, *ids))
+    ]
+    assert found == [[[3, 1]], [[3, 2]]]
+
+
+def test_made_up_samples() -> None:
+    inputs = [
+        Input("input_ids", I64, ("batch", "tokens")),
+        Input("attention_mask", I64, ("batch", "tokens")),
+        Input("picture", F32, ("batch", 3, None, None)),
+        Input("state", F32, (2, None, 16)),
+        Input("rate", I64, ()),
+    ]
+
+    def accepts(feeds: dict[str, NDArray[np.generic]]) -> bool:
+        return feeds["state"].shape == (2, 1, 16) and feeds["input_ids"].shape[1] >= 256
+
+    samples = made_up_samples(inputs, accepts)
+    assert samples.made_up
+    first, again = list(samples), list(samples)
+    assert len(first) == 8
+    assert first[0]["input_ids"].shape == first[0]["attention_mask"].shape == (1, 256)
+    assert first[0]["attention_mask"].all()
+    assert first[0]["picture"].shape == (1, 3, 224, 224)
+    assert first[0]["rate"].shape == ()
+    np.testing.assert_array_equal(first[3]["picture"], again[3]["picture"])
+    assert not np.array_equal(first[0]["picture"], first[1]["picture"])
+
+
+def nothing(folder: Path) -> Path:
+    return folder / "nowhere"
+
+
+def empty_folder(folder: Path) -> Path:
+    (folder / "d").mkdir()
+    return folder / "d"
+
+
+def npz(**arrays: NDArray[np.generic]) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        np.savez(folder / "s.npz", **arrays)
+        return folder / "s.npz"
+
+    return make
+
+
+def lying_header(folder: Path) -> Path:
+    """An array of 2^60 bytes, says the header."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (288230376151711744,), }"
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 16
+    with zipfile.ZipFile(folder / "s.npz", "w") as archive:
+        archive.writestr("x.npy", content)
+    return folder / "s.npz"
+
+
+def pickled(folder: Path) -> Path:
+    np.savez(folder / "s.npz", x=np.array([{"a": 1}], object), allow_pickle=True)
+    return folder / "s.npz"
+
+
+def written(name: str, content: bytes) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    return make
+
+
+def broken_picture(folder: Path) -> Path:
+    (folder / "p.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (nothing, "no such file or directory"),
+        (empty_folder, "is no calibration data; give a text"),
+        (npz(y=pixels(1)), r"has no x, has y; the model's inputs are x float32 \[n, 3, 4, 4\]"),
+        (
+            npz(x=pixels(1)[:, :2]),
+            r"x has the shape \[1, 2, 4, 4\], the model wants x float32 \[n, 3, 4, 4\]",
+        ),
+        (npz(x=pixels(1)[0]), r"x has the shape \[3, 4, 4\]"),
+        (npz(x=np.array(["a"])), "x is <U1, the model wants"),
+        (lying_header, "has not the bytes of its shape"),
+        (pickled, "is no readable array file"),
+        (written("s.npz", b"PK\x03\x04 no"), "is no readable array file"),
+        (written("s.npy", b"\x93NUMPY\x01"), "is no readable array file"),
+        (written("s.jsonl", b"[1]\n"), "line 1: is no JSON object"),
+        (written("s.jsonl", b'{"x": [[1], [1, 2]]}\n'), "line 1: x is no array of numbers"),
+        (written("s.jsonl", b'{"x": "a"}\n'), "line 1: x is no array of numbers"),
+        (written("s.txt", b"hello\n"), "has no tokenizer.json, which a text needs"),
+        (broken_picture, "is no readable picture"),
+    ],
+)
+def test_bad_data(make: Callable[[Path], Path], problem: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=problem) as caught:
+        list(open_samples(make(tmp_path), want(tmp_path, X)))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_pictures_for_a_graph_that_says_no_size(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 6)).save(tmp_path / "b.png")
+    with pytest.raises(InputError, match="does not say its size; give --resize HEIGHTxWIDTH"):
+        open_samples(tmp_path, want(tmp_path, Input("x", F32, ("n", 3, None, None))))
+    with pytest.raises(InputError, match="pictures do not fit the input"):
+        open_samples(tmp_path, want(tmp_path, Input("x", F32, ("n", 3))))
+
+
+def test_text_for_another_graph(tmp_path: Path) -> None:
+    tokenizer(tmp_path)
+    (tmp_path / "t.txt").write_text("a b\n", encoding="utf-8")
+    with pytest.raises(InputError, match="the model has no input_ids but x float32"):
+        list(open_samples(tmp_path / "t.txt", want(tmp_path, X)))
