@@ -1,0 +1,68 @@
+"""How fast a model runs on a machine. The formula and its error are on one page: docs/prediction.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeq.devices.classes import defaults
+from edgeq.devices.machine import Machine
+from edgeq.devices.work import Product, Work
+
+BATCH = 512  # positions that llama.cpp reads at a time (n_ubatch)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens per second: the prediction, and what eight of ten devices lie between."""
+
+    tokens_per_second: float
+    low: float
+    high: float
+
+
+def decode_speed(work: Work, machine: Machine, depth: int) -> Speed:
+    """Generating one token after ``depth`` others."""
+    return _speed(1.0, decode_seconds(work, machine, depth))
+
+
+def prefill_speed(work: Work, machine: Machine, tokens: int) -> Speed:
+    """Reading a prompt of so many tokens."""
+    return _speed(tokens, prefill_seconds(work, machine, tokens))
+
+
+def decode_seconds(work: Work, machine: Machine, depth: int) -> float:
+    """Seconds for one token: every product, the cache of ``depth`` positions, and the waiting in each layer."""
+    cache = work.cache_values(depth) * work.cache_bytes / (machine.read_gbs * 1e9)
+    return _products(work, machine, 1) + cache + work.layers * machine.waiting
+
+
+def prefill_seconds(work: Work, machine: Machine, tokens: int) -> float:
+    """Seconds for a prompt, in batches of 512."""
+    seconds = 0.0
+    for start in range(0, tokens, BATCH):
+        rows = min(BATCH, tokens - start)
+        # Each row's queries meet all keys before it, and the scores all values.
+        pairs = rows * (start + rows / 2)
+        attention = 4 * work.attention * work.layers * pairs / (machine.prefill["F16"] * 1e9)
+        seconds += _products(work, machine, rows) + attention + work.layers * machine.waiting
+    return seconds
+
+
+def _products(work: Work, machine: Machine, rows: int) -> float:
+    return sum(_seconds(product, machine, rows) for product in work.products)
+
+
+def _seconds(product: Product, machine: Machine, rows: int) -> float:
+    """The slowest of reading the weights, taking their codes apart (once for all rows) and multiplying."""
+    touched = min(1.0, product.share * rows)  # many rows use all experts
+    name = product.type_name
+    return max(
+        touched * product.nbytes / (machine.read_gbs * 1e9),
+        touched * product.weights / (machine.decode[name] * 1e9),
+        2 * product.share * product.weights * rows / (machine.prefill[name] * 1e9) if rows > 1 else 0.0,
+    )
+
+
+def _speed(tokens: float, seconds: float) -> Speed:
+    known, speed = defaults(), tokens / seconds
+    return Speed(speed, speed * known.low, speed * known.high)

@@ -1,0 +1,64 @@
+"""This machine's rates with every engine that is here: our kernels, and llama.cpp's where it is installed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from edgeq.bench.product_peers import ggml_product
+from edgeq.devices.measure import (
+    CACHED_ROWS,
+    COLUMNS,
+    REPEATS,
+    SOURCE,
+    TYPES,
+    Measured,
+    any_rows,
+    best_rate,
+    measure,
+    with_measured,
+)
+from edgeq.devices.profile import Profile, Rates
+from edgeq.kernels_cpu import threads
+from edgeq.runtimes import ggml
+
+_MANY = 64  # rows of activations
+
+
+def measured_profile(
+    profile: Profile, n_threads: int, progress: Callable[[str, int, int], None]
+) -> tuple[Profile, dict[str, Any]]:
+    """The profile with measured rates, and the figures."""
+    found = measure(n_threads, progress)
+    extra = () if ggml.library() is None else (_ggml_rates(found),)
+    figures = dataclasses.asdict(found) | {"other_engines": [dataclasses.asdict(rates) for rates in extra]}
+    return with_measured(profile, found, extra), figures
+
+
+def _ggml_rates(found: Measured) -> Rates:
+    """ggml's products with weights in cache. llama.cpp's graph repacks some types and is faster with these."""
+    before = threads.get_threads()
+    threads.set_threads(found.threads)
+    decode, prefill = {}, {}
+    try:
+        for name in TYPES:
+            one, many = (_rate(name, rows) for rows in (1, _MANY))
+            if one and many:
+                decode[name], prefill[name] = round(one, 2), round(2 * many, 1)
+    finally:
+        threads.set_threads(before)
+    return Rates("llama.cpp", found.threads, decode, prefill, SOURCE)
+
+
+def _rate(name: str, rows: int) -> float:
+    """10⁹ multiplications per second; 0 where ggml has no product for the type."""
+    x = np.random.default_rng(0).standard_normal((rows, COLUMNS), np.float32)
+    coded = any_rows(name, CACHED_ROWS * threads.get_threads())
+    product = ggml_product(name, x, coded)
+    if product is None:
+        return 0.0
+    repeats = 1 if rows > 1 else REPEATS
+    return best_rate(product, rows * len(coded) * COLUMNS, repeats)
