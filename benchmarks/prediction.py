@@ -134,7 +134,7 @@ def _effective_gbs(model: PlannedModel, quant: str, device: str) -> float:
 
 
 def summary(found: Sequence[Row]) -> dict[str, float]:
-    """Median of the absolute errors, share within ±35 %, and the tenth and ninetieth hundredth of measured/predicted."""
+    """Median of the absolute errors, share within ±35 %, the tenth and ninetieth hundredth of measured/predicted."""
     errors = [abs(row.error) for row in found]
     ratios = [row.measured / row.predicted for row in found]
     tenths = statistics.quantiles(ratios, n=10, method="inclusive")
