@@ -29,7 +29,7 @@ class PairSums:
     signed_codes = False
     element, scale_element = I8, I16
     parts = 1  # registers of operands for 4 columns
-    paired = False  # do operands and sums hold two rows each?
+    step = 2  # groups in each round of the innermost loop
 
     def __init__(self, e: Emitter, bits: int) -> None:
         self.e = e
@@ -68,7 +68,7 @@ class QuadSums:
     digits: tuple[int, ...] = (1,)
     element, scale_element = I8, I32
     parts = 1
-    paired = False
+    step = 1
 
     def __init__(self, e: Emitter, bits: int) -> None:
         self.e = e
@@ -95,6 +95,7 @@ class WordSums(QuadSums):
 
     element = I16
     parts = 2
+    step = 2
 
     def __init__(self, e: Emitter, bits: int) -> None:
         self.e = e
@@ -117,7 +118,7 @@ class MatrixSums(QuadSums):
     rows and the second, with all 8 columns.
     """
 
-    paired = True
+    step = 2
 
     def __init__(self, e: Emitter, bits: int) -> None:
         self.e = e

@@ -154,8 +154,10 @@ class Tile:
                 total.set(self.sums.scaled(total.get(), partial[i][j], scale, chunk.digit))
 
     def _looped(self, unit_at: Any, rows: list[Row], chunk: Chunk) -> Grid:
-        """The sums of a chunk, group by group at run time; two groups where operands are paired."""
-        e, step = self.e, 2 if self.sums.paired else 1
+        """The sums of a chunk, some groups in each round of a run-time loop."""
+        e, step = self.e, self.sums.step
+        assert chunk.groups % step == 0
+        assert chunk.groups > step
         first = self._groups(unit_at, rows, chunk, 0, step)
         sums = [[e.variable(register) for register in row] for row in first]
         with e.loop(ir.Constant(I64, chunk.groups // step - 1)) as k:
