@@ -3,7 +3,8 @@
 # Usage: prepare.sh FOLDER PYTHON (whose pip fetches the wheels)
 set -euo pipefail
 folder=$(realpath -m "$1") python=$(realpath -s "$2") here=$(cd "$(dirname "$0")/../.." && pwd)
-[ -e "$folder/ready" ] && exit 0
+wheels=(numba llvmlite numpy ml_dtypes)
+[ "$(cat "$folder/ready" 2>/dev/null)" = "${wheels[*]}" ] && exit 0
 command -v apt-get dpkg >/dev/null || { echo "prepare.sh: needs Debian's apt-get and dpkg" >&2; exit 1; }
 mkdir -p "$folder"/{lists/partial,cache/archives/partial,debs,host,root,site,wheels}
 guest=(-o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State::Lists="$folder/lists"
@@ -17,6 +18,6 @@ for package in *_arm64.deb; do dpkg -x "$package" "$folder/root"; done
 dpkg -x qemu-user-static_*.deb "$folder/host"
 "$python" -m pip --disable-pip-version-check -q download --no-deps --only-binary=:all: --python-version 3.11 \
     --implementation cp --abi cp311 --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 \
-    --platform manylinux_2_17_aarch64 -d "$folder/wheels" --constraint "$here/constraints.txt" numba llvmlite numpy
+    --platform manylinux_2_17_aarch64 -d "$folder/wheels" --constraint "$here/constraints.txt" "${wheels[@]}"
 for wheel in "$folder"/wheels/*.whl; do "$python" -m zipfile -e "$wheel" "$folder/site"; done
-touch "$folder/ready"
+echo "${wheels[*]}" > "$folder/ready"
