@@ -147,12 +147,12 @@ class FastModel:
         return self._recorded[many, last_only]
 
 
-def from_gguf(file: GGUFFile, cache_type: CacheType = "F16") -> FastModel:
-    """The model of an opened GGUF file, packed.
+def from_gguf(file: GGUFFile, cache_type: CacheType = "F16", keep_packed: bool = False) -> FastModel:
+    """The model of an opened GGUF file, packed; with ``keep_packed`` in the user's cache, too (``prepacked``).
 
     Raises NotRecordableError for what no step does (``Model`` computes it), EdgeqError for a bad file.
     """
     family, hp, specs = read_gguf(file)
     isa = instruction_set()
-    weights = PackedWeights(file, specs, isa)
+    weights = PackedWeights(file, specs, isa, keep_packed)
     return FastModel(family, hp, weights, file.path.name, Cached(cache_type, isa))
