@@ -168,6 +168,8 @@ class Embedded:
             raise UsageError(
                 f"{self.path}: {reason}, so its keys and values stay float32; leave --kv-type out"
             )
+        if self.keep_packed:
+            raise UsageError(f"{self.path}: {reason}, so nothing is packed; leave --keep-packed out")
         return None
 
 

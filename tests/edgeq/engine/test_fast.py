@@ -12,7 +12,9 @@ from oracle import models
 
 from edgeq.engine import fast
 from edgeq.engine import model as engine
-from edgeq.errors import InputError
+from edgeq.engine.decoders import open_decoder
+from edgeq.engine.steps import NotRecordableError
+from edgeq.errors import InputError, UsageError
 from edgeq.evaluation.metrics import Divergence
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.kernels_cpu import threads
@@ -126,6 +128,34 @@ def test_a_smaller_cache_is_close(
     divergence.add(tiny.logits(tokens), small.logits(tokens), tokens)
     print(divergence.summary())
     assert 0 < divergence.summary()["kl_mean"] <= MOST_Q8_0_CACHE_KL
+
+
+def test_kept_packed_weights(
+    tinylm: Path,
+    make_gguf: MakeGGUF,
+    code_tokens: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path))
+    file = open_gguf(make_gguf(tinylm, "Q4_K_M"))
+    expected = fast.from_gguf(file).logits(code_tokens[:20])
+    assert list(tmp_path.iterdir()) == []
+    for keep in (True, False):  # written, then found
+        found = fast.from_gguf(file, keep_packed=keep).logits(code_tokens[:20])
+        assert np.array_equal(found, expected)
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_has_no_product_is_run_exactly(tinylm: Path, make_gguf: MakeGGUF) -> None:
+    path = make_gguf(tinylm, "TQ2_0")
+    with pytest.raises(NotRecordableError, match="has no product"):
+        fast.from_gguf(open_gguf(path))
+    with open_decoder(path, "auto", 1, 10) as opened:
+        expected = engine.open_model(path).logits([5, 6])[-1]
+        assert np.array_equal(opened.decoder.feed([5, 6]), expected)
+    with pytest.raises(UsageError, match="--kv-type"), open_decoder(path, "auto", 1, 10, "Q8_0"):
+        pass
 
 
 @pytest.mark.parametrize("tokens", [[], [-1], [4096], [3, 10**9]])
