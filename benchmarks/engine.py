@@ -166,6 +166,7 @@ def starts(path: Path, names: list[str], n_threads: int, rounds: int) -> dict[st
     """Seconds from a process's start to its end after one token, and its memory."""
     seconds: dict[str, list[float]] = {name: [] for name in names}
     memory: dict[str, dict[str, int]] = {}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     for turn in range(rounds + 1):
         for name in names:
             command = [
@@ -178,7 +179,7 @@ def starts(path: Path, names: list[str], n_threads: int, rounds: int) -> dict[st
                 str(path),
             ]
             started = time.perf_counter()
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
             if turn:
                 seconds[name].append(time.perf_counter() - started)
             memory[name] = json.loads(done.stdout.splitlines()[-1])
