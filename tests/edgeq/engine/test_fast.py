@@ -184,6 +184,18 @@ def test_impossible_tokens_are_input_errors(tiny: fast.FastModel, tokens: list[i
         tiny.logits(tokens)
 
 
+def test_a_foreign_cache_is_an_input_error(
+    tiny: fast.FastModel, oracle_folder: OracleFolder, make_gguf: MakeGGUF
+) -> None:
+    other = fast.from_gguf(open_gguf(make_gguf(oracle_folder("gpt2"), "F32")))
+    with pytest.raises(InputError, match="another model"):
+        tiny.logits([5], other.new_cache())
+    with pytest.raises(InputError, match="256 positions"):
+        other.logits([5] * 257)
+    with pytest.raises(InputError, match="256 positions"):
+        engine.open_model(make_gguf(oracle_folder("gpt2"), "F32")).logits([5] * 257)
+
+
 def test_nan_in_a_sequence_stays_there(tiny: fast.FastModel, code_tokens: list[int]) -> None:
     """Buffers are used again, by other sequences too."""
     expected = tiny.logits(code_tokens[:9])
