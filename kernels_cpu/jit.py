@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 from collections.abc import Callable
@@ -68,20 +69,31 @@ def _stamp_with_helpers(dispatcher: Any) -> None:
 def source_hash(module: ModuleType) -> str:
     """SHA-256 over the sources of a module and of all it imports from this package."""
     digest = hashlib.sha256()
-    for path in sorted(_sources(module, set())):
-        digest.update(Path(path).read_bytes())
+    for path in sorted(_sources(module)):
+        digest.update(_file_hash(path))
     return digest.hexdigest()
 
 
-def _sources(module: ModuleType, seen: set[str]) -> set[str]:
-    if module.__file__ is None or module.__file__ in seen:
-        return seen
-    seen.add(module.__file__)
-    for value in list(vars(module).values()):
-        owner = _owner(value)
-        if owner is not None:
-            _sources(owner, seen)
-    return seen
+def _sources(module: ModuleType) -> set[str]:
+    found, waiting = {module}, [module]
+    while waiting:
+        new = _owners(waiting.pop()) - found
+        found |= new
+        waiting += new
+    return {owner.__file__ for owner in found if owner.__file__ is not None}
+
+
+@functools.cache
+def _file_hash(path: str) -> bytes:
+    """A module has many kernels, and they import the same few others."""
+    return hashlib.sha256(Path(path).read_bytes()).digest()
+
+
+@functools.cache  # when its first kernel is decorated, a module has imported all that it will
+def _owners(module: ModuleType) -> frozenset[ModuleType]:
+    """The modules of this package that a module's globals come from."""
+    owners = (_owner(value) for value in list(vars(module).values()))
+    return frozenset(owner for owner in owners if owner is not None)
 
 
 def _owner(value: Any) -> ModuleType | None:

@@ -8,6 +8,7 @@ from typing import Any
 from numba.core import types
 from numba.extending import NativeValue, intrinsic, models, register_model, typeof_impl, unbox
 
+from edgeq.kernels_cpu.compiling import Purpose
 from edgeq.kernels_cpu.isa import Isa
 from edgeq.kernels_cpu.vectors import Lanes, lanes_type
 
@@ -17,6 +18,7 @@ class NamedType(types.Type):
 
     def __init__(self, subject: str, kind: str, lanes: Lanes) -> None:
         self.subject, self.kind, self.lanes = subject, kind, lanes
+        self.purpose = Purpose(instruction_set=lanes.isa_name)
         super().__init__(name=f"{subject}({kind}, {lanes})")
 
 

@@ -19,6 +19,13 @@ def warmup(
     threads: Annotated[
         int, typer.Option("--threads", "-t", min=0, help="Threads to run it on; 0 is all cores.")
     ] = 0,
+    keep_packed: Annotated[
+        bool,
+        typer.Option(
+            "--keep-packed",
+            help="Also keep a GGUF file's weights as the kernels take them, in a file of its size: starts are quicker.",
+        ),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compile the kernels that a model needs in the embedded engine, so that its first run need not wait.
@@ -35,7 +42,7 @@ def warmup(
     from edgeq.kernels_cpu.threads import set_threads
 
     set_threads(threads or usable_cores())
-    done = warm_up(model, threads or usable_cores())
+    done = warm_up(model, threads or usable_cores(), keep_packed)
     if as_json:
         compiled = [line._asdict() for line in done.lines]
         print_json({"compiled": compiled, "loaded": done.loaded, "seconds": done.seconds})

@@ -142,6 +142,7 @@ class Embedded:
     chat: ChatTemplate | None
     file: GGUFFile | None  # what the weights are in, if it is a GGUF file
     cache_type: CacheType | None = None
+    keep_packed: bool = False
 
     def decoder(self, room: int) -> Decoder:
         """A new text, which may get ``room`` tokens; raises InputError for an encoder."""
@@ -160,17 +161,21 @@ class Embedded:
         reason = "is no GGUF file"
         if self.file is not None:
             try:
-                return fast.from_gguf(self.file, self.cache_type or "F16")
+                return fast.from_gguf(self.file, self.cache_type or "F16", self.keep_packed)
             except NotRecordableError as error:
                 reason = str(error)
         if self.cache_type is not None:
             raise UsageError(
                 f"{self.path}: {reason}, so its keys and values stay float32; leave --kv-type out"
             )
+        if self.keep_packed:
+            raise UsageError(f"{self.path}: {reason}, so nothing is packed; leave --keep-packed out")
         return None
 
 
-def open_embedded(path: Path, stack: ExitStack, cache_type: CacheType | None = None) -> Embedded:
+def open_embedded(
+    path: Path, stack: ExitStack, cache_type: CacheType | None = None, keep_packed: bool = False
+) -> Embedded:
     """Open a GGUF file or a model directory; the stack closes it. Raises EdgeqError."""
     if path.is_dir():
         model, tokenizer = engine.open_model(path), tokenization.from_directory(path)
@@ -180,17 +185,23 @@ def open_embedded(path: Path, stack: ExitStack, cache_type: CacheType | None = N
     model = engine.from_gguf(file)
     tokenizer = tokenization.from_gguf(path, file.metadata)
     stop, template = tokenization.end_tokens(path, file.metadata), chat_templates.of_gguf(path, file.metadata)
-    return Embedded(path, model, tokenizer, stop, template, file, cache_type)
+    return Embedded(path, model, tokenizer, stop, template, file, cache_type, keep_packed)
 
 
 @contextmanager
 def open_decoder(
-    path: Path, name: EngineName, threads: int, room: int, cache_type: CacheType | None = None
+    path: Path,
+    name: EngineName,
+    threads: int,
+    room: int,
+    cache_type: CacheType | None = None,
+    keep_packed: bool = False,
 ) -> Iterator[Opened]:
     """Open a GGUF file, an ONNX file or a model directory for generation; raises EdgeqError.
 
     ``room`` is how many tokens prompt and answer may take: llama.cpp allocates its cache at the start.
-    ``cache_type`` is what the embedded engine keeps keys and values of a GGUF file in, None for float16.
+    ``cache_type`` is what the embedded engine keeps keys and values of a GGUF file in, None for float16; with
+    ``keep_packed`` it keeps the packed weights for the next start.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or directory")
@@ -207,7 +218,7 @@ def open_decoder(
         if kind == "onnx":
             yield _open_onnx(path, threads)
             return
-        own = open_embedded(path, stack, cache_type)
+        own = open_embedded(path, stack, cache_type, keep_packed)
         own.check_decoder()
         context = own.model.hp.context
         if chosen == "llama.cpp":

@@ -14,6 +14,8 @@ from edgeq.engine.model import check_tokens, read_gguf
 from edgeq.engine.packed import PackedWeights
 from edgeq.engine.program import Program
 from edgeq.engine.recorder import POSITIONS, Recorder, fold_sums
+from edgeq.engine.steps import NotRecordableError
+from edgeq.errors import InputError
 from edgeq.families import Family, HyperParameters
 from edgeq.families.rope import Rope
 from edgeq.formats.gguf.reader import GGUFFile
@@ -37,7 +39,13 @@ class FastCache:
         self.length, self.expected, self.capacity = 0, expected, 0
         self.addresses = np.zeros(2 * hp.n_layers, np.int64)
         self._hp, self._cached = hp, cached
+        self._shape = (hp.n_layers, hp.n_kv_heads, hp.head_dim, cached)
         self.parts: list[NDArray[np.uint8]] = []
+
+    def check_fits(self, hp: HyperParameters, cached: Cached) -> None:
+        """Raise InputError where it was made for a model of another shape, or for another type of cache."""
+        if (hp.n_layers, hp.n_kv_heads, hp.head_dim, cached) != self._shape:
+            raise InputError("this cache was made by another model; take new_cache() of the one that reads")
 
     def begin(self, tokens: int) -> None:
         """Say how many tokens the first text has, before it is read."""
@@ -95,6 +103,7 @@ class FastModel:
         """Logits ``[T, vocab]`` (``[1, vocab]`` with ``last_only``) after each token; the cache is moved on."""
         check_tokens(tokens, self.hp, self.name)
         cache = self.new_cache() if cache is None else cache
+        cache.check_fits(self.hp, self._cached)
         cache.begin(len(tokens))
         parts = [
             self._run(tokens[start : start + CHUNK], cache, last_only)
@@ -127,8 +136,10 @@ class FastModel:
                 self._frequencies[rope, long] = rope.frequencies(long)
             state[word] = self._frequencies[rope, long].ctypes.data
         for name, by_position, to in recorded.inputs:
-            rows = np.arange(cache.length, cache.length + len(ids)) if by_position else ids
-            to[: len(ids)] = self.weights.picked(name, rows)
+            end = cache.length + len(ids)
+            if by_position and end > self.hp.context:
+                raise InputError(f"{self.name}: {end} tokens are more than its {self.hp.context} positions")
+            to[: len(ids)] = self.weights.picked(name, np.arange(cache.length, end) if by_position else ids)
 
     def _record(self, many: bool, last_only: bool) -> _Recorded:
         if (many, last_only) not in self._recorded:
@@ -147,12 +158,14 @@ class FastModel:
         return self._recorded[many, last_only]
 
 
-def from_gguf(file: GGUFFile, cache_type: CacheType = "F16") -> FastModel:
-    """The model of an opened GGUF file, packed.
+def from_gguf(file: GGUFFile, cache_type: CacheType = "F16", keep_packed: bool = False) -> FastModel:
+    """The model of an opened GGUF file, packed; with ``keep_packed`` in the user's cache, too (``prepacked``).
 
     Raises NotRecordableError for what no step does (``Model`` computes it), EdgeqError for a bad file.
     """
     family, hp, specs = read_gguf(file)
+    if family.kind != "decoder":
+        raise NotRecordableError("is an encoder, which the exact mode reads")
     isa = instruction_set()
-    weights = PackedWeights(file, specs, isa)
+    weights = PackedWeights(file, specs, isa, keep_packed)
     return FastModel(family, hp, weights, file.path.name, Cached(cache_type, isa))

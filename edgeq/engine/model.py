@@ -128,7 +128,8 @@ class Model:
     ) -> Floats:
         check_tokens(tokens, self.hp, self.name)
         end = len(tokens) + (cache.length if cache else 0)
-        if self.family.kind == "encoder" and end > self.hp.context:
+        table = self.family.kind == "encoder" or getattr(self.family, "positions", "") == "table"
+        if table and end > self.hp.context:
             raise InputError(f"{self.name}: {end} tokens are more than its {self.hp.context} positions")
         if cache is not None:
             cache.begin(len(tokens))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.engine.prepacked import packed_weights
+from edgeq.engine.steps import NotRecordableError
 from edgeq.engine.weights import hugging_face_rows
 from edgeq.families import TensorSpec
 from edgeq.formats.gguf.reader import GGUFFile
@@ -14,11 +17,11 @@ from edgeq.kernels_cpu import products
 from edgeq.kernels_cpu.decode import decode
 from edgeq.kernels_cpu.isa import Isa
 from edgeq.kernels_cpu.products import Packed
-from edgeq.kernels_cpu.registry import kernels
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 FLOAT_TYPES = ("F32", "F16", "BF16")
+_HEAD, _TABLES = "output.weight", ("token_embd.weight", "position_embd.weight")
 
 
 class FloatMatrix(NamedTuple):
@@ -30,12 +33,23 @@ class FloatMatrix(NamedTuple):
 
 
 class PackedWeights:
-    """Tensors by GGUF name, rows in Hugging Face order; a matrix is packed when it is first asked for."""
+    """Tensors by GGUF name, rows in Hugging Face order. All matrices are packed at once, one after the other.
 
-    def __init__(self, file: GGUFFile, specs: dict[str, TensorSpec], isa: Isa) -> None:
+    ``keep`` writes the packed weights to the user's cache, unless they are there. Raises NotRecordableError for a type
+    that has no product, EdgeqError as ``prepacked`` does.
+    """
+
+    def __init__(self, file: GGUFFile, specs: Mapping[str, TensorSpec], isa: Isa, keep: bool = False) -> None:
         self.file, self.specs, self.isa = file, specs, isa
         self._vectors: dict[str, Floats] = {}
-        self._operands: dict[str, Packed | FloatMatrix | None] = {}
+        self._floats: dict[str, FloatMatrix] = {}
+        wanted = {name: self._order(name) for name in self._multiplied() if not self._is_float(name)}
+        unknown = next((name for name in wanted if not products.supports(file.info(name).type_name)), None)
+        if unknown is not None:
+            raise NotRecordableError(
+                f"tensor {unknown} is {file.info(unknown).type_name}, which has no product"
+            )
+        self._packed = packed_weights(file, wanted, isa, keep)
 
     def has(self, name: str) -> bool:
         """Whether the model has that tensor."""
@@ -48,9 +62,8 @@ class PackedWeights:
     def vector(self, name: str) -> Floats:
         """A one-dimensional tensor."""
         if name not in self._vectors:
-            values = self.file.decode(name).reshape(-1)
-            heads = self.specs[name].rope_heads
-            self._vectors[name] = values[hugging_face_rows(len(values), heads)] if heads else values
+            values, order = self.file.decode(name).reshape(-1), self._order(name)
+            self._vectors[name] = values if order is None else values[order]
         return self._vectors[name]
 
     def picked(self, name: str, ids: NDArray[np.int64]) -> Floats:
@@ -58,26 +71,26 @@ class PackedWeights:
         info = self.file.info(name)
         return decode(info.type_name, self.file.rows(name)[ids], info.columns, self.isa)
 
-    def operand(self, name: str) -> Packed | FloatMatrix | None:
-        """A matrix as products take it; None where there is no product for its type."""
-        if name not in self._operands:
-            self._operands[name] = self._made(name)
-        return self._operands[name]
+    def operand(self, name: str) -> Packed | FloatMatrix:
+        """A matrix as products take it."""
+        if name in self._packed:
+            return self._packed[name]
+        if name not in self._floats:
+            info, order, rows = self.file.info(name), self._order(name), self.file.rows(name)
+            if order is not None:
+                rows = rows[order]
+                self.file.release(name)
+            self._floats[name] = FloatMatrix(rows, info.type_name, info.columns)
+        return self._floats[name]
 
-    def _made(self, name: str) -> Packed | FloatMatrix | None:
-        info, heads = self.file.info(name), self.specs[name].rope_heads
-        order = hugging_face_rows(info.n_rows, heads) if heads else None
-        if info.type_name in FLOAT_TYPES:
-            rows = self.file.rows(name)
-            return FloatMatrix(rows if order is None else rows[order], info.type_name, info.columns)
-        if kernels(products.__name__, info.type_name) is None:
-            return None
-        return packed(self.file, name, order, self.isa)
+    def _multiplied(self) -> list[str]:
+        """The matrices that are multiplied with, which a table is only where it is the head as well."""
+        tables = _TABLES if _HEAD in self.specs else _TABLES[1:]
+        return [name for name, spec in self.specs.items() if len(spec.shape) > 1 and name not in tables]
 
+    def _is_float(self, name: str) -> bool:
+        return self.file.info(name).type_name in FLOAT_TYPES
 
-def packed(file: GGUFFile, name: str, order: NDArray[np.int64] | None, isa: Isa) -> Packed:
-    """A tensor packed, its rows in that order; its pages are given back to the system."""
-    info, rows = file.info(name), file.rows(name)
-    done = products.pack(info.type_name, rows if order is None else rows[order], info.columns, isa)
-    file.release(name)
-    return done
+    def _order(self, name: str) -> NDArray[np.int64] | None:
+        spec = self.specs[name]  # of a matrix, or of a vector that is added to its rows
+        return hugging_face_rows(spec.shape[0], spec.rope_heads) if spec.rope_heads else None

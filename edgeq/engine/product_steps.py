@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeq.engine.packed import FloatMatrix
-from edgeq.engine.steps import Buffer, NotRecordableError, Place, Step, Value, Word, like
+from edgeq.engine.steps import Buffer, Place, Step, Value, Word, like
 from edgeq.kernels_cpu.isa import Isa
 from edgeq.kernels_cpu.products import Packed
 from edgeq.kernels_cpu.products.panels import SEGMENT
@@ -40,12 +40,10 @@ class ProductSteps:
     def _packed(self, x: Value, packed: Packed, base: Word, routes: Routes | None, many: bool) -> Value:
         layout, experts = packed.layout, routes.experts if routes else 1
         panels, blocks, block_bytes = packed.data.shape
-        if routes and packed.n % (experts * layout.rows):
-            raise NotRecordableError("experts whose rows are no whole panels are not recorded")
         codes, scales, sums = self._quantize(x, packed)
         if many and operand_parts(layout) == 2:
             codes = self._widen(codes, packed, x.limit)
-        out = like(x, packed.n // experts)
+        out = like(x, packed.n)
         words: list[Word] = [packed.data, blocks, block_bytes, layout.rows, codes, scales, sums]
         words += [layout.format.block, sums.row_bytes // 4 // blocks, out, out.row_bytes, base, 0]
         words += [routes.table, experts, panels // experts] if routes else [Place.STATE]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from edgeq.engine.packed import FloatMatrix, PackedWeights
+from edgeq.engine.packed import PackedWeights
 from edgeq.engine.product_steps import ProductSteps, Routes
 from edgeq.engine.steps import Buffer, NotRecordableError, Place, Step, Value, Word, constant, floats, like
 from edgeq.families.ops import Activation, Norm, Pooling
@@ -15,7 +15,6 @@ from edgeq.families.rope import Rope
 from edgeq.kernels_cpu.attention import ROWS as QUERIES
 from edgeq.kernels_cpu.cached import Cached
 from edgeq.kernels_cpu.isa import Isa
-from edgeq.kernels_cpu.products import Packed
 from edgeq.kernels_cpu.products.tiles import ROWS as TILE_ROWS
 from edgeq.kernels_cpu.steps import STATE_FREE, attention, elementwise, experts, norm, rope, rows
 
@@ -147,13 +146,7 @@ class Recorder:
     # --- products -------------------------------------------------------------------------------------------------
     def linear(self, x: Value, stem: str) -> Value:
         bias = self._vector(stem + ".bias") if self.weights.has(stem + ".bias") else 0
-        return self._products.add(x, self._operand(stem + ".weight"), bias)
-
-    def _operand(self, name: str) -> Packed | FloatMatrix:
-        operand = self.weights.operand(name)
-        if operand is None:
-            raise NotRecordableError(f"{name}: there is no product for its type")
-        return operand
+        return self._products.add(x, self.weights.operand(stem + ".weight"), bias)
 
     # --- attention ------------------------------------------------------------------------------------------------
     def attention(
@@ -239,11 +232,11 @@ class Recorder:
         self._row_step(experts.gather, words, [x, Value(table, 0)], own)
         routes = Routes(table, n_experts, many)
         gate, up = (
-            self._products.add(own, self._operand(f"{blk}ffn_{name}_exps.weight"), 0, routes)
+            self._products.add(own, self.weights.operand(f"{blk}ffn_{name}_exps.weight"), 0, routes)
             for name in ("gate", "up")
         )
         h = self.mul(self.activation(gate, kind), up)
-        y = self._products.add(h, self._operand(f"{blk}ffn_down_exps.weight"), 0, routes)
+        y = self._products.add(h, self.weights.operand(f"{blk}ffn_down_exps.weight"), 0, routes)
         out = like(x, x.width)
         words = [y, out, weights, y.row_bytes, out.row_bytes, weights.row_bytes]
         words += [x.width, table, n_experts, used, n_rows]

@@ -28,16 +28,19 @@ class Warmup(NamedTuple):
     seconds: float  # the model's loading and running, too
 
 
-def warm_up(path: Path, threads: int) -> Warmup:
-    """Open a model as ``edgeq run`` does, and read one token and several; raises EdgeqError."""
+def warm_up(path: Path, threads: int, keep_packed: bool = False) -> Warmup:
+    """Open a model as ``edgeq run`` does, and read one token and several; raises EdgeqError.
+
+    With ``keep_packed``, the packed weights of a GGUF file are kept in the user's cache for the next start.
+    """
     start = time.perf_counter()
     with watched() as seen:
-        _run(path, threads)
+        _run(path, threads, keep_packed)
     return Warmup(_lines(seen.compiled), seen.loaded, time.perf_counter() - start)
 
 
-def _run(path: Path, threads: int) -> None:
-    with open_decoder(path, "embedded", threads, _MANY + 1) as opened:
+def _run(path: Path, threads: int, keep_packed: bool) -> None:
+    with open_decoder(path, "embedded", threads, _MANY + 1, keep_packed=keep_packed) as opened:
         opened.decoder.feed([0])
         opened.decoder.feed([0] * _MANY)
 

@@ -61,12 +61,12 @@ def test_kernels_made_for_a_layout_are_cached(tmp_path: Path):
 def test_the_hash_of_a_kernel_covers_its_helpers():
     from edgeq.kernels_cpu.encode import q4_k
 
-    names = {Path(path).name for path in jit._sources(q4_k, set())}
+    names = {Path(path).name for path in jit._sources(q4_k)}
     assert names >= {"q4_k.py", "super_block.py", "sub_scales.py", "lane_search.py", "tiles.py", "jit.py"}
     assert names >= {"simd.py", "vectors.py"}  # intrinsics and operators, too
     from edgeq.kernels_cpu.products import panels
 
-    names = {Path(path).name for path in jit._sources(panels, set())}
+    names = {Path(path).name for path in jit._sources(panels)}
     assert names >= {"tiles.py", "sources.py", "sums.py", "layout.py", "registers.py", "integer_dot.py"}
 
 

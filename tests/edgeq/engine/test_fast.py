@@ -12,10 +12,13 @@ from oracle import models
 
 from edgeq.engine import fast
 from edgeq.engine import model as engine
-from edgeq.errors import InputError
+from edgeq.engine.decoders import open_decoder
+from edgeq.engine.steps import NotRecordableError
+from edgeq.errors import InputError, UsageError
 from edgeq.evaluation.metrics import Divergence
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.kernels_cpu import threads
+from edgeq.runtimes.llama_cpp import LlamaCpp
 
 MakeGGUF = Callable[[Path, str], Path]
 OracleFolder = Callable[[str], Path]
@@ -26,6 +29,9 @@ MOST_OF_EXPERTS = 0.12  # where a token near the border goes to another expert
 LEAST_TOP1_AGREEMENT = 0.9
 MOST_ROUNDING = 1e-5  # relative: the same arithmetic, in other tiles
 MOST_Q8_0_CACHE_KL = 2e-3  # from a float16 cache, TinyLM
+# llama.cpp differs from itself by 6e-4 when it attends in another way, or keeps its cache in float32: where a value
+# lies between two codes, the last bit decides.
+MOST_KL_TO_LLAMA_CPP = 1e-3
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:
@@ -128,10 +134,66 @@ def test_a_smaller_cache_is_close(
     assert 0 < divergence.summary()["kl_mean"] <= MOST_Q8_0_CACHE_KL
 
 
+@pytest.mark.parametrize("quant", ["Q4_K_M", "Q8_0"])
+def test_llama_cpp_answers_alike(
+    tinylm: Path, make_gguf: MakeGGUF, code_tokens: list[int], quant: str
+) -> None:
+    pytest.importorskip("llama_cpp")
+    path, tokens = make_gguf(tinylm, quant), code_tokens[:256]
+    with LlamaCpp(path, len(tokens), 1) as reference:
+        expected, _ = reference.logits(tokens)
+    model, divergence = fast.from_gguf(open_gguf(path)), Divergence()
+    cache = model.new_cache()
+    found = [model.logits(tokens[:200], cache), *(model.logits([token], cache) for token in tokens[200:])]
+    divergence.add(expected, np.concatenate(found), tokens)
+    print(quant, divergence.summary())
+    assert divergence.summary()["kl_mean"] <= MOST_KL_TO_LLAMA_CPP
+
+
+def test_kept_packed_weights(
+    tinylm: Path,
+    make_gguf: MakeGGUF,
+    code_tokens: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("EDGEQ_CACHE", str(tmp_path))
+    file = open_gguf(make_gguf(tinylm, "Q4_K_M"))
+    expected = fast.from_gguf(file).logits(code_tokens[:20])
+    assert list(tmp_path.iterdir()) == []
+    for keep in (True, False):  # written, then found
+        found = fast.from_gguf(file, keep_packed=keep).logits(code_tokens[:20])
+        assert np.array_equal(found, expected)
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_has_no_product_is_run_exactly(tinylm: Path, make_gguf: MakeGGUF) -> None:
+    path = make_gguf(tinylm, "TQ2_0")
+    with pytest.raises(NotRecordableError, match="has no product"):
+        fast.from_gguf(open_gguf(path))
+    with open_decoder(path, "auto", 1, 10) as opened:
+        expected = engine.open_model(path).logits([5, 6])[-1]
+        assert np.array_equal(opened.decoder.feed([5, 6]), expected)
+    with pytest.raises(UsageError, match="--kv-type"), open_decoder(path, "auto", 1, 10, "Q8_0"):
+        pass
+
+
 @pytest.mark.parametrize("tokens", [[], [-1], [4096], [3, 10**9]])
 def test_impossible_tokens_are_input_errors(tiny: fast.FastModel, tokens: list[int]) -> None:
     with pytest.raises(InputError):
         tiny.logits(tokens)
+
+
+def test_a_foreign_cache_is_an_input_error(
+    tiny: fast.FastModel, oracle_folder: OracleFolder, make_gguf: MakeGGUF
+) -> None:
+    other = fast.from_gguf(open_gguf(make_gguf(oracle_folder("gpt2"), "F32")))
+    with pytest.raises(InputError, match="another model"):
+        tiny.logits([5], other.new_cache())
+    with pytest.raises(InputError, match="256 positions"):
+        other.logits([5] * 257)
+    with pytest.raises(InputError, match="256 positions"):
+        engine.open_model(make_gguf(oracle_folder("gpt2"), "F32")).logits([5] * 257)
 
 
 def test_nan_in_a_sequence_stays_there(tiny: fast.FastModel, code_tokens: list[int]) -> None:
