@@ -152,7 +152,10 @@ class GGUFSource:
         return found
 
     def companions(self) -> dict[str, bytes]:
-        """The vocabulary as tokenizer.json, the template and the special tokens; there is no config.json to give."""
+        """The vocabulary as tokenizer.json, the template and the special tokens, the labels of a classifier.
+
+        There is no other config.json to give.
+        """
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
         tokens = self.file.metadata.get(f"{_TOKENS}tokens")
         for key, name in _SPECIAL.items():
@@ -162,7 +165,9 @@ class GGUFSource:
         template = self.file.metadata.get("tokenizer.chat_template")
         if isinstance(template, str):
             config["chat_template"] = template
-        return {
+        labels = self.hp.labels
+        named = {"id2label": dict(enumerate(labels)), "label2id": {text: i for i, text in enumerate(labels)}}
+        return ({"config.json": _json(named)} if labels else {}) | {
             "tokenizer.json": self.tokenizer().to_str(pretty=True).encode(),
             "tokenizer_config.json": _json(config),
             "generation_config.json": _json(self.generation()),

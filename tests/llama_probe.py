@@ -1,11 +1,10 @@
 """What llama.cpp makes of a GGUF file, and everything it warns of: in a process of its own, since its log is global.
 
-``python llama_probe.py WHAT MODEL N_CTX OUT.npy`` reads token ids as JSON on standard input and prints the warnings.
+``python llama_probe.py WHAT N_CTX OUT.npz`` reads models and token ids as JSON on standard input, prints the warnings.
 """
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import json
 import subprocess
@@ -23,31 +22,36 @@ _REPORTED = (3, 4)  # GGML_LOG_LEVEL_WARN, GGML_LOG_LEVEL_ERROR
 
 def probe(path: Path, n_ctx: int, tokens: Sequence[int]) -> tuple[NDArray[np.float32], list[str]]:
     """Logits ``[T, vocab]`` after each token, and the lines that llama.cpp logs as warnings or errors."""
-    return _asked("logits", path, n_ctx, tokens)
+    (answer,) = _asked("logits", n_ctx, [(path, [tokens])])
+    return answer
 
 
-def probe_encoder(
-    path: Path, n_ctx: int, texts: Sequence[Sequence[int]]
-) -> tuple[NDArray[np.float32], list[str]]:
-    """What an encoder makes of texts, and the warnings.
+def probe_encoders(
+    n_ctx: int, jobs: Sequence[tuple[Path, Sequence[Sequence[int]]]]
+) -> list[tuple[NDArray[np.float32], list[str]]]:
+    """What each encoder makes of its texts, and its warnings.
 
     One row for each token where the file says no pooling; for each text otherwise, as long as an embedding or, of a
     classifier, as it has labels.
     """
-    return _asked("embeddings", path, n_ctx, list(map(list, texts)))
+    return _asked("embeddings", n_ctx, jobs)
 
 
-def _asked(what: str, path: Path, n_ctx: int, tokens: Sequence[Any]) -> tuple[NDArray[np.float32], list[str]]:
+def _asked(
+    what: str, n_ctx: int, jobs: Sequence[tuple[Path, Sequence[Sequence[int]]]]
+) -> list[tuple[NDArray[np.float32], list[str]]]:
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "logits.npy"
+        out = Path(folder) / "answers.npz"
         done = subprocess.run(
-            [sys.executable, __file__, what, str(path), str(n_ctx), str(out)],
-            input=json.dumps(list(tokens)),
+            [sys.executable, __file__, what, str(n_ctx), str(out)],
+            input=json.dumps([(str(path), [list(text) for text in texts]) for path, texts in jobs]),
             capture_output=True,
             text=True,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        return np.load(out), json.loads(done.stdout.splitlines()[-1])
+        answers = np.load(out)
+        warnings = json.loads(done.stdout.splitlines()[-1])
+        return [(answers[f"arr_{i}"], lines) for i, lines in enumerate(warnings)]
 
 
 def main() -> None:
@@ -60,28 +64,35 @@ def main() -> None:
         if level in _REPORTED:
             lines.append(text.decode(errors="replace").strip())
 
-    # The whole cache for layers with a window, which the package asks for, is warned of.
     llama_cpp.llama_log_set(log, ctypes.c_void_p())
-    what, path, n_ctx, out = sys.argv[1:]
-    atexit.register(lambda: print(json.dumps(lines)))
-    encodes = what == "embeddings"
-    llama = llama_cpp.Llama(
+    what, n_ctx, out = sys.argv[1:]
+    answers, warnings = [], []
+    for path, texts in json.load(sys.stdin):
+        lines.clear()
+        llama = _opened(llama_cpp, path, int(n_ctx), what == "embeddings")
+        if what == "embeddings":
+            answers.append(np.concatenate([_embedded(llama_cpp, llama, text) for text in texts]))
+        else:
+            llama.eval(texts[0])
+            answers.append(llama.scores[: len(texts[0])].copy())
+        llama.close()
+        warnings.append(lines.copy())
+    np.savez(out, *answers)
+    print(json.dumps(warnings))
+
+
+def _opened(llama_cpp: Any, path: str, n_ctx: int, encodes: bool) -> Any:
+    return llama_cpp.Llama(
         path,
-        n_ctx=int(n_ctx),
-        n_batch=int(n_ctx),
-        n_ubatch=int(n_ctx),
+        n_ctx=n_ctx,
+        n_batch=n_ctx,
+        n_ubatch=n_ctx if encodes else 512,
         n_threads=1,
         logits_all=not encodes,
         embedding=encodes,
-        swa_full=False,
+        swa_full=False,  # the whole cache for layers with a window, which the package asks for, is warned of
         verbose=False,
     )
-    tokens = json.load(sys.stdin)
-    if encodes:
-        np.save(out, np.concatenate([_embedded(llama_cpp, llama, text) for text in tokens]))
-        return
-    llama.eval(tokens)
-    np.save(out, llama.scores[: len(tokens)])
 
 
 def _embedded(llama_cpp: Any, llama: Any, tokens: list[int]) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ class Classifier:
 
 
 class Encoder(EncoderKeys):
-    """An encoder of text. Without changes it is BERT's graph."""
+    """An encoder of text, with what most of them have in common: absolute positions, biases, norms after the sums."""
 
     layer: ClassVar[Mapping[str, str]]
     outer: ClassVar[Mapping[str, str]]

@@ -120,6 +120,11 @@ class EncoderKeys(Family):
             raise InputError(
                 f"GGUF metadata {prefix}.embedding_length: {hidden} is not a multiple of {n_heads} heads"
             )
+        act = reader.metadata.get(f"{prefix}.hidden_activation", self.activation_name)
+        if act != self.activation_name:
+            raise InputError(
+                f"GGUF metadata {prefix}.hidden_activation: {act!r} is not {self.activation_name}"
+            )
         n_layers, head_dim = reader.layers(), hidden // n_heads
         windows = _windows_from_metadata(reader, n_layers)
         rope = rope_from_metadata(reader, head_dim) if self.positions == "rope" else None

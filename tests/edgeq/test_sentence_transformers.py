@@ -165,7 +165,7 @@ def test_gguf(pooling: str, number: int, bert: MakeModel, make_gguf: Any) -> Non
         assert file.metadata["bert.pooling_type"] == number
         again = engine.from_gguf(file)
         assert np.abs(np.stack([again.embed(text) for text in texts]) - expected).max() <= 1e-5
-    vectors, warnings = llama_probe.probe_encoder(path, 256, texts)
+    ((vectors, warnings),) = llama_probe.probe_encoders(256, [(path, texts)])
     assert warnings == []
     assert cosines(vectors, expected).min() >= 0.9999
 

@@ -7,6 +7,8 @@ llama.cpp's pieces differ from those of `tokenizers` in a few places:
 
 - where tokenizer.json neither splits at white space nor strips the end of a text, a space at the end is a token of its
   own for `tokenizers`; llama.cpp drops it, as SentencePiece does;
+- where white space is not merged, a text that begins with a space gets no second one from `tokenizers`, and a line end
+  of two characters is one space for its table;
 - a ``prepend_scheme`` of "first" adds no space after a special token; llama.cpp adds one after each;
 - white space that the table leaves as it is (U+0085) splits words for `tokenizers` only;
 - `tokenizers` drops a combining mark after a character that the table replaces (⑨ and U+030B); SentencePiece and
@@ -81,7 +83,8 @@ class Unigram(Kind):
         scores = [max(least, one) for one in scores]
         bos = restored.special_text("bos") if metadata.get(keys.ADD_BOS, False) else None
         eos = restored.special_text("eos", 1) if metadata.get(keys.ADD_EOS, True) else None
-        scheme = "always" if metadata.get(keys.ADD_SPACE, True) else "never"
+        # Where white space is merged, llama.cpp begins a text with a space whatever the key says.
+        scheme = "always" if metadata.get(keys.REMOVE_SPACES, False) else "never"
         metaspace = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": False}
         return {
             "added_tokens": restored.added_tokens(),
@@ -194,6 +197,8 @@ def _normalizers(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
     if metadata.get(keys.REMOVE_SPACES, False):
         for pattern, content in (("^ +| +$", ""), (" {2,}", " ")):
             found.append({"type": "Replace", "pattern": {"Regex": pattern}, "content": content})
+    elif metadata.get(keys.ADD_SPACE, True):
+        found.append({"type": "Prepend", "prepend": " "})
     return found
 
 

@@ -163,6 +163,7 @@ def test_what_llama_cpp_cannot_do_is_refused_for_gguf(name: str, encoder_folder:
         ("bert-sequence", "classifier.output_labels", ["only one"]),
         ("nomic_bert", "rope.dimension_count", 7),
         ("modernbert", "attention.sliding_window_pattern", [True]),
+        ("modernbert", "hidden_activation", "silu"),
     ],
 )
 def test_metadata_that_cannot_be(name: str, key: str, value: Any) -> None:

@@ -98,11 +98,19 @@ def test_gguf_in_the_engine(name: str, encoder_folder: Folder, make_gguf: MakeGG
         assert model.hp.labels == SourceModel.open(encoder_folder(name)).hp.labels
 
 
-@pytest.mark.parametrize("name", IN_GGUF)
-def test_gguf_in_llama_cpp(name: str, encoder_folder: Folder, make_gguf: MakeGGUF) -> None:
+@pytest.fixture(scope="module")
+def in_llama_cpp(
+    encoder_folder: Folder, make_gguf: MakeGGUF
+) -> dict[str, tuple[NDArray[np.float32], list[str]]]:
+    """What llama.cpp makes of each model in F16, and its warnings: one process for all."""
     pytest.importorskip("llama_cpp")
-    path = make_gguf(encoder_folder(name), "F16")
-    answers, warnings = llama_probe.probe_encoder(path, 256, encoders.texts(name))
+    jobs = [(make_gguf(encoder_folder(name), "F16"), encoders.texts(name)) for name in IN_GGUF]
+    return dict(zip(IN_GGUF, llama_probe.probe_encoders(256, jobs), strict=True))
+
+
+@pytest.mark.parametrize("name", IN_GGUF)
+def test_gguf_in_llama_cpp(name: str, in_llama_cpp: dict[str, tuple[NDArray[np.float32], list[str]]]) -> None:
+    answers, warnings = in_llama_cpp[name]
     assert warnings == WARNED.get(name.partition("-")[0], [])
     golden = models.golden_logits(name)
     if name.endswith("-sequence"):

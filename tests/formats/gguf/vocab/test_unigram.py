@@ -103,6 +103,21 @@ def test_the_metadata() -> None:
     assert bytes(metadata[CHARSMAP]) == base64.b64decode(_described()["normalizer"]["precompiled_charsmap"])
 
 
+@pytest.mark.parametrize(("merges", "prefix"), [(True, False), (False, True), (False, False)])
+def test_other_files_are_restored_as_llama_cpp_reads_them(
+    merges: bool, prefix: bool, llama_encode: Any, texts: list[str]
+) -> None:
+    """Upstream's converter does not merge white space for XLM-RoBERTa."""
+    switches = {"remove_extra_whitespaces": merges, "add_space_prefix": prefix}
+    metadata = tokenizer_metadata(UNIGRAM) | {
+        f"tokenizer.ggml.{key}": value for key, value in switches.items()
+    }
+    restored, encode = tokenizer_from_metadata(metadata), llama_encode(metadata)
+    for text in [*texts, "  two  spaces  ", "a<mask> b", ""]:
+        text = text.replace("\r\n", "\n")
+        assert restored.encode(text).ids == encode(text, add_special=True), text
+
+
 def test_an_added_token(edit: Edit, llama_encode: Any) -> None:
     added = {"id": 1202, "content": "<tool>", "special": False, "single_word": False, "lstrip": False, "rstrip": False,
              "normalized": False}  # fmt: skip

@@ -47,6 +47,26 @@ def test_a_classifier(edgeq, encoder, tmp_path, name, to, quant, file):
         assert json.loads((out / "config.json").read_text())["id2label"]["2"] == "good"
 
 
+def test_a_classifier_from_gguf_to_onnx(edgeq, encoder, tmp_path):
+    """Its labels come along."""
+    text = tmp_path / "text.txt"
+    text.write_text("the rat sat on the mat\nand the cat ran\n")
+    done = edgeq(
+        "export", encoder("modernbert-sequence"), "--to", "gguf", "-q", "F16", "-o", tmp_path, "--no-proof"
+    )
+    assert done.code == 0, done.err
+    done = edgeq("export", tmp_path / "model-F16.gguf", "--to", "onnx", "-q", "float32", "-o", tmp_path / "out",
+                 "--threads", 1, "--calibration", text)  # fmt: skip
+    assert done.code == 0, done.err
+    (record,) = json.loads((tmp_path / "out/edgeq.json").read_text())["exports"]
+    assert record["proof"]["logit_difference"] < 1e-3
+    assert json.loads((tmp_path / "out/config.json").read_text())["id2label"] == {
+        "0": "bad",
+        "1": "so so",
+        "2": "good",
+    }
+
+
 def test_tensors_that_are_left_out_are_named(edgeq, encoder, tmp_path):
     for to, quant in (("gguf", "F16"), ("onnx", "float32")):
         done = edgeq("export", encoder("bert") if to == "gguf" else tmp_path / "bert", "--to", to, "-q", quant, "-o",
