@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.numpy_helper
+import onnxruntime as ort
 import pytest
 from oracle import models
 from typer.testing import CliRunner
@@ -38,10 +38,10 @@ def test_the_operators_of_a_llama(tinylm: Path, make_onnx: MakeOnnx) -> None:
     assert (standard["Attention"], standard["RMSNormalization"]) == (layers, 2 * layers + 1)
     assert standard["RotaryEmbedding"] == 2 * layers
     assert standard["Softmax"] == standard["ReduceMean"] == 0
-    ort = operators(make_onnx(tinylm, "int4", dialect="ort"))
-    assert (ort["GroupQueryAttention"], ort["MatMulNBits"]) == (layers, 5 * layers + 1)
-    assert (ort["SkipSimplifiedLayerNormalization"], ort["SimplifiedLayerNormalization"]) == (2 * layers, 1)
-    assert (ort["GatherBlockQuantized"], ort["QuickGelu"], ort["MatMul"]) == (1, layers, 0)
+    own = operators(make_onnx(tinylm, "int4", dialect="ort"))
+    assert (own["GroupQueryAttention"], own["MatMulNBits"]) == (layers, 5 * layers + 1)
+    assert (own["SkipSimplifiedLayerNormalization"], own["SimplifiedLayerNormalization"]) == (2 * layers, 1)
+    assert (own["GatherBlockQuantized"], own["QuickGelu"], own["MatMul"]) == (1, layers, 0)
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -103,6 +103,21 @@ def test_tied_tables_are_stored_once(tmp_path: Path, tinylm: Path, dialect: str,
         assert all(int(place["offset"]) % 65536 == 0 for place in large)
     assert set(result.record["sha256"]) == {file.name for file in result.files if ".onnx" in file.name}
     assert OnnxRuntime(result.path, "none", 1).window([1, 2, 3]).shape == (3, hp.vocab)
+
+
+@pytest.mark.parametrize("dialect", ["standard", "ort"])
+def test_onnx_runtime_multiplies_every_matrix_in_blocks(
+    tmp_path: Path, tinylm: Path, make_onnx: MakeOnnx, dialect: str
+) -> None:
+    """The tied head, too: none is dequantized at every run."""
+    options = ort.SessionOptions()
+    options.log_severity_level, options.optimized_model_filepath = 3, str(tmp_path / "optimized.onnx")
+    path = str(make_onnx(tinylm, "int4", dialect=dialect))
+    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    after = operators(tmp_path / "optimized.onnx")
+    layers = SourceModel.open(tinylm).hp.n_layers
+    assert after["MatMulNBits"] == (7 if dialect == "standard" else 5) * layers + 1
+    assert after["DequantizeLinear"] == after["MatMul"] == after["Transpose"] == 0
 
 
 def test_blocks_answer_as_the_weights_they_stand_for(
