@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -96,6 +97,43 @@ def run_bytes(source: bytes | Path, **feeds: NDArray[Any]) -> list[Floats]:
     )
     result: list[Floats] = session.run(None, feeds)
     return result
+
+
+def decoded(stored: Mapping[str, NDArray[Any]], name: str) -> Floats:
+    """A blocked weight ``[rows, columns]`` from a file's initializers, by the operators' own formulas, rounded once."""
+    bits = 4 if f"{name}_int4" in stored else 8
+    codes, scales = stored[f"{name}_int{bits}"], stored[f"{name}_scale"].astype(np.float64)
+    zeros = stored.get(f"{name}_zero_point")
+    if codes.ndim == 3:  # MatMulNBits: rows, blocks, bytes
+        codes, middle = _unpacked(codes, bits), 1 << (bits - 1)
+        zeros = None if zeros is None else _unpacked(zeros, bits)[:, : scales.shape[1]]
+    else:  # DequantizeLinear over [columns, rows]
+        codes, scales, middle = codes.T, scales.T, 0
+        codes = codes.reshape(*scales.shape, -1)
+        zeros = None if zeros is None else zeros.T
+    zero = middle if zeros is None else zeros[..., None].astype(np.float64)
+    values = (codes.astype(np.float64) - zero) * scales[..., None]
+    if f"{name}_offset" in stored:
+        values += stored[f"{name}_offset"].T[..., None]
+    flat: Floats = values.reshape(len(values), -1).astype(np.float32)
+    if f"{name}_order" not in stored:
+        return flat
+    back = np.empty_like(flat)
+    back[:, stored[f"{name}_order"]] = flat
+    return back
+
+
+def _unpacked(packed: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Codes along the last axis, the first lowest."""
+    if bits == 8:
+        return packed
+    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)
+
+
+def stored_values(path: Path) -> dict[str, NDArray[Any]]:
+    """A file's initializers by name; four bits as whole numbers."""
+    graph = onnx.load(path).graph
+    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
 
 
 def counts(model: ir.Model) -> Counter[str]:

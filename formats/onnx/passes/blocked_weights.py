@@ -7,10 +7,10 @@ Rules
    after the columns were put in the groups' order. The layer then gathers its input in that order.
 3. What such integers have beside scale and zero, an offset for each block, is added as the product of the input's
    sums over blocks with a float matrix: the same weights exactly, and with blocks of 32 a fifth more to read.
-4. A table of ``Gather`` becomes GatherBlockQuantized, or Gathers of codes and scales and a DequantizeLinear; there
-   codes are of 8 bits, since ONNX Runtime gathers no smaller ones.
+4. A table of ``Gather`` becomes GatherBlockQuantized, or Gathers of codes and scales and their product; there codes
+   are of 8 bits, since ONNX Runtime gathers no smaller ones.
 5. A table that a linear layer shares (a tied head) is stored once, with ``tied_bits``. In the standard form the layer
-   wants it [K, N]: there 8 bits are gathered by columns, and with 4 the table is stored a second time, in 8.
+   wants it [K, N]: there 8 bits are gathered after a Transpose, and with 4 the table is stored a second time, in 8.
 6. Left float: layers that ``keep`` names, tables of fewer than ``min_rows`` rows, and in the standard form what no
    block size divides.
 """
@@ -170,20 +170,11 @@ class _Pass:
         )
 
     def _column_product(self, linear: Linear, store: BlockedStore, x: ir.Value) -> ir.Value:
-        weight = self._dequantized(linear.node, store.codes, store.scales, store.zeros, 0, store.scheme.size)
+        inputs = [store.codes, store.scales, *([store.zeros] if store.zeros is not None else [])]
+        weight = insert(
+            self.model, linear.node, "DequantizeLinear", inputs, axis=0, block_size=store.scheme.size
+        )
         return insert(self.model, linear.node, "MatMul", [x, weight])
-
-    def _dequantized(
-        self,
-        before: ir.Node,
-        codes: ir.Value,
-        scales: ir.Value,
-        zeros: ir.Value | None,
-        axis: int,
-        size: int,
-    ) -> ir.Value:
-        inputs = [codes, scales, *([zeros] if zeros is not None else [])]
-        return insert(self.model, before, "DequantizeLinear", inputs, axis=axis, block_size=size)
 
     def _with_offsets(self, linear: Linear, store: BlockedStore, x: ir.Value, y: ir.Value) -> ir.Value:
         """y plus the sums of x over blocks times the blocks' offsets (rule 3)."""
@@ -246,29 +237,39 @@ class _Pass:
     def _plain_rows(self, node: ir.Node, table: ir.Value, tied: bool) -> ir.Value | None:
         shared = self.stores.get((table, COLUMNS)) if tied else None
         if shared is not None and shared.scheme.bits == 8 and _readable(node, shared) and _has_rank_2(node):
-            columns = self._gathered(node, shared, 1)
-            picked = self._dequantized(node, *columns, 0, shared.scheme.size)  # [width, ids ...]
-            picked = insert(self.model, node, "Transpose", [picked], perm=[1, 2, 0])
-            return self._with_row_offsets(node, shared, picked)
+            return self._with_row_offsets(node, shared, self._multiplied(node, shared, transposed=True))
         store = self._store(table, True, ROWS, _TABLE_BITS)
         if store is None or not _readable(node, store):
             return None
         if tied:
             self.result.stored_twice.append(str(table.name))
-        picked = self._dequantized(node, *self._gathered(node, store, 0), -1, store.scheme.size)
-        return self._with_row_offsets(node, store, picked)
+        return self._with_row_offsets(node, store, self._multiplied(node, store, transposed=False))
 
-    def _gathered(
-        self, node: ir.Node, store: BlockedStore, axis: int
-    ) -> tuple[ir.Value, ir.Value, ir.Value | None]:
-        """Codes, scales and zeros of the ids."""
-        codes, scales, zeros = (
-            None if part is None else insert(self.model, node, "Gather", [part, node.inputs[1]], axis=axis)
-            for part in (store.codes, store.scales, store.zeros)
-        )
-        assert codes is not None
-        assert scales is not None
-        return codes, scales, zeros
+    def _multiplied(self, node: ir.Node, store: BlockedStore, *, transposed: bool) -> ir.Value:
+        """(codes - zeros) · scales of the ids' rows, in plain operators.
+
+        A DequantizeLinear here would be taken for a quantized activation where a linear layer reads the rows, and ONNX
+        Runtime 1.31 then forgets the blocks. It folds the Transposes when it loads the file. It must: what a Gather
+        reads itself, it would not take into a MatMulNBits, and dequantize the head anew at every run.
+        """
+        model = self.model
+
+        def rows(part: ir.Value) -> ir.Value:
+            if transposed:
+                part = insert(model, node, "Transpose", [part], perm=[1, 0])
+            return insert(model, node, "Gather", [part, node.inputs[1]], axis=0)
+
+        def flat(part: ir.Value, width: int) -> ir.Value:
+            shape = add_initializer(model, f"shape_flat_{width}", np.array([-1, width]))
+            return insert(model, node, "Reshape", [part, shape])
+
+        codes = insert(model, node, "Cast", [rows(store.codes)], to=ir.DataType.FLOAT)
+        blocks = flat(codes, store.scheme.size)
+        if store.zeros is not None:
+            zeros = insert(model, node, "Cast", [rows(store.zeros)], to=ir.DataType.FLOAT)
+            blocks = insert(model, node, "Sub", [blocks, flat(zeros, 1)])
+        values = insert(model, node, "Mul", [blocks, flat(rows(store.scales), 1)])
+        return insert(model, node, "Reshape", [values, insert(model, node, "Shape", [codes])])
 
 
 def _readable(node: ir.Node, store: BlockedStore) -> bool:

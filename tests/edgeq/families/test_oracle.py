@@ -30,6 +30,7 @@ MOST_DIFFERENCE = 1e-3  # of the logits' range
 LEAST_TOP1_AGREEMENT, MOST_KL = 0.99, 1e-3
 # The ranges of static int8 come from other tokens than those that are read.
 MOST_INT8_KL, MOST_DYNAMIC_KL = 0.2, 0.02
+MOST_BLOCK_KL = 0.005
 # llama.cpp's graphs of these have no sliding window, so they agree for as many tokens as it has.
 WINDOW_ONLY_HERE = {"mistral": 40, "qwen2-window": 50}
 
@@ -147,6 +148,22 @@ def test_int8(name: str, quant: str, dialect: str, oracle_folder: OracleFolder, 
     summary = divergence.summary()
     print(name, quant, dialect, summary["kl_mean"])
     assert summary["kl_mean"] <= (MOST_INT8_KL if quant == "int8" else MOST_DYNAMIC_KL)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("name", models.MODELS)
+def test_blocks(name: str, dialect: str, oracle_folder: OracleFolder, make_onnx: MakeOnnx) -> None:
+    """Every matrix but the routers' in blocks of 8 bits, activations too: what is left is rounding."""
+    path = make_onnx(oracle_folder(name), "int8-blocks", dialect=dialect, block_size=16)
+    divergence = Divergence()
+    divergence.add(
+        models.golden_logits(name),
+        OnnxRuntime(path, "none", threads=1).window(models.tokens()),
+        models.tokens(),
+    )
+    summary = divergence.summary()
+    print(name, dialect, summary["kl_mean"])
+    assert summary["kl_mean"] <= MOST_BLOCK_KL
 
 
 def _agree(what: str, name: str, logits: NDArray[np.float32]) -> None:

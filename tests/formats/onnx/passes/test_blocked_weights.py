@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
-from onnx_graphs import Floats, Tiny, counts, error, names, normal
+from onnx_graphs import Floats, Tiny, counts, decoded, error, names, normal
 
 from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.errors import EdgeqError
@@ -144,29 +144,8 @@ def test_rules_2_and_3(form: Form, ordered: bool, size: int, bits: int, offsets:
     x = normal(3, 5, 256)
     assert error(run(model, x=x), [x @ grid.values().T]) <= CLOSE
     stored = {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}  # type: ignore[union-attr]
-    np.testing.assert_array_equal(decoded(stored, form, bits, size), grid.values())
+    np.testing.assert_array_equal(decoded(stored, "w"), grid.values())
     assert codes.meta["edgeq.error"] == 0
-
-
-def decoded(stored: dict[str, NDArray[Any]], form: Form, bits: int, size: int) -> Floats:
-    """The weight ``[rows, columns]`` from the initializers, by the operators' own formulas."""
-    codes, zeros = stored[f"w_int{bits}"], stored["w_zero_point"]
-    scales = stored["w_scale"].astype(np.float64)
-    if form == "standard":
-        codes, zeros, scales = (part.T.astype(np.float64) for part in (codes, zeros, scales))
-        codes = codes.reshape(len(codes), -1, size)
-    elif bits == 4:
-        codes = np.stack([codes & 15, codes >> 4], axis=-1).reshape(*codes.shape[:2], -1)
-        zeros = np.stack([zeros & 15, zeros >> 4], axis=-1).reshape(len(zeros), -1)[:, : scales.shape[1]]
-    values = (codes.astype(np.float64) - zeros[..., None]) * scales[..., None]
-    if "w_offset" in stored:
-        values += stored["w_offset"].T[..., None]
-    flat = values.reshape(len(values), -1).astype(np.float32)
-    if "w_order" not in stored:
-        return flat
-    back = np.empty_like(flat)
-    back[:, stored["w_order"]] = flat
-    return back
 
 
 @pytest.mark.parametrize("change", ["groups of 8", "codes beyond the bits", "a scale of infinity"])
