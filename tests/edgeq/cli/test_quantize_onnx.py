@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from foreign_graphs import saved, small_cnn
 from onnx_graphs import normal
 
-
-def edgeq(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edgeq", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+Command = Callable[..., Any]
 
 
 @pytest.fixture
@@ -27,25 +24,25 @@ def model(tmp_path: Path) -> Path:
     return saved(small_cnn(), tmp_path / "cnn.onnx")
 
 
-def test_what_it_prints(model: Path) -> None:
+def test_what_it_prints(edgeq: Command, model: Path) -> None:
     target = model.with_name("q.onnx")
     done = edgeq("quantize", model, "-o", target, "-q", "int8", "--calibration", model.with_name("data"))
-    assert done.returncode == 0, done.stderr
-    labels = [line[:14].strip() for line in done.stdout.splitlines()]
+    assert done.code == 0, done.err
+    labels = [line[:14].strip() for line in done.out.splitlines()]
     assert labels[:6] == ["file", "model", "size", "converted in", "proven in", "compared on"]
     assert "output y" in labels
-    assert "3 batch norms, scales and shifts folded" in done.stderr
+    assert "3 batch norms, scales and shifts folded" in done.err
     assert target.is_file()
 
 
-def test_json_and_the_gate(model: Path) -> None:
+def test_json_and_the_gate(edgeq: Command, model: Path) -> None:
     options = ["-q", "int8-dynamic", "--min-cosine", "1", "--json"]
     done = edgeq("quantize", model, "-o", model.parent / "out", *options)
-    assert done.returncode == 3
-    record = json.loads(done.stdout)
+    assert done.code == 3
+    record = json.loads(done.out)
     assert Path(record["files"][0]).name == "cnn_int8_dynamic.onnx"
     assert len(record["gates"]) == 1
-    assert done.stderr.splitlines()[-1].startswith("edgeq: error: cnn_int8_dynamic.onnx: closeness")
+    assert done.err.splitlines()[-1].startswith("edgeq: error: cnn_int8_dynamic.onnx: closeness")
 
 
 @pytest.mark.parametrize(
@@ -60,24 +57,24 @@ def test_json_and_the_gate(model: Path) -> None:
         (["--calibration", "nowhere"], 1, "nowhere: no such file or directory"),
     ],
 )
-def test_bad_options(model: Path, options: list[str], code: int, problem: str) -> None:
+def test_bad_options(edgeq: Command, model: Path, options: list[str], code: int, problem: str) -> None:
     done = edgeq("quantize", model, "-o", model.parent / "out", "-q", "int8", *options)
-    assert done.returncode == code
-    assert problem in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.code == code
+    assert problem in done.err
+    assert "Traceback" not in done.err
     assert not (model.parent / "out").exists()
 
 
-def test_options_of_onnx_for_another_file(model: Path) -> None:
+def test_options_of_onnx_for_another_file(edgeq: Command, model: Path) -> None:
     other = model.with_name("m.gguf")
     other.write_bytes(b"GGUF")
     done = edgeq("quantize", other, "-o", model.parent / "out", "-q", "Q8_0", "--isa", "avx2")
-    assert done.returncode == 2
-    assert "--isa goes with ONNX, but" in done.stderr
+    assert done.code == 2
+    assert "--isa goes with ONNX, but" in done.err
 
 
-def test_a_broken_file(model: Path) -> None:
+def test_a_broken_file(edgeq: Command, model: Path) -> None:
     model.write_bytes(model.read_bytes()[:-40])
     done = edgeq("quantize", model, "-o", model.parent / "out", "-q", "int8")
-    assert done.returncode == 1
-    assert "is not a readable ONNX file" in done.stderr
+    assert done.code == 1
+    assert "is not a readable ONNX file" in done.err
