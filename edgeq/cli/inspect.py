@@ -32,9 +32,19 @@ def inspect(
             help="GGUF: look for what is wrong with the file; exit code 1 when there is an error.",
         ),
     ] = False,
+    lint: Annotated[
+        bool,
+        typer.Option("--lint", help="ONNX: what will run slowly, wrongly or not at all, and how to mend it."),
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="With --lint: exit code 3 when it finds an error or a warning.")
+    ] = False,
+    ort_version: Annotated[
+        str | None, typer.Option(help="With --lint: the ONNX Runtime that will run it, such as 1.17.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show a model's tensors, types, sizes and metadata; hash, compare or check a GGUF file.
+    """Show a model's tensors, types, sizes and metadata; hash, compare or check a GGUF file; lint an ONNX file.
 
     **Examples**
 
@@ -45,7 +55,15 @@ def inspect(
     `edgeq inspect out/model-F16.gguf --diff out/model-Q4_K_M.gguf`
 
     `edgeq inspect out/model-Q4_K_M.gguf --check`
+
+    `edgeq inspect out/model_int8.onnx --lint --ort-version 1.17`
     """
+    from edgeq.cli import _inspect_onnx as onnx
+
+    if lint or strict or ort_version is not None:
+        gguf = {"--sha256": sha256, "--diff": diff is not None, "--check": check}
+        onnx.show_lint(model, gguf, lint, strict, ort_version, as_json)
+        return
     from edgeq.cli import _inspect_gguf as toolbox
 
     toolbox.only_for_gguf({"--sha256": sha256, "--diff": diff is not None, "--check": check}, model, diff)

@@ -1,0 +1,1 @@
+"""The rules of the ONNX lint, one a file; importing registers them."""

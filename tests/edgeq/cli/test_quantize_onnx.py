@@ -1,0 +1,80 @@
+"""``edgeq quantize model.onnx``: what it prints, its exit codes, and options of the other kind of file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from foreign_graphs import saved, small_cnn
+from onnx_graphs import normal
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The small CNN, with a folder of samples beside it."""
+    (tmp_path / "data").mkdir()
+    for index in range(6):
+        np.savez(tmp_path / "data" / f"{index}.npz", x=normal(index, 2, 3, 12, 12))
+    return saved(small_cnn(), tmp_path / "cnn.onnx")
+
+
+def test_what_it_prints(edgeq: Command, model: Path) -> None:
+    target = model.with_name("q.onnx")
+    done = edgeq("quantize", model, "-o", target, "-q", "int8", "--calibration", model.with_name("data"))
+    assert done.code == 0, done.err
+    labels = [line[:14].strip() for line in done.out.splitlines()]
+    assert labels[:6] == ["file", "model", "size", "converted in", "proven in", "compared on"]
+    assert "output y" in labels
+    assert "3 batch norms, scales and shifts folded" in done.err
+    assert target.is_file()
+
+
+def test_json_and_the_gate(edgeq: Command, model: Path) -> None:
+    options = ["-q", "int8-dynamic", "--min-cosine", "1", "--json"]
+    done = edgeq("quantize", model, "-o", model.parent / "out", *options)
+    assert done.code == 3
+    record = json.loads(done.out)
+    assert Path(record["files"][0]).name == "cnn_int8_dynamic.onnx"
+    assert len(record["gates"]) == 1
+    assert done.err.splitlines()[-1].startswith("edgeq: error: cnn_int8_dynamic.onnx: closeness")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "problem"),
+    [
+        (["--imatrix", "x"], 2, "--imatrix goes with GGUF, but"),
+        (["--dry-run"], 2, "--dry-run goes with GGUF, but"),
+        (["--effort", "best"], 2, "--effort goes with GGUF, but"),
+        (["--min-cosine", "2"], 2, "--min-cosine 2: must be above 0 and at most 1"),
+        (["--resize", "12"], 2, "--resize 12: must be HEIGHTxWIDTH"),
+        (["--normalize", "1/0"], 2, "--normalize 1/0: must be imagenet or MEANS/DEVIATIONS"),
+        (["--calibration", "nowhere"], 1, "nowhere: no such file or directory"),
+    ],
+)
+def test_bad_options(edgeq: Command, model: Path, options: list[str], code: int, problem: str) -> None:
+    done = edgeq("quantize", model, "-o", model.parent / "out", "-q", "int8", *options)
+    assert done.code == code
+    assert problem in done.err
+    assert "Traceback" not in done.err
+    assert not (model.parent / "out").exists()
+
+
+def test_options_of_onnx_for_another_file(edgeq: Command, model: Path) -> None:
+    other = model.with_name("m.gguf")
+    other.write_bytes(b"GGUF")
+    done = edgeq("quantize", other, "-o", model.parent / "out", "-q", "Q8_0", "--isa", "avx2")
+    assert done.code == 2
+    assert "--isa goes with ONNX, but" in done.err
+
+
+def test_a_broken_file(edgeq: Command, model: Path) -> None:
+    model.write_bytes(model.read_bytes()[:-40])
+    done = edgeq("quantize", model, "-o", model.parent / "out", "-q", "int8")
+    assert done.code == 1
+    assert "is not a readable ONNX file" in done.err
