@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracle import models
+from oracle import encoders, models
 
 from edgeq.devices.library import find
 from edgeq.devices.profile import Limit
@@ -100,6 +100,27 @@ def test_every_family(name, tmp_path):
             > row["speed"]["decode_full_context"]["tokens_per_second"]
         )
         assert row["reason"]
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_a_config_has_the_tensors_of_the_checkpoint(name, tmp_path):
+    """Optional ones too, which a config asks for in words of its own."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    models.write_checkpoint(folder, name, models.stored_shapes()[name])
+    alone = tmp_path / "config.json"
+    alone.write_text((folder / "config.json").read_text())
+    assert dict(open_model(alone).tensors) == dict(open_model(folder).tensors)
+
+
+@pytest.mark.parametrize("name", encoders.MODELS)
+def test_every_encoder(name, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(encoders.MODELS[name]))
+    record = planned(path, "n100", context=64)
+    assert record["model"]["kind"] == "encoder"
+    assert record["choice"]
+    assert all("decode" not in row["speed"] and row["reason"] for row in record["formats"])
 
 
 def test_an_encoder(minilm):
