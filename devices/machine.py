@@ -11,7 +11,8 @@ from edgeq.formats.errors import EdgeqError
 from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
 
 _GPU_DECODE = 1e6  # 10⁹ weights a second: a GPU unpacks faster than it reads
-_GPU_PREFILL_SHARE = 0.4  # of the peak of its matrix units, with quantized weights
+_GPU_PREFILL_SHARE = 0.6  # of the peak of its matrix units, with quantized weights
+_TERAFLOPS_PER_GBS = 0.1  # where nobody says: half of what a recent GPU has
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def cpu_of(profile: Profile, threads: int = 0, engine: str = "llama.cpp") -> Mac
 def gpu_of(profile: Profile, gpu: Gpu) -> Machine:
     """What a GPU does with all layers on it."""
     known = defaults()
-    prefill = max(1.0, gpu.teraflops * 1e3 * _GPU_PREFILL_SHARE)
+    prefill = (gpu.teraflops or gpu.gbs * _TERAFLOPS_PER_GBS) * 1e3 * _GPU_PREFILL_SHARE
     return Machine(
         unit=f"{gpu.name} ({gpu.api})",
         threads=1,

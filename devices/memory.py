@@ -1,13 +1,15 @@
 """How much memory a model takes while it runs, and how much an app may take on a device.
 
-llama.cpp's buffers: weights as in the file; the cache in float16, a window's with one batch more and in whole
-256 positions; compute for 512 positions, of which logits and two hidden states are the most at once. Source:
-llama_kv_cache_iswa and graph_reserve of llama.cpp 0c1e57098.
+Resident memory of llama.cpp: weights as in the file; on a CPU, where the file is mapped, a second copy of those that it
+repacks for its faster products; the cache in float16, a window's with one batch more and in whole 256 positions; the
+hidden states of a batch. Logits of a whole batch are reserved but not touched. Sources: llama_kv_cache_iswa and
+ggml_repack_get_optimal_repack_type of llama.cpp 0c1e57098; constants fitted to measured peaks (docs/prediction.md).
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,18 @@ from edgeq.devices.work import Work
 PATH = Path(__file__).with_name("limits.toml")
 _STEP = 256  # positions
 _FLOAT_BYTES = 4
-_RUNTIME_BYTES = 40_000_000  # llama.cpp's code, tokenizer and graph
+_BATCH_VALUES = 16  # float32 hidden states of a batch that live at once
+_RUNTIME_BYTES, _TOKEN_BYTES = (
+    52_000_000,
+    130,
+)  # a process with llama.cpp in it; and for each token of the vocabulary
+# What llama.cpp repacks, by the instruction set that it needs.
+_REPACKED = {
+    "avx2": frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"}),
+    "avx512f": frozenset({"Q2_K"}),
+    "dotprod": frozenset({"Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL", "MXFP4"}),
+}
+_MAPPED_APPS = ("desktop", "server")  # others read the file into memory of their own
 
 
 @dataclass(frozen=True)
@@ -27,13 +40,14 @@ class Footprint:
     """Bytes while running."""
 
     weights: int
+    repacked: int
     cache: int
     compute: int
     runtime: int
 
     @property
     def total(self) -> int:
-        return self.weights + self.cache + self.compute + self.runtime
+        return self.weights + self.repacked + self.cache + self.compute + self.runtime
 
 
 @dataclass(frozen=True)
@@ -44,13 +58,25 @@ class Ceiling:
     why: str
 
 
-def footprint(work: Work, weight_bytes: int, context: int) -> Footprint:
+def repacked_types(isa: Collection[str], app: str) -> frozenset[str]:
+    """Block types that llama.cpp holds twice on a CPU with these instruction sets, in an app of that kind."""
+    if app not in _MAPPED_APPS:
+        return frozenset()
+    return frozenset().union(*(types for name, types in _REPACKED.items() if name in isa))
+
+
+def footprint(
+    work: Work, weight_bytes: int, context: int, repacked: Collection[str] = frozenset()
+) -> Footprint:
     """Memory of a model whose tensors take ``weight_bytes``, with room for ``context`` positions."""
     positions = -(-context // _STEP) * _STEP
-    cache = work.cache_values(positions, extra=BATCH) * work.cache_bytes
-    rows = min(BATCH, context)
-    compute = rows * (work.vocab + 2 * work.hidden) * _FLOAT_BYTES
-    return Footprint(weight_bytes, cache, compute, _RUNTIME_BYTES)
+    return Footprint(
+        weights=weight_bytes,
+        repacked=round(sum(p.nbytes for p in work.products if p.type_name in repacked)),
+        cache=work.cache_values(positions, extra=BATCH) * work.cache_bytes,
+        compute=min(BATCH, context) * _BATCH_VALUES * work.hidden * _FLOAT_BYTES,
+        runtime=_RUNTIME_BYTES + _TOKEN_BYTES * work.vocab,
+    )
 
 
 def ceiling(profile: Profile, app: str, memory_gb: float | None = None) -> Ceiling:

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgeq.devices.choose import Candidate, Ranked, Wanted, rank
 from edgeq.devices.machine import Machine, cpu_of, gpu_of
-from edgeq.devices.memory import Ceiling, Footprint, ceiling, footprint
+from edgeq.devices.memory import Ceiling, Footprint, ceiling, footprint, repacked_types
 from edgeq.devices.predict import Speed, decode_speed, prefill_speed
 from edgeq.devices.profile import Profile
 from edgeq.errors import InputError, UsageError
@@ -70,6 +70,11 @@ class _Place:
             return self.gpu
         assert self.cpu is not None
         return self.cpu
+
+    def repacked(self, made: Made, machine: Machine) -> frozenset[str]:
+        """The types that the runtime keeps twice."""
+        on_cpu = machine is self.cpu and made.target == "gguf"
+        return repacked_types(self.profile.isa, self.app) if on_cpu else frozenset()
 
 
 def run(request: Request) -> dict[str, Any]:
@@ -141,7 +146,7 @@ def _entry(model: PlannedModel, made: Made, place: _Place, losses: dict[tuple[st
     return Entry(
         made=made,
         unit=machine.unit,
-        memory=footprint(work, made.tensor_bytes, place.context),
+        memory=footprint(work, made.tensor_bytes, place.context, place.repacked(made, machine)),
         prefill=prefill_speed(work, machine, min(_PROMPT, place.context)),
         decode=decode_speed(work, machine, min(_DEPTH, place.context)) if decoder else None,
         full=decode_speed(work, machine, place.context) if decoder else None,

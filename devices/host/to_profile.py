@@ -16,6 +16,8 @@ THIS = "this"  # the id of this machine's profile
 _UNKNOWN_GHZ = 3.0
 _SMALL_X86 = re.compile(r"\bN\d{2,3}\b|Atom|Celeron.*\bN\d|Pentium.*\bN\d")  # all their cores are small ones
 
+_MAKER = re.compile(r"NVIDIA|GeForce|Tesla|Laptop GPU")
+
 
 def profile_of(facts: HostFacts) -> Profile:
     """A profile whose numbers come from the system; bandwidth and rates are left to the classes."""
@@ -25,7 +27,11 @@ def profile_of(facts: HostFacts) -> Profile:
         limits = tuple(
             Limit(app, facts.limit / 1e9, "a control group", THIS) for app in ("desktop", "server")
         )
-    fast = sum(c.count for c, g in zip(clusters, facts.groups, strict=True) if not g.small)
+    fast = sum(
+        cluster.count
+        for cluster, group in zip(clusters, facts.groups, strict=True)
+        if not group.small and not cluster.core_class.endswith("-small")
+    ) or sum(cluster.count for cluster in clusters)  # small ones only
     threads = max(1, min(fast, int(facts.cpus) if facts.cpus >= 1 else fast))
     today = datetime.date.today().isoformat()
     return Profile(
@@ -68,7 +74,7 @@ def core_class(group: CoreGroup, facts: HostFacts) -> str:
 def _gpu(gpu: HostGpu) -> Gpu:
     """Its numbers from a profile of that name where there is one."""
     try:
-        known = find(gpu.name.replace("Laptop GPU", "").replace("NVIDIA", "").strip()).gpus[0]
+        known = find(_MAKER.sub("", gpu.name)).gpus[0]
     except (EdgeqError, IndexError):
         return Gpu(gpu.name, "cuda", gpu.memory / 1e9, gpu.gbs or 300.0, 0.0, THIS)
     return Gpu(gpu.name, "cuda", gpu.memory / 1e9, gpu.gbs or known.gbs, known.teraflops, THIS)

@@ -95,6 +95,8 @@ def detect(
     from edgeq.formats.atomic import check_output, write_text
 
     outputs = [path for path in (out, user_folder() / f"{THIS}.toml" if save else None) if path]
+    if save:
+        user_folder().mkdir(parents=True, exist_ok=True)
     for path in outputs:
         check_output(path, force=force)
     facts = host_facts()
@@ -105,8 +107,6 @@ def detect(
         with progress_bar() as progress:
             found, figures = measured_profile(found, threads, progress)
     for path in outputs:
-        if path != out:
-            path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, profile_toml(found), force=force)
     providers = onnxruntime_providers()
     if as_json:

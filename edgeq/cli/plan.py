@@ -139,7 +139,14 @@ def _choice(record: dict[str, Any]) -> list[tuple[str, str]]:
         return [("choice", "nothing fits; take a smaller model, a shorter context or a larger device")]
     best = record["formats"][0]
     rows = [("choice", f"{record['choice']}: {best['reason']}"), ("runs in", best["runs_on"])]
-    if not best["stored"]:
-        path = record["model"]["path"]
-        rows.append(("make it", f"edgeq export {path} --to {best['format']} --quant {best['quant']}"))
-    return rows
+    if best["stored"]:
+        return [*rows, ("make it", "it is this file")]
+    return [*rows, ("make it", _command(Path(record["model"]["path"]), best["format"], best["quant"]))]
+
+
+def _command(model: Path, target: str, quant: str) -> str:
+    """What makes that format of the model; a config alone lacks the weights that must lie beside it."""
+    if model.suffix == ".gguf":
+        return f"edgeq quantize {model} --quant {quant} -o {model.stem}-{quant}.gguf"
+    folder = model.parent if model.suffix == ".json" else model
+    return f"edgeq export {folder} --to {target} --quant {quant}"

@@ -1,0 +1,118 @@
+"""The prediction: its formula by hand, and the directions in which nothing may go."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeq.devices.library import find
+from edgeq.devices.machine import Machine
+from edgeq.devices.memory import ceiling, footprint, repacked_types
+from edgeq.devices.predict import decode_seconds, decode_speed, prefill_seconds, prefill_speed
+from edgeq.devices.profile import Limit
+from edgeq.devices.work import CachedLayers, Product, Work
+from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
+
+TYPES = ("F16", "Q8_0", "Q4_K")
+
+
+def machine(
+    read_gbs: float = 10.0, decode: float = 20.0, prefill: float = 100.0, waiting: float = 0.0
+) -> Machine:
+    rates = dict.fromkeys(TENSOR_TYPES_BY_NAME, decode), dict.fromkeys(TENSOR_TYPES_BY_NAME, prefill)
+    return Machine("CPU", 4, read_gbs, *rates, waiting, 8.0, False)
+
+
+def work(*products: Product, cached: tuple[CachedLayers, ...] = (CachedLayers(2, 64),)) -> Work:
+    return Work(products, layers=2, hidden=64, vocab=1000, attention=64, cached=cached)
+
+
+works = st.builds(
+    work,
+    st.builds(Product, st.sampled_from(TYPES), st.integers(256, 10**10), st.floats(0.01, 1)),
+    st.builds(Product, st.sampled_from(TYPES), st.integers(256, 10**10), st.floats(0.01, 1)),
+    cached=st.tuples(st.builds(CachedLayers, st.integers(1, 80), st.integers(1, 9999), st.integers(0, 4096))),
+)
+rates = st.floats(0.1, 1000)
+
+
+def test_reading_binds_or_unpacking_does():
+    """1e9 weights in Q8_0 are 1.0625 GB: 0.10625 s at 10 GB/s, 0.05 s at 20e9 weights/s."""
+    one = work(Product("Q8_0", 10**9), cached=())
+    assert decode_seconds(one, machine(), 0) == pytest.approx(0.10625)
+    assert decode_seconds(one, machine(read_gbs=100), 0) == pytest.approx(0.05)
+    assert decode_seconds(one, machine(read_gbs=100, waiting=0.001), 0) == pytest.approx(0.052)
+
+
+def test_the_cache_is_read_and_a_window_bounds_it():
+    """2 layers × 64 values × 1000 positions × 2 bytes = 256 kB."""
+    empty = Product("Q8_0", 0)
+    assert decode_seconds(work(empty), machine(), 1000) == pytest.approx(256e3 / 10e9)
+    windowed = work(empty, cached=(CachedLayers(2, 64, 100),))
+    assert decode_seconds(windowed, machine(), 1000) == pytest.approx(25.6e3 / 10e9)
+
+
+def test_experts_are_read_as_far_as_they_are_used():
+    """A token reads an eighth; a long prompt reads all, and multiplies with an eighth."""
+    experts = work(Product("Q8_0", 10**9, 0.125), cached=())
+    assert decode_seconds(experts, machine(), 0) == pytest.approx(0.10625 / 8)
+    assert prefill_seconds(experts, machine(prefill=1e6), 64) == pytest.approx(0.10625, rel=1e-3)
+
+
+def test_prefill_is_bound_by_arithmetic():
+    """2 × 1e9 × 512 operations at 100e9 a second are 10.24 s."""
+    seconds = prefill_seconds(work(Product("Q8_0", 10**9), cached=()), machine(), 512)
+    assert seconds == pytest.approx(10.24, rel=0.01)
+
+
+@given(works, rates, rates, rates, st.floats(1, 4), st.integers(0, 5000))
+@settings(max_examples=60, deadline=None)
+def test_a_faster_machine_is_never_slower(what, read, decode, prefill, times, depth):
+    slow = machine(read, decode, prefill)
+    for faster in (
+        machine(read * times, decode, prefill),
+        machine(read, decode * times, prefill),
+        machine(read, decode, prefill * times),
+    ):
+        assert decode_seconds(what, faster, depth) <= decode_seconds(what, slow, depth)
+        assert prefill_seconds(what, faster, 600) <= prefill_seconds(what, slow, 600)
+
+
+@given(works, st.integers(1, 9000), st.integers(0, 9000))
+@settings(max_examples=60, deadline=None)
+def test_more_context_never_takes_less(what, context, more):
+    small, large = (footprint(what, 10**6, size) for size in (context, context + more))
+    assert large.cache >= small.cache
+    assert large.total >= small.total
+    assert decode_seconds(what, machine(), context + more) >= decode_seconds(what, machine(), context)
+    assert prefill_seconds(what, machine(), context + more) >= prefill_seconds(what, machine(), context)
+
+
+def test_the_range_holds_the_prediction():
+    for speed in (decode_speed(work(Product("Q4_K", 10**9)), machine(), 5),
+                  prefill_speed(work(Product("Q4_K", 10**9)), machine(), 5)):  # fmt: skip
+        assert speed.low < speed.tokens_per_second < speed.high
+
+
+def test_a_limit_that_was_seen_goes_before_the_rule():
+    phone = find("pixel-9")
+    assert ceiling(phone, "android").nbytes == pytest.approx(3.28e9)
+    assert "Android 16" in ceiling(phone, "android").why
+    assert ceiling(phone, "browser").nbytes == pytest.approx(4.29e9)
+    pi = find("raspberry-pi-5")
+    assert ceiling(pi, "desktop").nbytes == pytest.approx(6.4e9)
+    boxed = dataclasses.replace(pi, limits=(Limit("desktop", 1.5, "a control group", "maker"),))
+    assert ceiling(boxed, "desktop").nbytes == pytest.approx(1.5e9)
+    assert ceiling(pi, "desktop", 24.0).nbytes == pytest.approx(22.8e9)
+
+
+def test_what_is_repacked_counts_twice_where_the_file_is_mapped():
+    assert "Q4_K" in repacked_types(("avx2",), "server")
+    assert "Q6_K" not in repacked_types(("avx2",), "server")
+    assert "Q6_K" in repacked_types(("neon", "dotprod"), "desktop")
+    assert repacked_types(("neon", "dotprod"), "android") == frozenset()
+    one = work(Product("Q4_K", 256 * 1000), Product("Q6_K", 256 * 1000))
+    assert footprint(one, 10**6, 512, {"Q4_K"}).repacked == 144 * 1000

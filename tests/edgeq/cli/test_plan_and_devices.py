@@ -1,0 +1,74 @@
+"""``edgeq plan`` and ``edgeq devices`` as a user sees them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edgeq.devices.library import BUILT_IN
+
+
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.setenv("EDGEQ_DEVICES", str(tmp_path / "mine"))
+
+
+def test_plan_prints_a_table(edgeq, tinylm):
+    done = edgeq("plan", tinylm, "--target", "pi5", "--context", 512)
+    assert (done.code, done.err) == (0, "")
+    assert "Raspberry Pi 5" in done.out
+    assert "gguf Q4_K_M" in done.out
+    assert "make it" in done.out
+    choice = next(line for line in done.out.splitlines() if line.startswith("choice"))
+    assert choice.split()[1] in ("gguf", "onnx")
+
+
+def test_plan_in_json(edgeq, tinylm):
+    done = edgeq("plan", tinylm, "--target", "galaxy-s24", "--app", "android", "--memory", 12, "--json")
+    record = json.loads(done.out)
+    assert record["device"] == {"id": "galaxy-s24", "name": record["device"]["name"], "app": "android"}
+    assert record["limit"]["bytes"] == pytest.approx(7.2e9)
+    assert {row["format"] for row in record["formats"]} == {"gguf", "onnx"}
+
+
+def test_plan_with_a_profile_of_one_s_own(edgeq, tinylm, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text((BUILT_IN / "n100.toml").read_text().replace('"Intel N100"', '"My box"', 1))
+    assert "My box" in edgeq("plan", tinylm, "--profile", path).out
+    path.write_text(path.read_text().replace("count = 4", "count = 0"))
+    done = edgeq("plan", tinylm, "--profile", path)
+    assert (done.code, done.out) == (1, "")
+    assert "mine.toml: cores 1, count: must be a whole number" in done.err
+
+
+def test_plan_for_this_machine(edgeq, tinylm):
+    assert edgeq("plan", tinylm, "--context", 256).code == 0
+
+
+def test_an_unknown_device(edgeq, tinylm):
+    done = edgeq("plan", tinylm, "--target", "iphone 15 prro")
+    assert done.code == 1
+    assert "iphone-15-pro" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_devices_list_and_show(edgeq):
+    listed = json.loads(edgeq("devices", "list", "--json").out)
+    assert len(listed) == len(list(BUILT_IN.glob("*.toml")))
+    assert "raspberry-pi-5" in edgeq("devices", "list").out
+    shown = edgeq("devices", "show", "rtx-4090")
+    assert "1008 GB/s" in shown.out
+    assert "(2022-10)" in shown.out
+    assert json.loads(edgeq("devices", "show", "pi5", "--json").out)["machine"][0]["read_gbs"] == 10.8
+
+
+def test_devices_detect_writes_a_profile(edgeq, tmp_path):
+    path = tmp_path / "machine.toml"
+    done = edgeq("devices", "detect", "-o", path, "--save")
+    assert done.code == 0
+    assert path.read_text() == (tmp_path / "mine/this.toml").read_text()
+    assert edgeq("devices", "show", "this", "--profile", path).code == 0
+    again = edgeq("devices", "detect", "-o", path)
+    assert again.code == 1
+    assert "exists already" in again.err
