@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from numba import njit
 
 from edgeq.kernels_cpu import compiling
+from edgeq.kernels_cpu.inlined import InlinedCompiler
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,8 +27,9 @@ def kernel(function: F) -> F:
 
 
 def helper(function: F) -> F:
-    """As ``kernel``, for what only kernels call: without the wrappers for Python and C it compiles faster."""
-    return _compile(function, fastmath=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    """As ``kernel``, for what only kernels call; compiled and cached as a part of them."""
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": InlinedCompiler}
+    return cast(F, _jit(function, fastmath=False, **options))
 
 
 def step(function: F) -> F:
@@ -40,10 +42,13 @@ def fast_kernel(function: F) -> F:
     return _compile(function, fastmath=set(FAST_SUMS))
 
 
-def _compile(function: F, fastmath: bool | set[str], **options: bool) -> F:
+def _jit(function: Callable[..., Any], **options: Any) -> Any:
     # error_model="numpy": division by zero gives inf or NaN, as in C, instead of a check and an exception.
-    compile_options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath, **options}
-    dispatcher: Any = njit(**compile_options)(function)
+    return njit(nogil=True, error_model="numpy", **options)(function)
+
+
+def _compile(function: F, fastmath: bool | set[str], **options: bool) -> F:
+    dispatcher = _jit(function, fastmath=fastmath, **options)
     compiling.known(dispatcher)
     try:
         dispatcher.enable_caching()
