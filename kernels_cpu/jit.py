@@ -82,11 +82,22 @@ def _sources(module: ModuleType, seen: set[str]) -> set[str]:
     if module.__file__ is None or module.__file__ in seen:
         return seen
     seen.add(module.__file__)
-    for value in list(vars(module).values()):
-        owner = _owner(value)
-        if owner is not None:
-            _sources(owner, seen)
+    for owner in _owners(module):
+        _sources(owner, seen)
     return seen
+
+
+_known: dict[ModuleType, list[ModuleType]] = {}
+
+
+def _owners(module: ModuleType) -> list[ModuleType]:
+    """The modules that its globals come from; remembered once it is imported to the end."""
+    if module in _known:
+        return _known[module]
+    found = [owner for value in list(vars(module).values()) if (owner := _owner(value)) is not None]
+    if not getattr(module.__spec__, "_initializing", True):
+        _known[module] = found
+    return found
 
 
 def _owner(value: Any) -> ModuleType | None:
