@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import block_samples
 import ggml
 
+from edgeq.bench.timing import median_seconds
 from edgeq.devices.detect import instruction_set
 from edgeq.formats.blocks import all_types, by_name
 from edgeq.formats.blocks.refine import refiner
@@ -75,17 +76,6 @@ def gains(name: str, values: np.ndarray, importance: np.ndarray | None) -> dict[
     return {e.value: 100 * (1 - error(name, values, importance, e) / ggmls) for e in REFINED}
 
 
-def median_seconds(functions: list[Callable[[], object]]) -> list[float]:
-    """Median processor time of this thread for each function, in turns."""
-    times: list[list[float]] = [[] for _ in functions]
-    for _ in range(TURNS):
-        for function, seen in zip(functions, times, strict=True):
-            start = time.thread_time()
-            function()
-            seen.append(time.thread_time() - start)
-    return [statistics.median(seen) for seen in times]
-
-
 def speeds(name: str, values: np.ndarray, importance: np.ndarray | None) -> dict[str, float]:
     """Million values a second of each effort and of ggml; the slow ones get a part of the rows."""
     efforts, few = list(Effort), values[: max(1, len(values) // 8)]
@@ -99,8 +89,8 @@ def speeds(name: str, values: np.ndarray, importance: np.ndarray | None) -> dict
         functions.append(lambda: ggml.quantize(name, few, importance))
         labels.append("peer")
         parts.append(few)
-    seconds = median_seconds(functions)
-    return {label: part.size / s / 1e6 for label, part, s in zip(labels, parts, seconds, strict=True)}
+    seconds = median_seconds(functions, TURNS, time.thread_time)
+    return {label: part.size / s / 1e6 for label, part, s in zip(labels, parts, seconds, strict=True) if s}
 
 
 def measure(name: str, rows: dict[str, np.ndarray], importance: np.ndarray | None) -> dict[str, Any]:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgeq import __version__
 from edgeq.calibration.text import Text, read_text
 from edgeq.convert import gguf_file
+from edgeq.convert.checkpoint_rows import CheckpointRows
 from edgeq.convert.column_weights import column_weights
 from edgeq.convert.gguf_file import TensorResult
-from edgeq.convert.gguf_sources import CheckpointRows
 from edgeq.devices.cpu import saturates_int8, usable_cores
 from edgeq.errors import UsageError
 from edgeq.formats.atomic import atomic_file, check_output

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from edgeq.convert import gguf_file
 from edgeq.convert.column_weights import column_weights
 from edgeq.convert.gguf_file import GGUFPlan
-from edgeq.convert.gguf_sources import CheckpointRows, GGUFRows, RowSource
+from edgeq.convert.gguf_sources import GGUFRows, RowSource
 from edgeq.errors import InputError, OutputExistsError
 from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mixes import file_type
@@ -22,7 +22,6 @@ from edgeq.formats.gguf.split_writer import parse_size
 from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
 from edgeq.options import parsed
 from edgeq.outputs import output_folder
-from edgeq.source import SourceModel
 
 
 @dataclass
@@ -104,6 +103,9 @@ def _checked(request: Request) -> tuple[str, list[Override], int | None]:
 @contextmanager
 def _opened(path: Path) -> Iterator[RowSource]:
     if path.is_dir():
+        from edgeq.convert.checkpoint_rows import CheckpointRows
+        from edgeq.source import SourceModel
+
         yield CheckpointRows(SourceModel.open(path))
     elif path.is_file():
         with open_gguf(path) as file:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 from numba import njit
 
 from edgeq.kernels_cpu import compiling
+from edgeq.kernels_cpu.inlined import InlinedCompiler
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,8 +28,9 @@ def kernel(function: F) -> F:
 
 
 def helper(function: F) -> F:
-    """As ``kernel``, for what only kernels call: without the wrappers for Python and C it compiles faster."""
-    return _compile(function, fastmath=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    """As ``kernel``, for what only kernels call; compiled and cached as a part of them."""
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": InlinedCompiler}
+    return cast(F, _jit(function, fastmath=False, **options))
 
 
 def step(function: F) -> F:
@@ -41,10 +43,13 @@ def fast_kernel(function: F) -> F:
     return _compile(function, fastmath=set(FAST_SUMS))
 
 
-def _compile(function: F, fastmath: bool | set[str], **options: bool) -> F:
+def _jit(function: Callable[..., Any], **options: Any) -> Any:
     # error_model="numpy": division by zero gives inf or NaN, as in C, instead of a check and an exception.
-    compile_options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": fastmath, **options}
-    dispatcher: Any = njit(**compile_options)(function)
+    return njit(nogil=True, error_model="numpy", **options)(function)
+
+
+def _compile(function: F, fastmath: bool | set[str], **options: bool) -> F:
+    dispatcher = _jit(function, fastmath=fastmath, **options)
     compiling.known(dispatcher)
     try:
         dispatcher.enable_caching()
@@ -77,7 +82,7 @@ def source_hash(module: ModuleType) -> str:
 def _sources(module: ModuleType) -> set[str]:
     found, waiting = {module}, [module]
     while waiting:
-        new = _owners(waiting.pop()) - found
+        new = set(_owners(waiting.pop())) - found
         found |= new
         waiting += new
     return {owner.__file__ for owner in found if owner.__file__ is not None}
@@ -89,11 +94,17 @@ def _file_hash(path: str) -> bytes:
     return hashlib.sha256(Path(path).read_bytes()).digest()
 
 
-@functools.cache  # when its first kernel is decorated, a module has imported all that it will
-def _owners(module: ModuleType) -> frozenset[ModuleType]:
-    """The modules of this package that a module's globals come from."""
-    owners = (_owner(value) for value in list(vars(module).values()))
-    return frozenset(owner for owner in owners if owner is not None)
+_known: dict[ModuleType, list[ModuleType]] = {}
+
+
+def _owners(module: ModuleType) -> list[ModuleType]:
+    """The modules that its globals come from; remembered once it is imported to the end."""
+    if module in _known:
+        return _known[module]
+    found = [owner for value in list(vars(module).values()) if (owner := _owner(value)) is not None]
+    if not getattr(module.__spec__, "_initializing", True):
+        _known[module] = found
+    return found
 
 
 def _owner(value: Any) -> ModuleType | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeq.kernels_cpu.jit import fast_kernel, kernel
+from edgeq.kernels_cpu.jit import fast_kernel, helper
 
 ZERO = np.float32(0)
 _ROUND = np.float32(12582912.0)
@@ -18,14 +18,14 @@ _2_112 = np.float32(2.0**112)
 _2_M110 = np.float32(2.0**-110)
 
 
-@kernel
+@helper
 def nearest_int(x):
     """Ties to even, as ggml's ``nearest_int``, also for what does not fit 23 bits; int32 (vectorises)."""
     bits = np.int32(np.float32(x + _ROUND).view(np.int32) & np.int32(0x7FFFFF))
     return np.int32(bits - np.int32(0x400000))
 
 
-@kernel
+@helper
 def half_to_float(bits):
     """float16 bits (integer) to float32, exact (source: ``ggml_compute_fp16_to_fp32``)."""
     magnitude = np.int32(np.int32(bits) & np.int32(0x7FFF))
@@ -37,7 +37,7 @@ def half_to_float(bits):
     return np.int32(np.float32(value).view(np.int32) | sign).view(np.float32)
 
 
-@kernel
+@helper
 def float_to_half(x):
     """float32 to float16 bits (int64), ties to even (source: ``ggml_compute_fp32_to_fp16``)."""
     word = np.int64(np.float32(x).view(np.int32)) & 0xFFFFFFFF
@@ -50,13 +50,13 @@ def float_to_half(x):
     return ((word >> 16) & 0x8000) | magnitude
 
 
-@kernel
+@helper
 def load_half(block, at):
     """The float16 at byte ``at`` of a block, as float32."""
     return half_to_float(np.int64(block[at]) | (np.int64(block[at + 1]) << 8))
 
 
-@kernel
+@helper
 def store_half(block, at, x):
     """Round x to float16 at byte ``at``; False when it is not finite there."""
     bits = float_to_half(x)
@@ -65,7 +65,7 @@ def store_half(block, at, x):
     return (bits & 0x7C00) != 0x7C00
 
 
-@kernel
+@helper
 def scale_and_min_codes(block, at, j):
     """6-bit scale and min (int64) of sub-block j, packed at byte ``at`` (see ``pack_scales_and_mins``)."""
     if j < 4:

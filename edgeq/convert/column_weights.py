@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from edgeq.convert.gguf_sources import RowSource
 from edgeq.errors import InputError
-from edgeq.formats.gguf.imatrix import ImportanceMatrix
 from edgeq.formats.gguf.mixes import is_quantizable
 
 
@@ -26,6 +25,8 @@ def column_weights(
     """
     if path is None:
         return None, {}
+    from edgeq.formats.gguf.imatrix import ImportanceMatrix
+
     matrix = ImportanceMatrix.read(path)
     found = {}
     for name, shape in source.tensors:

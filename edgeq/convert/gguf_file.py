@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from edgeq.convert.overlap import in_order
 from edgeq.convert.repack import can_repack, merge, repack
 from edgeq.devices.detect import instruction_set
 from edgeq.errors import EdgeqError, InputError
-from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mixes import Choice, choose_types, file_type, is_quantizable
 from edgeq.formats.gguf.overrides import Override, apply_overrides
@@ -24,6 +23,10 @@ from edgeq.formats.gguf.split_writer import SplitGGUFWriter, shard_paths
 from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
 from edgeq.formats.gguf.writer import GGUFWriter, TensorPlan
 from edgeq.kernels_cpu import threads
+
+if TYPE_CHECKING:
+    from edgeq.formats.checkpoint.quantized import Grid
+    from edgeq.kernels_cpu.ahead import Need
 
 _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 _CHECKED = {"F32", "F16", "BF16"}  # never copied unseen: NaN may hide in them, and encoding them is exact
@@ -170,6 +173,7 @@ def write(
     jobs = ((encoder, rows) for encoder in encoders for rows in source.pieces(encoder.tensor.name))
     workers = threads.get_threads() + 1  # one of them is reading, or waits for the disk
     with writer:
+        _compile_ahead(encoders)
         in_order(
             jobs,
             lambda job: (job[0], job[0].encode(job[1])),
@@ -178,6 +182,12 @@ def write(
             threads.stay_on_this_thread,
         )
     return paths, [encoder.result(planned) for encoder in encoders]
+
+
+def _compile_ahead(encoders: Sequence[_TensorEncoder]) -> None:
+    from edgeq.kernels_cpu.ahead import compile_ahead
+
+    compile_ahead((need for encoder in encoders for need in encoder.needs()), instruction_set())
 
 
 class _Piece(NamedTuple):
@@ -206,6 +216,19 @@ class _TensorEncoder:
         )
         self._squared_error = self._squared_size = 0.0
         self._repacked_blocks = self._blocks = 0
+
+    def needs(self) -> list[Need]:
+        """The kernels that the tensor is going to call."""
+        from edgeq.kernels_cpu.ahead import Need
+
+        name, stored = self.tensor.type_name, self._source.stored_type(self.tensor.name)
+        if self._copied:
+            return []
+        weighted = self.tensor.name in (self._options.importance or {})
+        found = [Need("encode", name, weighted)]
+        if self._options.effort is not Effort.ggml:
+            found.append(Need("refine", name, weighted))
+        return found if stored is None else [*found, Need("decode", stored)]
 
     def encode(self, rows: Rows) -> _Piece:
         """Read a piece and encode it, or copy it as it is stored."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from edgeq.formats import blocks
 from edgeq.formats.blocks import q4_0, q4_1, q5_0, q8_0
 from edgeq.formats.blocks.packing import pack_fifth_bits, pack_nibbles
-from edgeq.formats.checkpoint.quantized import Grid
+
+if TYPE_CHECKING:
+    from edgeq.formats.checkpoint.quantized import Grid
 
 _SIZE = 32  # values of a block, of all the types here
 

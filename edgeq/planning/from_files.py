@@ -8,7 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from edgeq.convert.gguf_sources import CheckpointRows, GGUFRows
+from edgeq.convert.checkpoint_rows import CheckpointRows
+from edgeq.convert.gguf_sources import GGUFRows
 from edgeq.devices.work import CachedLayers
 from edgeq.errors import FormatError, InputError
 from edgeq.families.base import BY_ARCHITECTURE, MetadataReader

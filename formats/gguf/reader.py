@@ -102,8 +102,12 @@ class GGUFFile:
             return np.zeros(tensor.shape, np.float32)
         return block.decode(self.rows(name), tensor.columns).reshape(tensor.shape)
 
-    def release(self, name: str) -> None:
-        """Let the system drop the tensor's pages from memory; they are read again when next needed."""
+    def release(self, name: str, first: int = 0, last: int | None = None) -> None:
+        """Let the system drop the pages of rows first..last from memory (all, if not said otherwise).
+
+        They are read again when next needed: whoever still works on them waits for that.
+        """
         tensor = self.info(name)
+        count = (tensor.n_rows if last is None else last) - first
         if self._bytes is not None:
-            drop_pages(self._mapping, tensor.offset, tensor.nbytes)
+            drop_pages(self._mapping, tensor.offset + first * tensor.row_bytes, count * tensor.row_bytes)

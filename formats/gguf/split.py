@@ -103,9 +103,9 @@ class SplitGGUFFile(GGUFFile):
         self.info(name)
         return self._owners[name].rows(name)
 
-    def release(self, name: str) -> None:
+    def release(self, name: str, first: int = 0, last: int | None = None) -> None:
         self.info(name)
-        self._owners[name].release(name)
+        self._owners[name].release(name, first, last)
 
 
 def _all_paths(path: Path) -> list[Path]:

@@ -9,7 +9,7 @@ import numpy as np
 from edgeq.formats.blocks.mxfp4 import LEVELS
 from edgeq.kernels_cpu.decode.mxfp4 import half_power_of_two
 from edgeq.kernels_cpu.encode.rounding import shift_codes, store_nibbles
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper, kernel
 from edgeq.kernels_cpu.scalar import ZERO
 
 _ONE = np.float32(1)
@@ -17,7 +17,7 @@ _HALF = np.float32(0.5)
 _NEGATIVE = np.float32(8)  # codes 9..15 are the levels of codes 1..7 with a minus
 
 
-@kernel
+@helper
 def _exponent(x):
     """e of a block: see ``_exponents`` in formats."""
     peak = ZERO
@@ -29,7 +29,7 @@ def _exponent(x):
     return min(max(np.int64(math.floor(logarithm)) + 125, 0), 254)
 
 
-@kernel
+@helper
 def _nearest_codes(x, d, codes):
     """The code of the nearest level, of equally near ones the smaller, as float32.
 

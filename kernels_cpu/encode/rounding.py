@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.scalar import ZERO
 
 _ONE = np.float32(1)
 _HALF = np.float32(0.5)
 
 
-@kernel
+@helper
 def round_half_away(x):
     """C's ``roundf`` as an integer."""
     magnitude = abs(x)
@@ -20,7 +20,7 @@ def round_half_away(x):
     return np.int32(-rounded if x < ZERO else rounded)
 
 
-@kernel
+@helper
 def round_to_trits(x, codes):
     """Scale = largest magnitude; codes (uint8) 0..2, ties away from zero."""
     d = ZERO
@@ -34,7 +34,7 @@ def round_to_trits(x, codes):
     return d
 
 
-@kernel
+@helper
 def store_two_bits(codes, block, at):
     """256 codes below 4 to 64 bytes (see ``pack_two_bits`` in formats)."""
     for half in range(2):
@@ -45,21 +45,21 @@ def store_two_bits(codes, block, at):
             block[at + half * 32 + i] = np.uint8(low | (high << 4))
 
 
-@kernel
+@helper
 def shift_codes(floats, zero, codes):
     """Float codes −zero.. or 0.. (zero = 0) of the searches to uint8."""
     for i in range(floats.size):
         codes[i] = np.uint8(np.int64(floats[i]) + zero)
 
 
-@kernel
+@helper
 def store_nibbles(codes, block, at):
     """32 codes below 16, or the low nibbles of larger ones, to 16 bytes."""
     for i in range(16):
         block[at + i] = np.uint8((codes[i] & 15) | ((codes[i + 16] & 15) << 4))
 
 
-@kernel
+@helper
 def store_fifth_bits(codes, block, at):
     """The fifth bits of 32 codes, a little-endian word."""
     for byte in range(4):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.kernels_cpu.encode.rounding import round_to_trits
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper, kernel
 from edgeq.kernels_cpu.scalar import store_half
 
 
-@kernel
+@helper
 def _store_trits(codes, first, stride, digits, block, at):
     """``stride`` bytes at ``at``; byte i holds codes first + i + stride · k, k in 0..digits − 1."""
     for i in range(stride):
@@ -19,7 +19,7 @@ def _store_trits(codes, first, stride, digits, block, at):
         block[at + i] = np.uint8((total * 256 + 242) // 243)
 
 
-@kernel
+@helper
 def store_codes(codes, block):
     """256 codes 0..2 to the first 52 bytes."""
     _store_trits(codes, 0, 32, 5, block, 0)

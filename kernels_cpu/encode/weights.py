@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.scalar import ZERO
 
 
-@kernel
+@helper
 def row_mean_square(row):
     """Mean square in the order of the row (``sigma2`` of ``quantize_row_q4_0_impl``)."""
     total = ZERO
@@ -17,7 +17,7 @@ def row_mean_square(row):
     return total / np.float32(row.size)
 
 
-@kernel
+@helper
 def importance_weights(x, importance, mean_square, weights):
     """weights = importance · √(mean square + x²)."""
     for i in range(x.size):

@@ -8,17 +8,12 @@ import numpy as np
 from numba.extending import overload
 
 from edgeq.kernels_cpu import simd
+from edgeq.kernels_cpu.encode.nonlinear import nearest_code, nearest_level
 from edgeq.kernels_cpu.jit import helper
 from edgeq.kernels_cpu.scalar import ZERO
 
-_LOWEST = np.float32(-127)
 _SIGN = -0x80000000
-# Of the levels of ``nonlinear`` in formats: the middles between them, and the steps from each to the next.
-_UNEVEN_MIDDLES = np.array(
-    [-115.5, -93.5, -74, -57, -42, -28.5, -16, -4.5, 7, 19, 31.5, 45.5, 61, 79, 101], np.float32
-)
-_UNEVEN_STEPS = np.array([23, 21, 18, 16, 14, 13, 12, 11, 12, 12, 13, 15, 16, 20, 24], np.float32)
-# The same of the levels of ``mxfp4`` that are not negative.
+# Of the levels of ``mxfp4`` in formats that are not negative: the middles between them, and the steps between.
 _FLOAT4_MIDDLES = np.array([0.5, 1.5, 2.5, 3.5, 5, 7, 10], np.float32)
 _FLOAT4_STEPS = np.array([1, 1, 1, 1, 2, 2, 4], np.float32)
 
@@ -43,7 +38,7 @@ class Float4(NamedTuple):
     lowest: np.float32
 
 
-UNEVEN = Uneven(_LOWEST)
+UNEVEN = Uneven(np.float32(-127))
 FLOAT4 = Float4(np.float32(-12))
 
 
@@ -72,29 +67,12 @@ def _uniform_level(levels, x):
 
 
 @helper
-def _uneven_level(wide, x):
-    """The upper one of two equally near; sums of whole numbers, so exact."""
-    level = simd.splat(wide, _LOWEST)
-    for k in range(15):
-        level += simd.select(x < _UNEVEN_MIDDLES[k], simd.splat(wide, ZERO), _UNEVEN_STEPS[k])
-    return level
-
-
-@helper
 def _float4_level(wide, x):
     """The one nearer to zero of two equally near."""
     level = simd.splat(wide, ZERO)
     for k in range(7):
         level += simd.select(abs(x) > _FLOAT4_MIDDLES[k], simd.splat(wide, _FLOAT4_STEPS[k]), ZERO)
     return simd.as_float(simd.as_int32(level) | (simd.as_int32(x) & _SIGN))
-
-
-@helper
-def _uneven_code(wide, x):
-    found = simd.splat(wide, 0)
-    for k in range(15):
-        found += simd.select(x < _UNEVEN_MIDDLES[k], simd.splat(wide, 0), 1)
-    return found
 
 
 @helper
@@ -108,14 +86,14 @@ def _float4_code(wide, x):
 overload(nearest)(
     _choice(
         lambda wide, levels, x: _uniform_level(levels, x),
-        lambda wide, levels, x: _uneven_level(wide, x),
+        lambda wide, levels, x: nearest_level(wide, x),
         lambda wide, levels, x: _float4_level(wide, x),
     )
 )
 overload(code)(
     _choice(
         lambda wide, levels, x: simd.to_int32(_uniform_level(levels, x) - levels.zero),
-        lambda wide, levels, x: _uneven_code(wide, x),
+        lambda wide, levels, x: nearest_code(wide, x),
         lambda wide, levels, x: _float4_code(wide, x),
     )
 )

@@ -242,7 +242,7 @@ class MakeGGUF(Protocol):
 def make_gguf(tmp_path_factory: pytest.TempPathFactory) -> MakeGGUF:
     """(folder, quant) → the file's path, made once; with llama.cpp's bytes where nothing else is said."""
     from edgeq.convert import gguf_file
-    from edgeq.convert.gguf_sources import CheckpointRows
+    from edgeq.convert.checkpoint_rows import CheckpointRows
 
     made: dict[tuple[Path, str, Effort], Path] = {}
 

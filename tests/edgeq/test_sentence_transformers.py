@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from oracle import encoder_tokenizers, encoders, models
 
-from edgeq.convert.gguf_sources import CheckpointRows
+from edgeq.convert.checkpoint_rows import CheckpointRows
 from edgeq.engine import model as engine
 from edgeq.errors import FormatError, InputError
 from edgeq.evaluation.metrics import cosines

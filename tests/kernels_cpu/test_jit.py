@@ -58,6 +58,22 @@ def test_kernels_made_for_a_layout_are_cached(tmp_path: Path):
     assert run(PRODUCTS, tmp_path) == ["0", "3"]
 
 
+def test_helpers_are_parts_of_kernels_only(tmp_path: Path):
+    """No machine code and no cache file of their own, and what they call is linked all the same."""
+    code = (
+        RUN.partition("kernels =")[0]
+        + """
+helper = encoder._round_half_away
+print(len(helper.signatures), type(helper).__name__)
+for result in helper.overloads.values():
+    print(result.library.get_pointer_to_function(result.fndesc.llvm_func_name))
+"""
+    )
+    assert run(code, tmp_path) == ["1", "CPUDispatcher", "0"]
+    assert not list(tmp_path.rglob("*_round_half_away*"))
+    assert list(tmp_path.rglob("q8_0.encode_blocks*"))
+
+
 def test_the_hash_of_a_kernel_covers_its_helpers():
     from edgeq.kernels_cpu.encode import q4_k
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeq.convert import gguf_file
-from edgeq.convert.gguf_sources import CheckpointRows
+from edgeq.convert.checkpoint_rows import CheckpointRows
 from edgeq.engine.model import open_model
 from edgeq.formats.gguf.mixes import is_quantizable
 from edgeq.formats.gguf.overrides import parse_override

@@ -14,7 +14,7 @@ from oracle import encoders, models
 from safetensors.numpy import load_file, save_file
 
 from edgeq import families
-from edgeq.convert.gguf_sources import CheckpointRows
+from edgeq.convert.checkpoint_rows import CheckpointRows
 from edgeq.engine import model as engine
 from edgeq.errors import EdgeqError, InputError
 from edgeq.families import HyperParameters

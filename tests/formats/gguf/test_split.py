@@ -116,7 +116,7 @@ def test_llama_cpp_reads_our_shards(tmp_path: Path):
 def test_llama_cpp_runs_our_shards(tmp_path: Path):
     pytest.importorskip("llama_cpp")
     from edgeq.convert import gguf_file
-    from edgeq.convert.gguf_sources import CheckpointRows
+    from edgeq.convert.checkpoint_rows import CheckpointRows
     from edgeq.runtimes.llama_cpp import LlamaCpp
     from edgeq.source import SourceModel
 
