@@ -46,7 +46,7 @@ class Encoder(EncoderKeys):
         return self.layer
 
     def gguf_notes(self, hp: HyperParameters) -> list[str]:
-        if hp.head == "none" or not self.reads_segments or hp.n_token_types < 2:
+        if hp.head != "sequence" or not self.reads_segments or hp.n_token_types < 2:
             return []
         return [
             f"llama.cpp's {self.architecture} graph takes every token as of the first segment: it classifies pairs of "

@@ -23,16 +23,17 @@ def added(tokens: dict[str, int], stripped: Sequence[str] = ()) -> list[dict[str
 def around(before: str, after: str, ids: dict[str, int]) -> dict[str, Any]:
     """A post-processor that adds a token before and after a text; between two texts BERT has one, RoBERTa two."""
 
-    def token(text: str) -> dict[str, Any]:
-        return {"SpecialToken": {"id": text, "type_id": 0}}
+    def token(text: str, segment: int = 0) -> dict[str, Any]:
+        return {"SpecialToken": {"id": text, "type_id": segment}}
 
-    def text(name: str) -> list[dict[str, Any]]:
-        return [token(before), {"Sequence": {"id": name, "type_id": 0}}, token(after)]
+    def text(name: str, segment: int = 0) -> list[dict[str, Any]]:
+        return [{"Sequence": {"id": name, "type_id": segment}}, token(after, segment)]
 
+    second = [token(after), *text("B")] if after == "</s>" else text("B", 1)
     return {
         "type": "TemplateProcessing",
-        "single": text("A"),
-        "pair": [*text("A"), *([token(after)] if after == "</s>" else []), *text("B")[1:]],
+        "single": [token(before), *text("A")],
+        "pair": [token(before), *text("A"), *second],
         "special_tokens": {one: {"id": one, "ids": [ids[one]], "tokens": [one]} for one in (before, after)},
     }
 

@@ -27,6 +27,10 @@ class Restored:
         texts = [text or f"[EMPTY_{i}]" for i, text in enumerate(texts)]
         self.texts = [spell(*pair) for pair in zip(texts, self.types, strict=True)] if spell else texts
 
+        self.separated = bool(metadata.get(keys.ADD_SEP, False))
+        count = metadata.get(keys.SEGMENTS, 1)
+        self.second_segment = 1 if isinstance(count, int) and count > 1 else 0
+
     def strings(self, key: str) -> list[str]:
         """A list of strings. Raises EdgeqError where it is absent or something else."""
         value = self._metadata.get(key)
@@ -74,21 +78,29 @@ class Restored:
 
 
 def template_processing(restored: Restored, before: str | None, after: str | None) -> dict[str, Any] | None:
-    """A post-processor that adds a token before and after a text; None where it adds neither."""
+    """A post-processor that adds a token before and after a text; None where it adds neither.
+
+    An encoder's second text of a pair follows the first one's end (and a separator where the file says so), and is of
+    the second segment where there are two.
+    """
     if before is None and after is None:
         return None
 
-    def part(text: str | None) -> list[dict[str, Any]]:
-        return [] if text is None else [{"SpecialToken": {"id": text, "type_id": 0}}]
+    def part(text: str | None, segment: int = 0) -> list[dict[str, Any]]:
+        return [] if text is None else [{"SpecialToken": {"id": text, "type_id": segment}}]
 
-    def sequence(name: str) -> list[dict[str, Any]]:
-        return [*part(before), {"Sequence": {"id": name, "type_id": 0}}, *part(after)]
+    def sequence(name: str, segment: int = 0) -> list[dict[str, Any]]:
+        return [{"Sequence": {"id": name, "type_id": segment}}, *part(after, segment)]
 
+    second = [*part(before), *sequence("B")]
+    if before is not None and after is not None:
+        separator = part(after) if restored.separated else []
+        second = [*separator, *sequence("B", restored.second_segment)]
     named = {text: restored.id_of(text) for text in (before, after) if text is not None}
     return {
         "type": "TemplateProcessing",
-        "single": sequence("A"),
-        "pair": sequence("A") + sequence("B"),
+        "single": [*part(before), *sequence("A")],
+        "pair": [*part(before), *sequence("A"), *second],
         "special_tokens": {text: {"id": text, "ids": [i], "tokens": [text]} for text, i in named.items()},
     }
 

@@ -91,9 +91,9 @@ def test_a_vocabulary_of_128k_tokens_is_restored_in_two_seconds() -> None:
         "tokenizer.ggml.merges": [f"{a} {b}" for a, b in merges],
         "tokenizer.ggml.add_bos_token": False,
     }
-    start = time.perf_counter()
+    start = time.process_time()  # of this process: the machine may be busy
     tokenizer = tokenizer_from_metadata(metadata)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert tokenizer.get_vocab_size() == len(tokens) == 131072
 
 
