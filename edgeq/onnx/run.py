@@ -23,6 +23,7 @@ from edgeq.errors import EdgeqError, InputError, UsageError
 from edgeq.evaluation.speed import TimedPair, timed_pair
 from edgeq.export import peak_memory, sha256, versions
 from edgeq.formats.atomic import check_output
+from edgeq.formats.onnx.blocked import SIZES
 from edgeq.formats.onnx.prepare import prepare
 from edgeq.formats.onnx.read import read_model
 from edgeq.formats.onnx.save import save_model
@@ -66,6 +67,7 @@ class Request:
     scheme: str | None = None
     full_range: bool = False
     keep_float: Sequence[str] = ()
+    block_size: int = 32
     min_cosine: float = DEFAULT_MIN_COSINE
     allow_slower: bool = False
     proof: bool = True
@@ -110,6 +112,9 @@ class _Run:
         method = parsed("--calibration-method", request.method, parse_method)
         types = None if request.scheme is None else parsed("--scheme", request.scheme, find_types)
         chosen = changed(parsed("--isa", request.isa, find_profile), types, request.full_range)
+        if request.block_size not in SIZES:
+            sizes = ", ".join(map(str, SIZES))
+            raise UsageError(f"--block-size {request.block_size}: ONNX Runtime has kernels for {sizes}")
         patterns = [_pattern(text) for text in request.keep_float]
         self.model = read_model(request.source)
         self._refuse_quantized()
@@ -121,7 +126,7 @@ class _Run:
         self.samples, self.test = (data, data) if data.made_up else data.split()
         self.job = Job(
             self.model, None if data.made_up else self.samples, chosen, method, path.parent, patterns,
-            request.progress, notes,
+            request.block_size, request.progress, notes,
         )  # fmt: skip
         for text, pattern in zip(request.keep_float, patterns, strict=True):
             names = [node.name or "" for node in self.model.graph.all_nodes()]
