@@ -172,7 +172,7 @@ class _Run:
         files += [config] if config else []
         seconds = time.perf_counter() - self.started
         proof = self._proof(found) if self.can_run and request.proof else None
-        gates = self._gates(proof)
+        gates = self._gates(proof, found)
         for note in job.notes:
             request.warn(note)
         record: dict[str, Any] = {
@@ -299,11 +299,16 @@ class _Run:
             found = max(found, again, key=lambda pair: pair.ratio)
         return found
 
-    def _gates(self, proof: dict[str, Any] | None) -> list[str]:
+    def _gates(self, proof: dict[str, Any] | None, found: Exemption) -> list[str]:
         """What the gates say that said no."""
         if proof is None:
             return []
         said = []
+        if self.quant.rounds_layers and not found.layers:
+            said.append(
+                f"{self.path.name}: nothing is quantized, since every layer misses --min-cosine "
+                f"{self.request.min_cosine:g}; lower it, or give more calibration data"
+            )
         if proof["closeness"] < self.request.min_cosine:
             least = min(proof["outputs"], key=lambda output: output["closeness"])
             said.append(

@@ -152,6 +152,12 @@ def test_a_target_out_of_reach_is_said(tmp_path: Path) -> None:
     assert "of output y is below 1" in gate
 
 
+def test_a_file_with_nothing_quantized_is_no_success(tmp_path: Path) -> None:
+    record = go(tmp_path, min_cosine=1, calibration=CNN[:4])
+    assert record["layers"] == []
+    assert record["gates"][0].startswith("cnn_int8.onnx: nothing is quantized, since every layer misses")
+
+
 def test_keep_float(tmp_path: Path) -> None:
     record = go(tmp_path, keep_float=["^Conv_c1$", "Gemm"], proof=False)
     assert record["layers"] == ["Conv_c2", "Conv_c3"]
