@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,6 @@ class _Run:
         self._refuse_quantized()
         self.inputs = inputs_of(self.model)
         self.float_values = _float_values(self.model)
-        self.reference = OnnxSession(request.source, self.threads)
         notes = prepare(self.model)
         data = self._data(notes)
         self.samples, self.test = (data, data) if data.made_up else data.split()
@@ -132,6 +132,11 @@ class _Run:
             names = [node.name or "" for node in self.model.graph.all_nodes()]
             if not any(map(pattern.search, [*names, *self.model.graph.initializers])):
                 raise UsageError(f"--keep-float {text}: matches no node and no tensor")
+
+    @cached_property
+    def reference(self) -> OnnxSession:
+        """The float graph in the runtime; let go while the calibrated copy of it runs."""
+        return OnnxSession(self.request.source, self.threads)
 
     def _refuse_quantized(self) -> None:
         found = {node.op_type for node in self.model.graph.all_nodes()} & _QUANTIZED
@@ -162,6 +167,7 @@ class _Run:
 
         request, job = self.request, self.job
         self._check_samples()
+        del self.reference  # two copies of the graph in the runtime at a time are enough
         apply = self.quant.plan(job)
         found = self._layers(apply)
         model = self.model.clone()
