@@ -59,6 +59,7 @@ def quantize(
                 isa=options.get("--isa", "generic"),
                 scheme=options.get("--scheme"),
                 full_range=options.get("--full-range", False),
+                block_size=options.get("--block-size", 32),
                 keep_float=options.get("--keep-float", ()),
                 min_cosine=min_cosine,
                 allow_slower=options.get("--allow-slower", False),

@@ -43,7 +43,7 @@ def quantize(
             "--quant",
             "-q",
             help="GGUF: llama.cpp's name of the mix, any case: Q4_K_M, IQ4_XS, Q8_0, F16 … "
-            "ONNX: int8 (static, QDQ), int8-dynamic, float16, bfloat16.",
+            "ONNX: int8 (static, QDQ), int8-dynamic, int4 and int8-blocks (weights only), float16, bfloat16.",
         ),
     ],
     tensor_type: Annotated[
@@ -120,6 +120,10 @@ def quantize(
         bool,
         typer.Option("--full-range", help="ONNX int8: do not limit neighbouring weights, whatever the CPU."),
     ] = False,
+    block_size: Annotated[
+        int | None,
+        typer.Option(help="ONNX int4, int8-blocks: 16, 32 (the default), 64, 128 or 256 weights a scale."),
+    ] = None,
     keep_float: Annotated[
         list[str] | None,
         typer.Option(
@@ -175,6 +179,7 @@ def quantize(
         "--isa": isa,
         "--scheme": scheme,
         "--full-range": full_range,
+        "--block-size": block_size,
         "--keep-float": keep_float,
         "--min-cosine": min_cosine,
         "--allow-slower": allow_slower,

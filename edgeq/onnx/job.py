@@ -35,6 +35,7 @@ class Job:
     method: Method
     folder: Path
     keep_float: Sequence[re.Pattern[str]] = ()
+    block_size: int = 32
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     notes: list[str] = field(default_factory=list)
     session: dict[str, str] = field(default_factory=dict)

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from edgeq.errors import EdgeqError, InputError, UsageError
 from edgeq.evaluation.speed import TimedPair, timed_pair
 from edgeq.export import peak_memory, sha256, versions
 from edgeq.formats.atomic import check_output
+from edgeq.formats.onnx.blocked import SIZES
 from edgeq.formats.onnx.prepare import prepare
 from edgeq.formats.onnx.read import read_model
 from edgeq.formats.onnx.save import save_model
@@ -66,6 +68,7 @@ class Request:
     scheme: str | None = None
     full_range: bool = False
     keep_float: Sequence[str] = ()
+    block_size: int = 32
     min_cosine: float = DEFAULT_MIN_COSINE
     allow_slower: bool = False
     proof: bool = True
@@ -110,23 +113,30 @@ class _Run:
         method = parsed("--calibration-method", request.method, parse_method)
         types = None if request.scheme is None else parsed("--scheme", request.scheme, find_types)
         chosen = changed(parsed("--isa", request.isa, find_profile), types, request.full_range)
+        if request.block_size not in SIZES:
+            sizes = ", ".join(map(str, SIZES))
+            raise UsageError(f"--block-size {request.block_size}: ONNX Runtime has kernels for {sizes}")
         patterns = [_pattern(text) for text in request.keep_float]
         self.model = read_model(request.source)
         self._refuse_quantized()
         self.inputs = inputs_of(self.model)
         self.float_values = _float_values(self.model)
-        self.reference = OnnxSession(request.source, self.threads)
         notes = prepare(self.model)
         data = self._data(notes)
         self.samples, self.test = (data, data) if data.made_up else data.split()
         self.job = Job(
             self.model, None if data.made_up else self.samples, chosen, method, path.parent, patterns,
-            request.progress, notes,
+            request.block_size, request.progress, notes,
         )  # fmt: skip
         for text, pattern in zip(request.keep_float, patterns, strict=True):
             names = [node.name or "" for node in self.model.graph.all_nodes()]
             if not any(map(pattern.search, [*names, *self.model.graph.initializers])):
                 raise UsageError(f"--keep-float {text}: matches no node and no tensor")
+
+    @cached_property
+    def reference(self) -> OnnxSession:
+        """The float graph in the runtime; let go while the calibrated copy of it runs."""
+        return OnnxSession(self.request.source, self.threads)
 
     def _refuse_quantized(self) -> None:
         found = {node.op_type for node in self.model.graph.all_nodes()} & _QUANTIZED
@@ -157,6 +167,7 @@ class _Run:
 
         request, job = self.request, self.job
         self._check_samples()
+        del self.reference  # two copies of the graph in the runtime at a time are enough
         apply = self.quant.plan(job)
         found = self._layers(apply)
         model = self.model.clone()
@@ -167,7 +178,7 @@ class _Run:
         files += [config] if config else []
         seconds = time.perf_counter() - self.started
         proof = self._proof(found) if self.can_run and request.proof else None
-        gates = self._gates(proof)
+        gates = self._gates(proof, found)
         for note in job.notes:
             request.warn(note)
         record: dict[str, Any] = {
@@ -294,11 +305,16 @@ class _Run:
             found = max(found, again, key=lambda pair: pair.ratio)
         return found
 
-    def _gates(self, proof: dict[str, Any] | None) -> list[str]:
+    def _gates(self, proof: dict[str, Any] | None, found: Exemption) -> list[str]:
         """What the gates say that said no."""
         if proof is None:
             return []
         said = []
+        if self.quant.rounds_layers and not found.layers:
+            said.append(
+                f"{self.path.name}: nothing is quantized, since every layer misses --min-cosine "
+                f"{self.request.min_cosine:g}; lower it, or give more calibration data"
+            )
         if proof["closeness"] < self.request.min_cosine:
             least = min(proof["outputs"], key=lambda output: output["closeness"])
             said.append(
