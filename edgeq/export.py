@@ -199,6 +199,10 @@ def _to_onnx(request: Request, quant: str, source: ModelSource, text: Text) -> C
     options = _quant_options(request, text)
     companions = _companions(request, source)
     if request.dialect == "ort" and source.family.kind == "decoder":
+        if source.hp.attention_cap:
+            options.notes.append(
+                "needs ONNX Runtime 1.24: earlier ones cap the mask with the attention scores"
+            )
         config = genai_config(source, path.name, options.notes)
         companions |= _checked(request, "genai_config.json", json.dumps(config, indent=2).encode() + b"\n")
     if request.full_range and saturates_int8():
