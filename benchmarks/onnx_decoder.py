@@ -55,7 +55,11 @@ def build(python: str, source: Path, target: Path) -> Path | None:
     module = [python, "-m", "onnxruntime_genai.models.builder"]
     options = ["-m", str(source), "-i", str(source), "-o", str(target), "-p", "int4", "-e", "cpu"]
     done = subprocess.run(
-        [*module, *options, "-c", str(target / "cache")], capture_output=True, text=True, check=False
+        [*module, *options, "-c", str(target / "cache")],
+        cwd=source,  # modules of the folder one stands in would be taken for libraries
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if "Error" in line]
