@@ -47,7 +47,7 @@ def prepare(folder: Path, layers: int) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"architectures": ["LlamaForCausalLM"]}))
     index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps(json.loads(index.read_text()) | {"metadata": {}}))
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"metadata": {"total_size": 0}}))
 
 
 def build(python: str, source: Path, target: Path) -> Path | None:
@@ -55,11 +55,15 @@ def build(python: str, source: Path, target: Path) -> Path | None:
     module = [python, "-m", "onnxruntime_genai.models.builder"]
     options = ["-m", str(source), "-i", str(source), "-o", str(target), "-p", "int4", "-e", "cpu"]
     done = subprocess.run(
-        [*module, *options, "-c", str(target / "cache")], capture_output=True, text=True, check=False
+        [*module, *options, "-c", str(target / "cache")],
+        cwd=source,  # modules of the folder one stands in would be taken for libraries
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
-        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        print(f"{BUILDER}: skipped ({' '.join(reason)})", file=sys.stderr)
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if "Error" in line]
+        print(f"{BUILDER}: skipped ({' '.join(lines[-1:]) or 'it says no more'})", file=sys.stderr)
         return None
     return target / "model.onnx"
 

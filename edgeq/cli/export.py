@@ -31,7 +31,12 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A model directory (config.json, safetensors) or a hub id.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A model directory (config.json, safetensors), a hub id, or, to onnx, a GGUF file."
+        ),
+    ],
     to: Annotated[
         Format, typer.Option("--to", help="The format: gguf for llama.cpp, onnx for ONNX Runtime.")
     ],
@@ -144,6 +149,8 @@ def export(
     `edgeq export tests/assets/tinylm --to gguf --quant Q4_K_M -o out/`
 
     `edgeq export path/to/all-MiniLM-L6-v2 --to onnx --quant int8 --calibration sentences.txt -o out/`
+
+    `edgeq export model-Q4_0.gguf --to onnx --quant int4 --dialect ort -o out/`
     """
     from edgeq.errors import UsageError
     from edgeq.export import Request, run

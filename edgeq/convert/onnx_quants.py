@@ -62,6 +62,7 @@ class QuantOptions:
         return FULL_RANGE if self.full_range else SAFE_RANGE
 
 
+WEIGHT_ONLY = ("int4", "int8-blocks")  # quants in which activations stay float
 Quant = Callable[[ir.Model, ModelSource, QuantOptions], None]
 QUANTS: dict[str, Quant] = {}
 

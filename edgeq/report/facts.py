@@ -44,7 +44,9 @@ def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         speeds = proof["prefill_tokens_per_second"], proof["decode_tokens_per_second"]
         rows.append(("speed", f"{speeds[0]:,.0f} tokens/s reading, {speeds[1]:,.0f} tokens/s generating"))
     if "speed_against_float" in proof:
-        rows.append(("against float", f"{proof['speed_against_float']:.2f} times the float graph's speed"))
+        doing = ", generating" if record["quant"] in ("int4", "int8-blocks") and "kl_mean" in proof else ""
+        speed = f"{proof['speed_against_float']:.2f} times the float graph's speed{doing}"
+        rows.append(("against float", speed))
     return rows
 
 

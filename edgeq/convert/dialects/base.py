@@ -59,6 +59,10 @@ class DecoderOps(OnnxOps, ABC):
             self._joined[x] = self.b.op("Reshape", x, self.b.constant([0, 0, width]))
         return self._joined[x]
 
+    def by_head(self, x: ir.Value) -> ir.Value:
+        """``[batch, heads, tokens, width]``, as the plain operators of ``OnnxOps`` have it."""
+        return self.b.op("Transpose", x, perm=[0, 2, 1, 3])
+
     def norm(self, x: ir.Value, stem: str, kind: Norm, eps: float) -> ir.Value:
         if kind == "layer":
             return super().norm(x, stem, kind, eps)

@@ -29,7 +29,8 @@ class OrtOps(DecoderOps):
     Angles are computed for the tokens at hand and given to RotaryEmbedding as a table with one row for each of them:
     GroupQueryAttention would rotate by itself, but counts positions from the left edge, so that a batch padded on the
     left answered wrongly, and wants a table as long as the context in the file. For the same reason padding reaches it
-    as a bias, not as lengths. That costs no time that could be measured (``benchmarks/onnx_decoder.py``).
+    as a bias, not as lengths. (Before 1.24 ONNX Runtime capped that bias with the scores, where a model caps them.)
+    That costs no time that could be measured (``benchmarks/onnx_decoder.py``).
     """
 
     form = "ort"

@@ -13,7 +13,9 @@ from edgeq.families.rope import Rope
 class StandardOps(DecoderOps):
     """Angles and masks are computed in the graph: any position, left padding and windows are free.
 
-    Attention gets no ``is_causal``: opset 23 says nothing of where the queries stand after the past.
+    Attention gets no ``is_causal``: opset 23 says nothing of where the queries stand after the past. It gets no
+    ``softcap`` either: ONNX Runtime 1.23 and 1.24 capped the mask with the scores (Gemma 2's logits were off by two
+    thirds of their range; 1.31 is right), so capped scores are written in plain operators.
     """
 
     def rms_norm(self, x: ir.Value, scale: ir.Value, eps: float, name: str) -> ir.Value:
@@ -37,6 +39,9 @@ class StandardOps(DecoderOps):
         window: int = 0,
         cap: float = 0.0,
     ) -> ir.Value:
+        if cap:
+            q, k, v = (self.by_head(x) for x in (q, k, v))
+            return super().attention(q, k, v, layer=layer, scale=scale, causal=causal, window=window, cap=cap)
         y, key, value = self.b.op_many(
             "Attention",
             *(self.joined(x) for x in (q, k, v)),
@@ -47,7 +52,6 @@ class StandardOps(DecoderOps):
             q_num_heads=self.hp.n_heads,
             kv_num_heads=self.hp.n_kv_heads,
             scale=scale,
-            softcap=cap,
         )
         self.present.append((key, value))
         return y
