@@ -171,7 +171,6 @@ def starts(path: Path, names: list[str], n_threads: int, rounds: int) -> dict[st
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     memory: dict[str, dict[str, int]] = {}
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment["EDGEQ_CACHE"] = str(path.parent / "kept")
     for turn in range(rounds + 1):
         for name in sides:
             command = [
@@ -183,6 +182,7 @@ def starts(path: Path, names: list[str], n_threads: int, rounds: int) -> dict[st
                 str(n_threads),
                 str(path),
             ]
+            environment["EDGEQ_CACHE"] = str(path.parent / ("kept" if name == KEPT else "nothing-kept"))
             started = time.perf_counter()
             done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
             if turn:
