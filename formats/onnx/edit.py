@@ -11,7 +11,6 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.formats.errors import EdgeqError
-from edgeq.formats.onnx.builder import ir_version_of
 
 # Keys of a quantized initializer's meta: its rounding error relative to its own size; how others had quantized the
 # weight, and what was made of that.
@@ -28,33 +27,6 @@ def check_opset(model: ir.Model) -> None:
         raise EdgeqError(
             f"the graph has ONNX opset {opset}: int8 needs {_OLDEST_OPSET} or later; export it again with one"
         )
-
-
-def raise_opset(model: ir.Model, opset: int) -> None:
-    """Let the graph have at least this opset; raises EdgeqError where an operator of it means something else there.
-
-    That is what took its axes as an attribute, or split into equal parts, before opset 18. From 13 on the other
-    operators' later versions read the older ones.
-    """
-    old = model.opset_imports.get("", _OLDEST_OPSET)
-    if old >= opset:
-        return
-    changed = next((node for node in model.graph if _changed_at_18(node)), None) if old < 18 else None
-    if changed is not None or old < _OLDEST_OPSET:
-        what = f" and {changed.op_type}" if changed is not None else ""
-        raise EdgeqError(
-            f"the graph has ONNX opset {old}{what}: blocks need {opset}; export it again with one"
-        )
-    model.opset_imports[""] = opset
-    model.ir_version = max(model.ir_version, ir_version_of(opset))
-
-
-def _changed_at_18(node: ir.Node) -> bool:
-    if node.domain not in ("", "ai.onnx"):
-        return False
-    if node.op_type == "Split":
-        return len(node.inputs) < 2 and "num_outputs" not in node.attributes
-    return node.op_type.startswith("Reduce") and "axes" in node.attributes
 
 
 def is_standard(node: ir.Node) -> bool:

@@ -32,6 +32,7 @@ from edgeq.formats.onnx.edit import add_initializer, insert
 from edgeq.formats.onnx.linear import Linear, find_linears
 from edgeq.formats.onnx.passes.embedding_int8 import find_table
 from edgeq.formats.onnx.passes.int8_weights import add_gemm_bias
+from edgeq.formats.onnx.passes.raise_opset import raise_opset
 from edgeq.formats.onnx.rows import RowReader, rows_of
 
 Form = Literal["standard", "ort"]
@@ -76,7 +77,7 @@ class BlockedResult:
 def blocked_weights(model: ir.Model, options: BlockedOptions) -> BlockedResult:
     """Rewrite linear layers and tables; values are computed when the model is saved."""
     if options.form == "standard":
-        edit.raise_opset(model, _OPSET)
+        raise_opset(model, _OPSET)
     return _Pass(model, options).run()
 
 

@@ -1,12 +1,17 @@
-"""Opsets 11 and 12 brought to 13, where DequantizeLinear has a scale per channel.
+"""Opsets brought to a later one: 13, where DequantizeLinear has a scale per channel, or 21, where it has blocks.
 
-Between them only these operators mean something else (onnx/docs/Changelog.md); all others took more types.
+Between 11 and 23 only these operators mean something else (onnx/docs/Changelog.md); all others took more types, or
+attributes whose default is what they did.
 
 Rules
-1. Squeeze, Unsqueeze and ReduceSum take their axes, and Split its sizes, as an input instead of an attribute.
-2. Dropout takes its ratio as an input. It does nothing outside of training, so the attribute goes.
-3. Softmax, LogSoftmax and Hardmax work along one axis, where before they flattened the axes from ``axis`` on (1
-   where none was given). Along the last axis that is the same; else the input is flattened and shaped back.
+1. Axes, and Split's sizes, become an input instead of an attribute: Squeeze, Unsqueeze, ReduceSum and Split with 13,
+   the other Reduce operators with 18.
+2. Dropout takes its ratio as an input from 12 on. It does nothing outside of training, so the attribute goes.
+3. Softmax, LogSoftmax and Hardmax work along one axis from 13 on, where before they flattened the axes from ``axis``
+   on (1 where none was given). Along the last axis that is the same; else the input is flattened and shaped back.
+4. Split into equal parts says with 18 how many.
+5. GridSample's modes have other names with 20.
+6. GroupNormalization takes a scale for each channel with 21, where it had one for each group: that is an error.
 """
 
 from __future__ import annotations
@@ -14,29 +19,56 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgeq.formats.errors import EdgeqError
+from edgeq.formats.onnx.builder import ir_version_of
 from edgeq.formats.onnx.edit import add_initializer, insert, is_standard
 
 OPSET = 13
-_ATTRIBUTE_TO_INPUT = {"Squeeze": "axes", "Unsqueeze": "axes", "ReduceSum": "axes", "Split": "split"}
+_TO_INPUT = {  # rule 1: the opset since which it is so
+    ("Squeeze", "axes"): 13,
+    ("Unsqueeze", "axes"): 13,
+    ("ReduceSum", "axes"): 13,
+    ("Split", "split"): 13,
+    **{
+        (f"Reduce{kind}", "axes"): 18
+        for kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
+    },
+}
 _ALONG_AN_AXIS = ("Softmax", "LogSoftmax", "Hardmax")
+_GRID_MODES = {"bilinear": "linear", "bicubic": "cubic"}
 
 
-def raise_opset(model: ir.Model) -> bool:
-    """Bring an opset of 11 or 12 to 13; returns whether it was one."""
-    if model.opset_imports.get("", OPSET) >= OPSET:
+def raise_opset(model: ir.Model, opset: int = OPSET) -> bool:
+    """Bring an earlier opset, from 11 on, to this one; returns whether it was earlier. Raises EdgeqError (rule 6)."""
+    old = model.opset_imports.get("", opset)
+    if old >= opset:
         return False
     for node in list(model.graph.all_nodes()):
-        if not is_standard(node):
-            continue
-        if node.op_type in _ATTRIBUTE_TO_INPUT:
-            _move(model, node, _ATTRIBUTE_TO_INPUT[node.op_type])  # rule 1
-        elif node.op_type == "Dropout":
-            node.attributes.pop("ratio", None)  # rule 2
-        elif node.op_type in _ALONG_AN_AXIS:
-            _along_one_axis(model, node)  # rule 3
-    model.graph.opset_imports[""] = OPSET
-    model.ir_version = max(model.ir_version or 0, 7)  # what belongs to opset 13
+        if is_standard(node):
+            _raise(model, node, old, opset)
+    model.graph.opset_imports[""] = opset
+    model.ir_version = max(model.ir_version or 0, ir_version_of(opset))
     return True
+
+
+def _raise(model: ir.Model, node: ir.Node, old: int, new: int) -> None:
+    kind = node.op_type
+    for (op_type, name), since in _TO_INPUT.items():
+        if kind == op_type and old < since <= new:
+            _move(model, node, name)
+    if kind == "Dropout" and old < 12:
+        node.attributes.pop("ratio", None)
+    elif kind in _ALONG_AN_AXIS and old < 13 <= new:
+        _along_one_axis(model, node)
+    elif kind == "Split" and old < 18 <= new and len(node.inputs) < 2:
+        node.attributes["num_outputs"] = ir.AttrInt64("num_outputs", len(node.outputs))
+    elif kind == "GridSample" and old < 20 <= new and "mode" in node.attributes:
+        mode = node.attributes["mode"].as_string()
+        node.attributes["mode"] = ir.AttrString("mode", _GRID_MODES.get(mode, mode))
+    elif kind == "GroupNormalization" and old < 21 <= new:
+        raise EdgeqError(
+            f"the graph has ONNX opset {old} and GroupNormalization, which {new} defines otherwise; export it anew"
+        )
 
 
 def _move(model: ir.Model, node: ir.Node, name: str) -> None:

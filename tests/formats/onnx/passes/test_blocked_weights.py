@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from onnx_graphs import Floats, Tiny, counts, decoded, error, names, normal
 
 from edgeq.formats.checkpoint.quantized import Grid
-from edgeq.formats.errors import EdgeqError
 from edgeq.formats.onnx.blocked import Scheme, quantize_rows
 from edgeq.formats.onnx.passes.blocked_weights import BlockedOptions, Form, blocked_weights
 from edgeq.formats.onnx.rows import set_rows
@@ -212,10 +211,13 @@ def test_a_tied_table_that_others_quantized(form: Form, offsets: bool, bits: int
     assert error(run(model, ids=IDS), [-rows, rows @ grid.values().T]) <= CLOSE
 
 
-def test_an_old_graph_is_refused_where_its_operators_changed() -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_a_graph_of_an_older_opset_is_brought_to_what_the_blocks_need(form: Form) -> None:
     b = Tiny()
-    y = b.op("MatMul", b.x("n", 64), b.const("w", normal(1, 64, 32)))
+    weight = normal(1, 64, 32)
+    y = b.op("MatMul", b.x("n", 64), b.const("w", weight))
     model = b.done(b.op("ReduceMean", y, axes=[-1]), shapes=[["n", 1]])
-    with pytest.raises(EdgeqError, match="opset 17 and ReduceMean: blocks need 21"):
-        blocked_weights(model, options("standard"))
-    assert blocked_weights(model, options("ort")).linears == 1
+    assert blocked_weights(model, options(form)).linears == 1
+    x = normal(2, 5, 64)
+    expected = (x @ quantize_rows(weight.T, Scheme(4, 32)).values(64).T).mean(axis=-1, keepdims=True)
+    assert error(run(model, x=x), [expected]) <= CLOSE
