@@ -159,10 +159,18 @@ def first_token(side: str, path: Path, n_threads: int) -> None:
     engine = STARTS[side](path, n_threads)
     loaded = psutil.Process().memory_info().rss
     engine.read([5, 6, 7])
+    print(json.dumps({"loaded": loaded, "peak": _peak()}))
+
+
+def _peak() -> int:
+    """Most bytes of memory that this process held; ``ru_maxrss`` would begin with what its parent held."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
     import resource
 
-    unit = 1 if sys.platform == "darwin" else 1024
-    print(json.dumps({"loaded": loaded, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def starts(path: Path, names: list[str], n_threads: int, rounds: int) -> dict[str, Any]:
