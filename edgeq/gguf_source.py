@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,20 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq import families, tokenization
-from edgeq.errors import FormatError, InputError
-from edgeq.families import HyperParameters, MetadataReader, TensorSpec
-from edgeq.families.rope import FREQS, LONG, SHORT, interleaved_order
+from edgeq import tokenization
+from edgeq.errors import FormatError
+from edgeq.families.rope import interleaved_order
 from edgeq.formats.blocks.grids import grid_of, has_grid
 from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.formats.gguf.split import open_gguf
+from edgeq.gguf_family import ROPE_TENSORS, read_gguf
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _FLOATS = ("F32", "F16", "BF16", "F64")
-_ROPE = (FREQS, LONG, SHORT)
 _TOKENS = "tokenizer.ggml."
 # tokenizer_config.json's name of a special token → GGUF's key of its number.
 _SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
@@ -35,37 +33,15 @@ class GGUFSource:
 
     def __init__(self, file: GGUFFile) -> None:
         self.file, self.path = file, file.path
-        architecture = file.metadata.get("general.architecture")
-        self.family = families.for_architecture(architecture, str(file.path))
-        shapes = {name: info.shape for name, info in file.tensors.items()}
-        vectors = {name: tuple(map(float, file.decode(name).reshape(-1))) for name in _ROPE if name in shapes}
-        reader = MetadataReader(self.family.architecture, file.metadata, shapes, vectors)
-        try:
-            self.hp: HyperParameters = self.family.from_metadata(reader)
-        except InputError as error:
-            raise FormatError(file.path, str(error)) from None
-        self.specs = {spec.name: spec for spec in self._present()}
-        self.unused = [name for name in shapes if name not in self.specs and name not in _ROPE]
+        self.family, self.hp, self.specs = read_gguf(file)
+        known = {*self.specs, *ROPE_TENSORS}
+        self.unused = [name for name in file.tensors if name not in known]
         self._orders: dict[str, NDArray[np.int64]] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> GGUFSource:
         """Open and check a file or its first shard; raises EdgeqError naming what is wrong."""
         return cls(open_gguf(path))
-
-    def _present(self) -> Iterator[TensorSpec]:
-        """The family's tensors that the file has, their shapes checked."""
-        for spec in self.family.tensors(self.hp):
-            info = self.file.tensors.get(spec.name)
-            if info is not None and info.shape != spec.shape:
-                raise FormatError(
-                    self.path,
-                    f"tensor {spec.name} has shape {list(info.shape)}, the metadata says {list(spec.shape)}",
-                )
-            if info is not None:
-                yield spec
-            elif not spec.optional:
-                raise FormatError(self.path, f"tensor {spec.name} is missing")
 
     # --- weights ------------------------------------------------------------------------------------------------
     @property

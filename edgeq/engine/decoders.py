@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,20 +52,19 @@ class Opened:
     chat: ChatTemplate | None
 
 
-class _Embedded:
-    def __init__(self, model: engine.Model, room: int) -> None:
-        self._model, self._room = model, room
-        self.reset()
-
-    def feed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        return self._model.prefill(tokens, self._cache)
-
-    def reset(self) -> None:
-        self._cache = self._model.new_cache(self._room)
+C = TypeVar("C")
 
 
-class _Fast:
-    def __init__(self, model: fast.FastModel, room: int) -> None:
+class _CachedModel(Protocol[C]):
+    """A model of the embedded engine, fast or exact, with caches of its own kind."""
+
+    def new_cache(self, expected: int = 0) -> C: ...
+
+    def prefill(self, tokens: Sequence[int], cache: C) -> NDArray[np.float32]: ...
+
+
+class _Embedded(Generic[C]):
+    def __init__(self, model: _CachedModel[C], room: int) -> None:
         self._model, self._room = model, room
         self.reset()
 
@@ -147,7 +146,7 @@ class Embedded:
     def decoder(self, room: int) -> Decoder:
         """A new text, which may get ``room`` tokens; raises InputError for an encoder."""
         model = self._fast
-        return _Checked(_Embedded(self.model, room) if model is None else _Fast(model, room), self.path)
+        return _Checked(_Embedded(self.model, room) if model is None else _Embedded(model, room), self.path)
 
     def check_decoder(self) -> None:
         """Raise InputError for an encoder."""

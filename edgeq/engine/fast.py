@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.devices.detect import instruction_set
-from edgeq.engine.model import check_tokens, read_gguf
+from edgeq.engine.model import check_tokens
 from edgeq.engine.packed import PackedWeights
 from edgeq.engine.program import Program
 from edgeq.engine.recorder import POSITIONS, Recorder, fold_sums
@@ -19,6 +19,7 @@ from edgeq.errors import InputError
 from edgeq.families import Family, HyperParameters
 from edgeq.families.rope import Rope
 from edgeq.formats.gguf.reader import GGUFFile
+from edgeq.gguf_family import read_gguf
 from edgeq.kernels_cpu import attention
 from edgeq.kernels_cpu.cached import PANEL, Cached, CacheType
 from edgeq.kernels_cpu.steps import STATE_CAPACITY, STATE_ROWS, STATE_START
