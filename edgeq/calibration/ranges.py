@@ -98,7 +98,7 @@ class RangeCollector:
         if not 50 < percent <= 100:
             raise InputError(f"percentile {percent:g} must be above 50 and at most 100")
         total = self._counts.cumsum()
-        if not total[-1]:
+        if percent == 100 or not total[-1]:
             return self.min_max()
         _, edges = self.histogram()
         tail = (100 - percent) / 200 * total[-1]

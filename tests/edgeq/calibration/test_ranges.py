@@ -68,7 +68,8 @@ def test_percentile_bounds(samples: list[Floats], percent: float) -> None:
     collector = collect(*samples)
     got, everything = collector.percentile(percent), np.concatenate(samples)
     assert collector.low <= got.low <= got.high <= collector.high
-    inside = np.count_nonzero((everything >= got.low) & (everything <= got.high))
+    rounding = 1e-9 * np.abs(everything).max()  # a value may fall into a bin that begins next to it
+    inside = np.count_nonzero((everything >= got.low - rounding) & (everything <= got.high + rounding))
     # Half of a tail is left out at each end, and what shares a bin with the end stays in.
     assert inside >= np.floor(percent / 100 * everything.size) - 2
     full = collector.percentile(100)
