@@ -30,7 +30,7 @@ $(VENV)/.dev-ready: $(VENV)/.ready
 	touch $@
 
 test: setup
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses auto --dist loadfile
 
 check: $(VENV)/.dev-ready
 	$(VENV)/bin/ruff check .
