@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+?)(?:_smooth)?\.?(?:weight)?(?:_smooth)?(?:_int8|_scale)?$")
-_STYLE: Any = {"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+STYLE: Any = {"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
 def size_by_type(tensors: Sequence[Mapping[str, Any]]) -> str:
@@ -22,14 +22,14 @@ def size_by_type(tensors: Sequence[Mapping[str, Any]]) -> str:
     for tensor in tensors:
         sizes[tensor["type_name"]] += tensor["nbytes"]
     ordered = sorted(sizes.items(), key=lambda item: item[1])
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6, 0.6 + 0.35 * len(ordered)), layout="constrained")
         axes = figure.subplots()
         bars = axes.barh([name for name, _ in ordered], [size / 1e6 for _, size in ordered], color="#3b6ea8")
         axes.bar_label(bars, fmt="%.2f", padding=3)
         axes.set_xlabel("MB")
         axes.margins(x=0.12)
-        return _svg(figure)
+        return svg_of(figure)
 
 
 def error_by_layer(tensors: Sequence[Mapping[str, Any]]) -> str | None:
@@ -41,7 +41,7 @@ def error_by_layer(tensors: Sequence[Mapping[str, Any]]) -> str | None:
             lines[match[2]].append((int(match[1]), 100 * tensor["error"]))
     if not lines:
         return None
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7, 3.2), layout="constrained")
         axes = figure.subplots()
         for role, points in sorted(lines.items()):
@@ -52,10 +52,11 @@ def error_by_layer(tensors: Sequence[Mapping[str, Any]]) -> str | None:
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-        return _svg(figure)
+        return svg_of(figure)
 
 
-def _svg(figure: Figure) -> str:
+def svg_of(figure: Figure) -> str:
+    """The figure as an element of a page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

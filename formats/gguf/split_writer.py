@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,14 +19,16 @@ from edgeq.formats.gguf.writer import Chunk, GGUFWriter, Progress, TensorPlan, l
 
 _COPY_BYTES = 16 << 20
 _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d+)?) ?([KMG]?)B?", re.IGNORECASE | re.ASCII)
 
 
 def parse_size(text: str) -> int:
-    """``500M`` or ``2G`` in bytes, in powers of 1000 as llama.cpp counts; raises EdgeqError."""
-    number, unit = (text[:-1], text[-1:].upper()) if text[-1:].upper() in _UNITS else (text, "")
-    if not number.isdecimal() or int(number) == 0:
+    """``500M``, ``2G`` or ``3.2GB`` in bytes, in powers of 1000 as llama.cpp counts; raises EdgeqError."""
+    match = _SIZE.fullmatch(text.strip())
+    size = round(float(match[1]) * _UNITS.get(match[2].upper(), 1)) if match else 0
+    if size < 1:
         raise EdgeqError(f"{text!r}: a size must be a number with K, M or G, such as 2G")
-    return int(number) * _UNITS.get(unit, 1)
+    return size
 
 
 def plan_shards(tensors: Sequence[TensorPlan], max_bytes: int) -> list[list[TensorPlan]]:

@@ -164,7 +164,8 @@ def test_plans_of_shards():
 
 def test_sizes():
     assert [parse_size(t) for t in ("7", "2K", "500m", "2G")] == [7, 2_000, 500_000_000, 2_000_000_000]
-    for text in ("", "G", "1.5G", "0M", "-1M", "2GB"):
+    assert [parse_size(t) for t in ("3.2GB", "1.5 M", "12b")] == [3_200_000_000, 1_500_000, 12]
+    for text in ("", "G", "1.5.2G", "0M", "-1M", "2GBB", "1e9", "0.1"):
         with pytest.raises(EdgeqError, match="a size must be a number with K, M or G"):
             parse_size(text)
 
