@@ -145,7 +145,7 @@ class Embedded:
 
     def decoder(self, room: int) -> Decoder:
         """A new text, which may get ``room`` tokens; raises InputError for an encoder."""
-        model = self._fast
+        model = self.fast
         return _Checked(_Embedded(self.model, room) if model is None else _Embedded(model, room), self.path)
 
     def check_decoder(self) -> None:
@@ -154,7 +154,7 @@ class Embedded:
             raise InputError(f"{self.path}: is an encoder; it embeds text and generates none")
 
     @cached_property
-    def _fast(self) -> fast.FastModel | None:
+    def fast(self) -> fast.FastModel | None:
         """The same model, packed; None where only the exact mode computes it."""
         self.check_decoder()
         reason = "is no GGUF file"

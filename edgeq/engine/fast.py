@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgeq.devices.detect import instruction_set
 from edgeq.engine.model import check_tokens
-from edgeq.engine.packed import PackedWeights
+from edgeq.engine.packed import PackedWeights, StepWeights
 from edgeq.engine.program import Program
 from edgeq.engine.recorder import POSITIONS, Recorder, fold_sums
 from edgeq.engine.steps import NotRecordableError
@@ -85,7 +85,7 @@ class FastModel:
     """A decoder that generates. Several threads may use it: they take turns. Raises as ``Model`` does."""
 
     def __init__(
-        self, family: Family, hp: HyperParameters, weights: PackedWeights, name: str, cached: Cached
+        self, family: Family, hp: HyperParameters, weights: StepWeights, name: str, cached: Cached
     ) -> None:
         self.family, self.hp, self.weights, self.name = family, hp, weights, name
         self._cached = cached

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,27 @@ class FloatMatrix(NamedTuple):
     rows: Bytes
     type_name: str
     columns: int
+
+
+class StepWeights(Protocol):
+    """What programs are recorded with: a file's own weights (``PackedWeights``), or floats."""
+
+    isa: Isa
+
+    def has(self, name: str) -> bool:
+        """Whether the model has that tensor."""
+
+    def columns(self, name: str) -> int:
+        """Columns of a matrix."""
+
+    def vector(self, name: str) -> Floats:
+        """A one-dimensional tensor."""
+
+    def picked(self, name: str, ids: NDArray[np.int64]) -> Floats:
+        """Some rows of a matrix: float32 ``[len(ids), columns]``."""
+
+    def operand(self, name: str) -> Packed | FloatMatrix:
+        """A matrix as products take it."""
 
 
 class PackedWeights:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from edgeq.engine.packed import PackedWeights
+from edgeq.engine.packed import StepWeights
 from edgeq.engine.product_steps import ProductSteps, Routes
 from edgeq.engine.steps import Buffer, NotRecordableError, Place, Step, Value, Word, constant, floats, like
 from edgeq.families.ops import Activation, Norm, Pooling
@@ -40,7 +40,7 @@ class Input:
 class Recorder:
     """The forward pass of up to ``rows`` tokens, as steps."""
 
-    def __init__(self, weights: PackedWeights, rows: int, last_only: bool, isa: Isa, cached: Cached) -> None:
+    def __init__(self, weights: StepWeights, rows: int, last_only: bool, isa: Isa, cached: Cached) -> None:
         self.weights, self.n_rows, self.last_only = weights, rows, last_only
         self.isa, self.cached = isa, cached
         self.steps: list[Step] = []

@@ -8,46 +8,36 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.evaluation.kl_statistics import KlStatistics
+from edgeq.evaluation.token_scores import NO_TOKEN
+
 Floats = NDArray[np.float32]
 
-
-def log_softmax(logits: Floats) -> NDArray[np.float64]:
-    """Log probabilities over the last axis, float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
+_PROVEN = (
+    "tokens",
+    "kl_mean",
+    "kl_standard_error",
+    "kl_99",
+    "top1_agreement",
+    "perplexity",
+    "perplexity_float",
+)
 
 
 @dataclass
 class Divergence:
     """Compares two models' logits window by window; keeps a few numbers per token, never logits."""
 
-    _kl: list[NDArray[np.float64]] = field(default_factory=list)
-    _same: list[NDArray[np.bool_]] = field(default_factory=list)
-    _nll: list[NDArray[np.float64]] = field(default_factory=list)
-    _reference_nll: list[NDArray[np.float64]] = field(default_factory=list)
+    _statistics: KlStatistics = field(default_factory=KlStatistics)
 
     def add(self, reference: Floats, candidate: Floats, tokens: Sequence[int]) -> None:
         """Logits ``[T, vocab]`` of both models after each of the window's ``T`` tokens."""
-        p, q = log_softmax(reference), log_softmax(candidate)
-        self._kl.append((np.exp(p) * (p - q)).sum(axis=-1))
-        self._same.append(p.argmax(axis=-1) == q.argmax(axis=-1))
-        following, rows = np.asarray(tokens[1:]), np.arange(len(tokens) - 1)
-        self._nll.append(-q[rows, following])
-        self._reference_nll.append(-p[rows, following])
+        self._statistics.add(reference, candidate, [*tokens[1:], NO_TOKEN])
 
     def summary(self) -> dict[str, float]:
         """Mean KL in nats with its standard error, its 99th percentile, top-1 agreement, both perplexities."""
-        kl, same = np.concatenate(self._kl), np.concatenate(self._same)
-        return {
-            "tokens": len(kl),
-            "kl_mean": float(kl.mean()),
-            "kl_standard_error": float(kl.std() / np.sqrt(len(kl))),
-            "kl_99": float(np.quantile(kl, 0.99)),
-            "top1_agreement": float(same.mean()),
-            "perplexity": float(np.exp(np.concatenate(self._nll).mean())),
-            "perplexity_float": float(np.exp(np.concatenate(self._reference_nll).mean())),
-        }
+        found = self._statistics.summary()
+        return {key: found[key] for key in _PROVEN}
 
 
 def cosines(a: Floats, b: Floats) -> Floats:

@@ -33,8 +33,8 @@ class DecoderRuntime(Protocol):
     name: str
     load_seconds: float
 
-    def window(self, tokens: Sequence[int]) -> Floats:
-        """Logits ``[T, vocab]`` of a fresh sequence."""
+    def window(self, tokens: Sequence[int], first: int = 0) -> Floats:
+        """Logits ``[T - first, vocab]`` of a fresh sequence, from its row ``first`` on."""
 
     def step(self, token: int) -> Floats:
         """Logits ``[vocab]`` after one more token of the sequence that ``window`` began."""
