@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgeq.calibration.ranges import RangeCollector
 from edgeq.formats.onnx.branches import nodes_outside_loops
+from edgeq.formats.onnx.convolution import find_convolutions
 from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.save import save_model
 from edgeq.formats.onnx.watch import watched_copy
@@ -23,39 +24,61 @@ def collect_ranges(
     samples: Iterable[Feeds],
     folder: Path,
     progress: Callable[[int], None] = lambda done: None,
-    values: Sequence[ir.Value] = (),
+    values: Sequence[ir.Value] | None = None,
 ) -> dict[str, RangeCollector]:
     """Statistics by value name, over feeds of any shapes, one sample in memory at a time.
 
-    Watched are what linear layers read outside of loops, and ``values``. A copy of the graph with these as outputs is
+    Watched are ``values``, or what linear layers read outside of loops. A copy of the graph with these as outputs is
     written to a temporary place in ``folder``.
     """
-    outside = set(nodes_outside_loops(model.graph))
-    linears = dict.fromkeys(linear.activation for linear in find_linears(model) if linear.node in outside)
-    watched = list(dict.fromkeys((*linears, *values)))
-    if not watched:
+    collectors = collectors_of(model, values)
+    if not collectors:
         return {}
-    for index, value in enumerate(watched):
-        value.name = value.name or f"activation_{index}"
-    collectors = {str(value.name): RangeCollector(channels=value in linears) for value in watched}
     copy, outputs = watched_copy(model, list(collectors))
     with tempfile.TemporaryDirectory(prefix=".edgeq-calibration-", dir=folder) as temporary:
         path = Path(temporary) / "watched.onnx"
-        save_model(copy, path, force=False)
-        session = OnnxSession(path)
-        given = {name: output for name, output in outputs.items() if output in session.outputs}
-        for done, feeds in enumerate(samples, start=1):
-            found = dict(zip(given, session.run(feeds, list(given.values())), strict=True))
-            _observe(collectors, found | {name: feeds[name] for name in outputs if name in feeds}, feeds)
-            progress(done)
+        save_model(copy, path, force=False, external_from=0)  # mapped, not copied
+        observe(path, outputs, collectors, samples, progress)
     return collectors
 
 
-def _observe(
+def collectors_of(model: ir.Model, values: Sequence[ir.Value] | None) -> dict[str, RangeCollector]:
+    """A collector for each of ``values``, or of what linear layers read outside of loops; unnamed ones get a name."""
+    outside = set(nodes_outside_loops(model.graph))
+    linears = dict.fromkeys(linear.activation for linear in find_linears(model) if linear.node in outside)
+    convolved = {c.node.inputs[0] for c in find_convolutions(model)}
+    watched = list(dict.fromkeys(linears if values is None else values))
+    for index, value in enumerate(watched):
+        value.name = value.name or f"activation_{index}"
+    return {
+        str(value.name): RangeCollector(-1 if value in linears else 1 if value in convolved else None)
+        for value in watched
+    }
+
+
+def observe(
+    path: Path,
+    outputs: Mapping[str, str],
+    collectors: Mapping[str, RangeCollector],
+    samples: Iterable[Feeds],
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Run the graph of ``watched_copy`` over the samples; the collectors take in what it gives."""
+    session = OnnxSession(path)
+    given = {name: output for name, output in outputs.items() if output in session.outputs}
+    for done, feeds in enumerate(samples, start=1):
+        found = dict(zip(given, session.run(feeds, list(given.values())), strict=True))
+        _take_in(collectors, found | {name: feeds[name] for name in outputs if name in feeds}, feeds)
+        progress(done)
+
+
+def _take_in(
     collectors: Mapping[str, RangeCollector], values: Mapping[str, NDArray[np.float32]], feeds: Feeds
 ) -> None:
     """Add one run's values; what stands at padded tokens is left out."""
     mask = feeds["attention_mask"].astype(bool) if "attention_mask" in feeds else None
+    if mask is not None and mask.all():
+        mask = None
     for name, collector in collectors.items():
         value = values[name]
         per_token = mask is not None and value.ndim > mask.ndim and value.shape[: mask.ndim] == mask.shape

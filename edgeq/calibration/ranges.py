@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.errors import InputError
 from edgeq.formats.onnx.int8 import ActivationRange
+from edgeq.kernels_cpu.ranges import extremes, histogram
 
 # Masks (-1e9, -3.4e38) and infinities say nothing about a range.
-_LARGEST = 1e8
+_LARGEST = np.float32(1e8)
 _SMALLEST = 1e-30  # a histogram of less would have bins below float32's normal numbers
 _BINS = 4096
 _OCTAVES = 32  # peaks are counted from 2^-32 to 2^32, which is beyond _LARGEST
+_LANES = 1024  # columns of a value without channels: what is side by side is swept together
 _MOMENTUM = 0.01  # weight of a new sample in the moving averages, as in ONNX Runtime's calibrator
+
+
+_NUMBERS = ("low", "high", "average_low", "average_high", "values", "total", "squares", "samples", "_limit")
 
 
 class RangeCollector:
     """Statistics of one activation: extremes, their moving averages, moments, and a histogram that widens as it must.
 
-    ``channels`` says that the last axis is one of channels, whose largest magnitudes are kept, too.
+    ``channels`` says which axis is one of channels (-1 of a linear layer's input, 1 of a convolution's), whose largest
+    magnitudes and sums are kept, too; None: there is none.
     """
 
-    def __init__(self, channels: bool = True) -> None:
+    def __init__(self, channels: int | None = -1) -> None:
+        self.channels = channels
         self.low = 0.0
         self.high = 0.0
         self.average_low = 0.0
@@ -31,36 +42,75 @@ class RangeCollector:
         self.total = 0.0
         self.squares = 0.0
         self.channel_max: NDArray[np.float32] = np.zeros(0, np.float32)
+        self.channel_total: NDArray[np.float64] = np.zeros(0)
         self.samples = 0
-        self._channels = channels
         self._counts = np.zeros(_BINS, np.int64)
         self._limit = 0.0  # the histogram covers [-limit, limit]
         self._peaks = np.zeros(8 * _OCTAVES, np.int64)  # samples by log2 of their peak, in steps of 1/4
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Take one sample in; non-finite and mask values are left out."""
-        magnitudes = np.abs(values)
-        usable = magnitudes < _LARGEST  # false for NaN
-        if not usable.any():
+        columns, inner = self._layout(values.shape)
+        flat = np.require(values, np.float32, ["C", "W"]).reshape(-1)
+        lows, highs = np.zeros(columns, np.float32), np.zeros(columns, np.float32)
+        totals, squares = np.zeros(columns), np.zeros(columns)
+        if not flat.size:
             return
-        kept = values.reshape(-1)
-        if not usable.all():
-            kept = values[usable]
-            values, magnitudes = np.where(usable, values, 0), np.where(usable, magnitudes, 0)
-        if self._channels:
-            largest = magnitudes.reshape(-1, values.shape[-1]).max(axis=0)
-            if not self.channel_max.size:
-                self.channel_max = np.zeros_like(largest)
-            self.channel_max = np.maximum(self.channel_max, largest)
-        low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+        count = extremes(flat, inner, _LARGEST, lows, highs, totals, squares)  # type: ignore[no-untyped-call]
+        if not count:
+            return
+        self.values += count
+        self.total += float(totals.sum())
+        self.squares += float(squares.sum())
+        if self.channels is not None:
+            self._per_channel(np.maximum(-lows, highs), totals)
+        low, high = float(lows.min()), float(highs.max())
         self._extremes(low, high)
-        self.values += kept.size
-        self.total += float(kept.sum(dtype=np.float64))
-        self.squares += float(np.square(kept, dtype=np.float64).sum())
         peak = max(-low, high)
         self._peaks[_peak_bin(peak)] += 1
         self._widen(peak)
-        self._count(kept)
+        histogram(flat, _LARGEST, self._limit, self._counts)  # type: ignore[no-untyped-call]
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that was seen, by name: numbers, counts, and what there is of each channel."""
+        numbers = [float(getattr(self, name)) for name in _NUMBERS]
+        return {
+            "numbers": np.array(numbers),
+            "counts": self._counts,
+            "peaks": self._peaks,
+            "channel_max": self.channel_max,
+            "channel_total": self.channel_total,
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Become the collector whose ``state`` this is; raises ValueError or KeyError for anything else."""
+        own = self.state()
+        for name in ("numbers", "counts", "peaks"):
+            if state[name].shape != own[name].shape:
+                raise ValueError(f"{name} has the shape {state[name].shape}")
+        for name, number in zip(_NUMBERS, state["numbers"].tolist(), strict=True):
+            setattr(self, name, int(number) if name in ("values", "samples") else number)
+        self._counts[:], self._peaks[:] = state["counts"], state["peaks"]
+        self.channel_max = state["channel_max"].astype(np.float32)
+        self.channel_total = state["channel_total"].astype(np.float64)
+
+    def _layout(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """(columns, how many values of one stand next to each other)."""
+        if self.channels is None or not -len(shape) <= self.channels < len(shape):
+            return _LANES, 1
+        axis = self.channels % len(shape)
+        return shape[axis], math.prod(shape[axis + 1 :])
+
+    def _per_channel(self, largest: NDArray[np.float32], totals: NDArray[np.float64]) -> None:
+        if not self.channel_max.size:
+            self.channel_max, self.channel_total = np.zeros_like(largest), np.zeros_like(totals)
+        self.channel_max = np.maximum(self.channel_max, largest)
+        self.channel_total += totals
+
+    @property
+    def channel_mean(self) -> NDArray[np.float64]:
+        """The mean of each channel, float64 ``[channels]``; nothing where there are none."""
+        return self.channel_total / max(1.0, self.values / max(1, len(self.channel_total)))
 
     def _extremes(self, low: float, high: float) -> None:
         self.low, self.high = min(self.low, low), max(self.high, high)
@@ -79,11 +129,6 @@ class RangeCollector:
             quarter = _BINS // 4
             self._counts[quarter:-quarter] = merged
             self._limit *= 2
-
-    def _count(self, values: NDArray[np.float32]) -> None:
-        scaled = values * np.float64(_BINS / 2 / self._limit) + np.float64(_BINS / 2)
-        places = np.minimum(scaled.astype(np.int32), _BINS - 1)
-        self._counts += np.bincount(places, minlength=_BINS)
 
     def histogram(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """(counts ``[4096]``, edges ``[4097]``) of everything seen, even bins around 0."""

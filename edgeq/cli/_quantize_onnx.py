@@ -63,6 +63,7 @@ def quantize(
                 keep_float=options.get("--keep-float", ()),
                 min_cosine=min_cosine,
                 allow_slower=options.get("--allow-slower", False),
+                cache=not options.get("--no-cache", False),
                 proof=not options.get("--no-proof", False),
                 force=force,
                 threads=threads,

@@ -140,6 +140,13 @@ def quantize(
     allow_slower: Annotated[
         bool, typer.Option("--allow-slower", help="ONNX: take a file that is slower than float here.")
     ] = False,
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache",
+            help="ONNX: calibrate anew, and do not keep what was seen for the next run on the same model and data.",
+        ),
+    ] = False,
     no_proof: Annotated[
         bool, typer.Option("--no-proof", help="ONNX: compare with nothing, and have no gates.")
     ] = False,
@@ -183,6 +190,7 @@ def quantize(
         "--keep-float": keep_float,
         "--min-cosine": min_cosine,
         "--allow-slower": allow_slower,
+        "--no-cache": no_cache,
         "--no-proof": no_proof,
     }
     if onnx.is_onnx(source):

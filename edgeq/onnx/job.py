@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from edgeq.calibration.cached import cached_ranges, data_hash
 from edgeq.calibration.collect import collect_ranges
 from edgeq.calibration.methods import Method
 from edgeq.calibration.ranges import RangeCollector
@@ -19,10 +21,19 @@ from edgeq.calibration.sources import Samples
 from edgeq.errors import UsageError
 from edgeq.formats.onnx.convolution import find_convolutions
 from edgeq.formats.onnx.linear import find_linears
-from edgeq.formats.onnx.placement import values_to_watch
 from edgeq.onnx.isa import Profile
 
 Apply = Callable[[ir.Model, Collection[str]], None]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over the calibration data: how many samples were seen, and whether that came from the cache."""
+
+    stage: str
+    samples: int
+    cached: bool
+    seconds: float
 
 
 @dataclass
@@ -39,6 +50,8 @@ class Job:
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     notes: list[str] = field(default_factory=list)
     session: dict[str, str] = field(default_factory=dict)
+    cache: bool = True  # keep what calibration saw in the user's cache
+    passes: list[Pass] = field(default_factory=list)
 
     @cached_property
     def layers(self) -> list[str]:
@@ -51,17 +64,31 @@ class Job:
         """Whether the user keeps what has this name in float."""
         return any(pattern.search(name) for pattern in self.keep_float)
 
-    def observe(self, stage: str) -> dict[str, RangeCollector]:
-        """Run the samples through the graph as it is now; statistics by value name."""
+    def observe(
+        self, stage: str, values: Sequence[ir.Value], most: int | None = None
+    ) -> dict[str, RangeCollector]:
+        """Run the samples, or the first ``most``, through the graph as it is now; statistics of the values by name."""
         assert self.samples is not None
-        total = self.samples.count
-        return collect_ranges(
-            self.model,
-            self.samples,
-            self.folder,
-            lambda done: self.progress(f"calibrating {stage}", done, max(total, done)),
-            values_to_watch(self.model),
-        )
+        samples = self.samples if most is None else self.samples.first(most)
+        started = time.perf_counter()
+
+        def progress(done: int) -> None:
+            self.progress(f"calibrating {stage}", done, max(samples.count, done))
+
+        if self.cache:
+            found, kept = cached_ranges(
+                self.model, samples, self._data, self.folder, values, progress, samples.limit
+            )
+        else:
+            found, kept = collect_ranges(self.model, samples, self.folder, progress, values), False
+        seen = max((collector.samples for collector in found.values()), default=0)
+        self.passes.append(Pass(stage, seen, kept, time.perf_counter() - started))
+        return found
+
+    @cached_property
+    def _data(self) -> bytes:
+        assert self.samples is not None
+        return data_hash(self.samples)
 
 
 # A quant looks at the float graph once (it may fold things into it), and gives what rewrites a copy of it: all layers

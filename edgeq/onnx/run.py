@@ -71,6 +71,7 @@ class Request:
     block_size: int = 32
     min_cosine: float = DEFAULT_MIN_COSINE
     allow_slower: bool = False
+    cache: bool = True
     proof: bool = True
     force: bool = False
     threads: int = 0
@@ -126,7 +127,7 @@ class _Run:
         self.samples, self.test = (data, data) if data.made_up else data.split()
         self.job = Job(
             self.model, None if data.made_up else self.samples, chosen, method, path.parent, patterns,
-            request.block_size, request.progress, notes,
+            request.block_size, request.progress, notes, cache=request.cache,
         )  # fmt: skip
         for text, pattern in zip(request.keep_float, patterns, strict=True):
             names = [node.name or "" for node in self.model.graph.all_nodes()]
@@ -194,6 +195,7 @@ class _Run:
             "seconds": seconds,
             "peak_memory_bytes": peak_memory(),
             "tensors": [asdict(tensor) for tensor in tensors],
+            "calibration": self._calibration(),
             "layers": found.layers,
             "exempted": found.exempted,
             "session": job.session,
@@ -205,6 +207,16 @@ class _Run:
         written = write_report(self.path.parent, record)
         return record | {
             "files": [str(file) for file in [self.path, *(f for f in files if f != self.path), *written]]
+        }
+
+    def _calibration(self) -> dict[str, Any] | None:
+        """What the ranges come from; None where there are none."""
+        if not self.job.passes:
+            return None
+        return {
+            "data": self.samples.name,
+            "method": str(self.job.method),
+            "passes": [asdict(one) for one in self.job.passes],
         }
 
     def _accepts(self, feeds: Arrays) -> bool:

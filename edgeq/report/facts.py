@@ -19,6 +19,8 @@ def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         ("converted in", f"{record['seconds']:.1f} s, peak memory {megabytes(record['peak_memory_bytes'])}"),
     ]
+    if record.get("calibration"):
+        rows.append(("calibrated on", _calibration(record["calibration"])))
     proof = record.get("proof")
     if proof is None:
         return [*rows, ("proof", "skipped (--no-proof)")]
@@ -53,6 +55,15 @@ def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 def megabytes(count: int) -> str:
     """Bytes as megabytes (10⁶) with one decimal."""
     return f"{count / 1e6:,.1f} MB"
+
+
+def _calibration(found: Mapping[str, Any]) -> str:
+    """The data, the method, and whether the calibration ran."""
+    passes = found["passes"]
+    samples, seconds = max(one["samples"] for one in passes), sum(one["seconds"] for one in passes)
+    kept = all(one["cached"] for one in passes)
+    how = "seen before, from the cache" if kept else f"in {seconds:.1f} s"
+    return f"{found['data']} ({samples:,} samples), {found['method']}, {how}"
 
 
 def _amount(proof: Mapping[str, Any]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,7 @@ class Types:
 U8S8, S8S8, U8U8 = Types(np.uint8, np.int8), Types(np.int8, np.int8), Types(np.uint8, np.uint8)
 
 _LARGEST = 127  # an int8 weight is symmetric: -128 is not used
+_PIECE = 1 << 21  # values of a matrix looked at together
 _STEPS = 5  # scales tried per channel, from the one that no pair limits to the finest
 
 
@@ -34,6 +38,9 @@ def channel_scales(matrix: NDArray[np.float32], axis: int, limit: int) -> NDArra
     ``limit`` and 127, the one that leaves the least squared error: a finer scale rounds less, a coarser one clips
     fewer pairs. A scale below the normal float32 numbers has too few bits left: those weights count as zero.
     """
+    if matrix.size > _PIECE:
+        scales_of = [channel_scales(_at(matrix, axis, part), axis, limit) for part in _parts(matrix, axis)]
+        return np.concatenate(scales_of)
     largest = np.abs(matrix).max(axis=1 - axis, initial=0.0)
     unit = np.expand_dims(np.where(largest >= TINY, largest, 1), 1 - axis)  # so that no square overflows
     tried, errors = [], []
@@ -55,10 +62,27 @@ def quantize_channels(
     Neighbours 2i and 2i + 1 along the other axis that have one sign weigh at most ``2 * limit`` together: what is
     above it is taken from both alike.
     """
+    if matrix.size > _PIECE:
+        pieces = [
+            quantize_channels(_at(matrix, axis, part), scales[part], axis, limit)
+            for part in _parts(matrix, axis)
+        ]
+        return np.concatenate(pieces, axis)
     codes = np.clip(np.rint(matrix / np.expand_dims(scales, 1 - axis)), -_LARGEST, _LARGEST).astype(np.int16)
     if limit < _LARGEST:
         _limit_pairs(codes if axis == 1 else codes.T, limit)
     return codes.astype(np.int8)
+
+
+def _parts(matrix: NDArray[np.float32], axis: int) -> Iterator[slice]:
+    """Channels, some at a time, so that no copy of a large matrix is made as a whole."""
+    channels = matrix.shape[axis]
+    step = max(1, _PIECE // max(1, matrix.size // max(1, channels)))
+    return (slice(start, start + step) for start in range(0, channels, step))
+
+
+def _at(array: NDArray[Any], axis: int, part: slice) -> NDArray[Any]:
+    return array[(slice(None),) * axis + (part,)]
 
 
 def _limit_pairs(codes: NDArray[np.int16], limit: int) -> None:
@@ -101,8 +125,11 @@ def relative_error(
     matrix: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32], axis: int
 ) -> float:
     """sqrt(sum((w - q)²) / sum(w²)) of quantized codes, 0 for a matrix of zeros."""
-    shape = [1] * matrix.ndim
-    shape[axis] = -1
-    difference = (codes * scales.reshape(shape) - matrix).reshape(-1)
-    size = float(np.dot(matrix.reshape(-1), matrix.reshape(-1)))
-    return float(np.sqrt(np.dot(difference, difference) / size)) if size else 0.0
+    error = size = 0.0
+    for part in _parts(matrix, axis):
+        own = _at(matrix, axis, part)
+        shape = [-1 if number == axis else 1 for number in range(matrix.ndim)]
+        difference = (_at(codes, axis, part) * scales[part].reshape(shape) - own).reshape(-1)
+        flat = own.reshape(-1)
+        error, size = error + float(np.dot(difference, difference)), size + float(np.dot(flat, flat))
+    return math.sqrt(error / size) if size else 0.0

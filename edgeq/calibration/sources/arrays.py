@@ -39,10 +39,7 @@ def _read(file: Path, inputs: list[Input] | object) -> Arrays:
     assert isinstance(inputs, list | tuple)
     try:
         if file.suffix == ".npz":
-            with zipfile.ZipFile(file) as archive:
-                return {
-                    info.filename.removesuffix(".npy"): _member(archive, info) for info in archive.infolist()
-                }
+            return read_npz(file)
         if len(inputs) != 1:
             names = ", ".join(entry.name for entry in inputs)
             raise InputError(
@@ -52,6 +49,12 @@ def _read(file: Path, inputs: list[Input] | object) -> Arrays:
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{file}: is no readable array file ({reason}); write it with numpy.savez") from None
+
+
+def read_npz(file: Path) -> Arrays:
+    """The arrays of a ``.npz`` file by name; whatever is wrong with it raises some exception, and allocates little."""
+    with zipfile.ZipFile(file) as archive:
+        return {info.filename.removesuffix(".npy"): _member(archive, info) for info in archive.infolist()}
 
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generic]:

@@ -11,12 +11,15 @@ from edgeq.formats.onnx.passes.conv_int8 import conv_int8
 from edgeq.formats.onnx.passes.conv_weights import conv_weights
 from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
 from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
-from edgeq.formats.onnx.passes.smooth import smooth
+from edgeq.formats.onnx.passes.smooth import smooth, smoothable
 from edgeq.formats.onnx.passes.static_int8 import static_int8
+from edgeq.formats.onnx.placement import values_to_watch
 from edgeq.onnx.job import Apply, Job, onnx_quant
 
 # A static range that half of the samples do not fill to a third would clip or waste: such layers go dynamic.
 _UNSTEADY = 3.0
+# The largest magnitude of a channel is soon found; the paper takes as many.
+_SMOOTHING_SAMPLES = 512
 # ONNX Runtime then dequantizes constant kernels once, when it loads the file.
 _FOLD = {"session.disable_quant_qdq": "1"}
 
@@ -27,9 +30,8 @@ def int8(job: Job) -> Apply:
     if job.samples is None:
         job.notes.append("no --calibration, so no ranges: nothing is quantized statically")
         return _without_data(job)
-    collectors = job.observe("smoothing")
-    if smooth(job.model, {name: c.channel_max for name, c in collectors.items() if c.channel_max.size}):
-        collectors = job.observe("ranges")
+    _smooth(job)
+    collectors = job.observe("ranges", values_to_watch(job.model))
     seen = {name: collector for name, collector in collectors.items() if collector.samples}
     intervals = {name: job.method(collector) for name, collector in seen.items()}
     unsteady = [
@@ -56,9 +58,17 @@ def int8(job: Job) -> Apply:
 def int8_dynamic(job: Job) -> Apply:
     """Linear layers at run time, kernels of convolutions as weights only; with data, outliers are folded first."""
     if job.samples is not None:
-        collectors = job.observe("smoothing")
-        smooth(job.model, {name: c.channel_max for name, c in collectors.items() if c.channel_max.size})
+        _smooth(job)
     return _without_data(job)
+
+
+def _smooth(job: Job) -> None:
+    """Fold outlier channels of what norms give into the layers behind."""
+    watched = set(values_to_watch(job.model))
+    values = [value for value in smoothable(job.model) if value in watched]
+    if values:
+        collectors = job.observe("smoothing", values, _SMOOTHING_SAMPLES)
+        smooth(job.model, {name: c.channel_max for name, c in collectors.items() if c.channel_max.size})
 
 
 def _without_data(job: Job) -> Apply:

@@ -43,22 +43,16 @@ def smooth(
     Returns the scales by the name of the value that the linear layers read now, so that ranges taken before can be
     divided by them; also under the old name where that was kept.
     """
-    readers: dict[ir.Value, list[Linear]] = {}
-    for linear in find_linears(model):
-        readers.setdefault(linear.activation, []).append(linear)
     folded: dict[str, NDArray[np.float32]] = {}
-    for x, linears in readers.items():
-        norm = x.producer()
-        if x.name is None or x.name not in channel_max or norm is None or x is not norm.outputs[0]:
-            continue
-        if _scale_index(norm) is None:  # rule 1
-            continue
-        if any(not _owns_weight(linear) for linear in linears):  # rule 4
+    for x, linears in _foldable(model):
+        if x.name is None or x.name not in channel_max:
             continue
         if channel_max[x.name].shape != (linears[0].inputs_width,):  # no sample was seen
             continue
+        norm = x.producer()
+        assert norm is not None
         scales = _scales(channel_max[x.name], linears, alpha)
-        shared = len(x.uses()) > len(linears) or x in model.graph.outputs
+        shared = len(x.uses()) > len(linears) or x.is_graph_output()
         y = _scaled_norm(model, norm, scales, keep_old=shared)
         for linear in linears:
             linear.node.replace_input_with(0, y)
@@ -67,6 +61,26 @@ def smooth(
         folded[y.name] = scales
     remove_unused(model)
     return folded
+
+
+def smoothable(model: ir.Model) -> list[ir.Value]:
+    """The values whose largest magnitudes per channel ``smooth`` can use."""
+    return [x for x, _ in _foldable(model)]
+
+
+def _foldable(model: ir.Model) -> list[tuple[ir.Value, list[Linear]]]:
+    """What norms give to linear layers, and these layers."""
+    readers: dict[ir.Value, list[Linear]] = {}
+    for linear in find_linears(model):
+        readers.setdefault(linear.activation, []).append(linear)
+    found = []
+    for x, linears in readers.items():
+        norm = x.producer()
+        if norm is None or x is not norm.outputs[0] or _scale_index(norm) is None:  # rule 1
+            continue
+        if all(_owns_weight(linear) for linear in linears):  # rule 4
+            found.append((x, linears))
+    return found
 
 
 def _scale_index(norm: ir.Node) -> int | None:
@@ -126,7 +140,8 @@ def _scaled_norm(model: ir.Model, norm: ir.Node, scales: NDArray[np.float32], ke
     )
     twin.outputs[0].name = free_name(model, f"{norm.outputs[0].name}_smooth")
     twin.outputs[0].type, twin.outputs[0].shape = norm.outputs[0].type, norm.outputs[0].shape
-    model.graph.insert_after(norm, twin)
+    assert norm.graph is not None
+    norm.graph.insert_after(norm, twin)
     return twin.outputs[0]
 
 

@@ -12,7 +12,7 @@ from edgeq.errors import InputError
 
 
 def collect(*samples: Floats) -> RangeCollector:
-    collector = RangeCollector(channels=False)
+    collector = RangeCollector(channels=None)
     for sample in samples:
         collector.add(sample)
     return collector

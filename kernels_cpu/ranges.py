@@ -1,0 +1,83 @@
+"""Statistics of activations for calibration: what ``RangeCollector`` asks of one sample, each in one sweep.
+
+A value whose magnitude reaches ``most`` (a mask, an infinity) and NaN count nowhere.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeq.kernels_cpu.jit import fast_kernel, helper, kernel
+
+_NONE = np.float32(0)
+_TABLES = 4  # histograms filled in turn: equal values next to each other would wait for each other's count
+
+
+@fast_kernel
+def extremes(values, inner, most, lows, highs, totals, squares):
+    """Take float32 ``[n]`` in as rows of ``[columns, inner]``, the last one cut or not; how many of them count.
+
+    ``lows`` and ``highs`` (float32 ``[columns]``) become the extremes of their column, at most and at least what they
+    were; ``totals`` and ``squares`` (float64 ``[columns]``) get its sum and its sum of squares added.
+    """
+    count = 0
+    for start in range(0, values.size, lows.size * inner):
+        rest = values[start : start + lows.size * inner]
+        if inner == 1:
+            count += _row(rest, most, lows, highs, totals, squares)
+            continue
+        for column in range(-(-rest.size // inner)):
+            piece = rest[column * inner : (column + 1) * inner]
+            part = slice(column, column + 1)
+            count += _column(piece, most, lows[part], highs[part], totals[part], squares[part])
+    return count
+
+
+@helper
+def _row(values, most, lows, highs, totals, squares):
+    """One value a column."""
+    count = 0
+    for column in range(values.size):
+        value = values[column]
+        usable = abs(value) < most
+        value = value if usable else _NONE
+        lows[column] = min(value, lows[column])
+        highs[column] = max(value, highs[column])
+        wide = np.float64(value)
+        totals[column] += wide
+        squares[column] += wide * wide
+        count += usable
+    return count
+
+
+@helper
+def _column(values, most, low, high, total, square):
+    """All values of one column; what it adds to has one element."""
+    count = 0
+    for place in range(values.size):
+        value = values[place]
+        usable = abs(value) < most
+        value = value if usable else _NONE
+        low[0] = min(value, low[0])
+        high[0] = max(value, high[0])
+        wide = np.float64(value)
+        total[0] += wide
+        square[0] += wide * wide
+        count += usable
+    return count
+
+
+@kernel
+def histogram(values, most, limit, counts):
+    """Add float32 ``[n]``, n < 2^33, to int64 ``counts`` of even bins over [-limit, limit], which holds what counts."""
+    bins = counts.size
+    scale, middle = np.float64(bins / 2 / limit), np.float64(bins / 2)
+    tables = np.zeros((_TABLES, bins), np.int32)
+    for place in range(values.size):
+        value = values[place]
+        if abs(value) < most:
+            found = np.int32(np.float64(value) * scale + middle)
+            tables[place % _TABLES, min(found, bins - 1)] += 1
+    for table in range(_TABLES):
+        for place in range(bins):
+            counts[place] += tables[table, place]
