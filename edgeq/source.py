@@ -44,6 +44,7 @@ class ModelSource(Protocol):
     path: Path
     family: Family
     hp: HyperParameters
+    specs: dict[str, TensorSpec]
     unused: list[str]
 
     @property

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf, prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgeq.allocation.candidates import DEFAULT_TYPES, bits, candidates
+from edgeq.allocation.goal import NO_TIMES, Times
 from edgeq.allocation.meter import Meter, windows_of
 from edgeq.allocation.search import Allocation, Goal, Problem, Types, search
 from edgeq.allocation.sensitivity import groups_of, output_errors, probe_type, sensitivity
 from edgeq.allocation.trial import Coded, Coder
 from edgeq.calibration.importance import ImportanceCollector
 from edgeq.devices.detect import instruction_set
-from edgeq.engine.model import Model
+from edgeq.engine.model import Model, from_gguf
 from edgeq.engine.weights import Floats
 from edgeq.errors import InputError
-from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mixes import ModelShape
+from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.source import ModelSource
 
 _WINDOW = 128  # tokens of one forward pass
@@ -36,7 +38,8 @@ _LOGITS = 1 << 26  # float32 logits that are kept of the float model: 256 MB
 class Request:
     """A decoder, its text's tokens, what shall hold. ``fixed_bytes`` is the file without what can be chosen.
 
-    ``seconds`` says what a tensor of a type adds to the time of one token, ``fixed_seconds`` what the rest takes.
+    ``write`` makes the file of a choice, which is opened and measured. The first ``held_out(request)`` tokens are
+    measured on, the others calibrated on.
     """
 
     source: ModelSource
@@ -44,11 +47,9 @@ class Request:
     tokens: Sequence[int]
     goal: Goal
     fixed_bytes: int
+    write: Callable[[Types], Path]
     types: Sequence[str] = DEFAULT_TYPES
-    effort: Effort = Effort.normal
-    importance: Mapping[str, Floats] | None = None  # the user's; without it, encoding is unweighted
-    seconds: Callable[[str, str], float] = lambda name, kind: 0.0
-    fixed_seconds: float = 0.0
+    times: Times = NO_TIMES
     progress: Callable[[str, int, int], None] = field(default=lambda stage, done, total: None)
 
 
@@ -76,6 +77,13 @@ class Found:
         }
 
 
+def held_out(source: ModelSource, tokens: int) -> int:
+    """How many of a text's tokens, from its beginning, are measured on and never calibrated on."""
+    most = _MEASURED_LARGE if _is_large(source) else _MEASURED
+    most = min(most, max(2 * _WINDOW, _LOGITS // source.hp.vocab))
+    return min(most, int(tokens * _HELD_OUT))
+
+
 def allocate(request: Request) -> Found:
     """Raises GateError where nothing meets the goal, InputError for a model or a text that cannot be measured on."""
     source, model = request.source, request.model
@@ -83,55 +91,39 @@ def allocate(request: Request) -> Found:
         raise InputError(
             f"{source.path}: is an encoder; types are allocated by the KL of models that generate"
         )
-    large = source.parameters() > _LARGE
+    large, cut = _is_large(source), held_out(source, len(request.tokens))
     width = min(_WINDOW, source.hp.context)
-    calibrated, measured = _split(request.tokens, width, large, source.hp.vocab)
-    shapes = {name: source.shape(name) for name in _names(source)}
+    measured = windows_of(request.tokens[:cut], width, cut)
+    calibrated = windows_of(request.tokens[cut:], width, _CALIBRATED_LARGE if large else _CALIBRATED)
+    if not calibrated or not measured:
+        raise InputError(f"the text has {len(request.tokens)} tokens, too few to calibrate and to measure on")
+    shapes = {name: source.shape(name) for name in source.specs}
     options = candidates(shapes.items(), request.types)
     importance = _importance(model, calibrated, request.progress)
-    coder = _cached(source, request.importance, request.effort)
     errors = output_errors(source, options, importance, request.progress)
     groups = groups_of(options, _shape(source), _GROUPS_LARGE if large else _GROUPS)
-    probe = probe_type(request.types, _wanted_bits(request, shapes))
-    probed = Meter(model, windows_of(_flat(calibrated), width, _PROBED_LARGE if large else _PROBED), shapes)
+    probe, coder = probe_type(request.types, _wanted_bits(request, shapes)), _coder(source)
+    some = windows_of(_flat(calibrated), width, _PROBED_LARGE if large else _PROBED)
+    probed, held = Meter(model, some, shapes), Meter(model, measured, shapes)
     scaled = sensitivity(errors, groups, probe, lambda types: probed.kl(types, coder), request.progress)
-    held = Meter(model, measured, shapes)
 
     def measure(types: Types) -> Mapping[str, float]:
-        request.progress("measuring a choice", 0, 1)
-        return held.summary(types, coder)
+        with GGUFFile.open(request.write(types)) as file:
+            return held.summary(from_gguf(file))
 
-    problem = Problem(options, scaled, request.fixed_bytes, request.seconds, request.fixed_seconds, measure)
-    allocation = search(problem, request.goal)
-    counts = {
-        "calibrated": sum(map(len, calibrated)),
-        "probed": probed.tokens,
-        "measured": held.tokens,
-    }
-    return Found(allocation, scaled.measured, probe, counts)
+    times = request.times
+    problem = Problem(options, scaled, request.fixed_bytes, times.of, times.fixed, measure)
+    counts = {"calibrated": sum(map(len, calibrated)), "probed": probed.tokens, "measured": held.tokens}
+    return Found(search(problem, request.goal), scaled.measured, probe, counts)
 
 
-def _names(source: ModelSource) -> list[str]:
-    specs: Mapping[str, Any] = source.specs  # type: ignore[attr-defined]
-    return [name for name in specs if source.has(name)]
+def _is_large(source: ModelSource) -> bool:
+    return source.parameters() > _LARGE
 
 
 def _shape(source: ModelSource) -> ModelShape:
     hp = source.hp
     return ModelShape(source.family.architecture, hp.n_layers, hp.n_heads, hp.n_kv_heads, hp.n_experts)
-
-
-def _split(
-    tokens: Sequence[int], width: int, large: bool, vocab: int
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Windows to calibrate on, from the beginning of the text, and windows to measure on, from its end."""
-    cut = int(len(tokens) * (1 - _HELD_OUT))
-    most = min(_MEASURED_LARGE if large else _MEASURED, max(2 * width, _LOGITS // vocab))
-    calibrated = windows_of(tokens[:cut], width, _CALIBRATED_LARGE if large else _CALIBRATED)
-    measured = windows_of(tokens[cut:], width, most)
-    if not calibrated or not measured:
-        raise InputError(f"the text has {len(tokens)} tokens, too few to calibrate and to measure on")
-    return calibrated, measured
 
 
 def _flat(windows: Sequence[Sequence[int]]) -> list[int]:
@@ -153,25 +145,19 @@ def _importance(
     return found
 
 
-def _cached(source: ModelSource, importance: Mapping[str, Floats] | None, effort: Effort) -> Coder:
-    """Encodes a tensor once for each type that is measured."""
+def _coder(source: ModelSource) -> Coder:
+    """Encodes tensors as ggml does, for trials of some of them."""
     from edgeq.kernels_cpu.encode import encode
 
-    held: dict[tuple[str, str], Coded] = {}
-
     def code(name: str, kind: str) -> Coded:
-        if (name, kind) not in held:
-            *outer, columns = source.shape(name)
-            weights, height, n_rows = (importance or {}).get(name), outer[-1], prod(outer)
-            step = height if weights is not None and len(weights) > 1 else max(1, (1 << 22) // columns)
-            parts = []
-            for first in range(0, n_rows, step):
-                rows = source.rows(name, first, min(n_rows, first + step))
-                own = None if weights is None else weights[min(first // height, len(weights) - 1)]
-                parts.append(encode(kind, rows, own, instruction_set(), effort))
-            held[name, kind] = Coded(kind, np.concatenate(parts), columns)
-            source.release(name)
-        return held[name, kind]
+        *outer, columns = source.shape(name)
+        n_rows, step = prod(outer), max(1, (1 << 22) // columns)
+        parts = [
+            encode(kind, source.rows(name, first, min(n_rows, first + step)), None, instruction_set())
+            for first in range(0, n_rows, step)
+        ]
+        source.release(name)
+        return Coded(kind, np.concatenate(parts), columns)
 
     return code
 

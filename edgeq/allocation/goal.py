@@ -80,10 +80,13 @@ class Times:
     fixed: float
 
 
+NO_TIMES = Times(lambda name, kind: 0.0, 0.0)
+
+
 def times(source: ModelSource, machine: Machine | None) -> Times:
-    """All 0 where no machine is given."""
+    """What a device's profile predicts; all 0 where no machine is given."""
     if machine is None:
-        return Times(lambda name, kind: 0.0, 0.0)
+        return NO_TIMES
     hp = source.hp
     tied = not source.has("output.weight")
     looked_up = set() if tied else {"token_embd.weight"}

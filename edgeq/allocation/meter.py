@@ -27,12 +27,12 @@ class Meter:
 
     def kl(self, types: Mapping[str, str], coder: Coder) -> float:
         """Mean KL in nats with these tensors in these types, all others float."""
-        return self.summary(types, coder)["kl_mean"]
-
-    def summary(self, types: Mapping[str, str], coder: Coder) -> dict[str, float]:
-        """Mean KL with its standard error, top-1 agreement and perplexities, as ``Divergence`` has them."""
         coded = {name: coder(name, kind) for name, kind in types.items()}
-        trial, divergence = with_coded(self._model, coded, self._shapes), Divergence()
+        return self.summary(with_coded(self._model, coded, self._shapes))["kl_mean"]
+
+    def summary(self, trial: Model) -> dict[str, float]:
+        """Mean KL with its standard error, top-1 agreement and perplexities, as ``Divergence`` has them."""
+        divergence = Divergence()
         for index, window in enumerate(self._windows):
             if index == len(self._reference):
                 self._reference.append(self._model.logits(window))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,16 +11,20 @@ import numpy as np
 import pytest
 
 from edgeq.allocation.candidates import candidates, parse_types
-from edgeq.allocation.gguf import Request, allocate
+from edgeq.allocation.gguf import Found, Request, allocate
 from edgeq.allocation.search import Goal
 from edgeq.allocation.trial import Coded, with_coded
+from edgeq.convert import gguf_file
+from edgeq.convert.checkpoint_rows import CheckpointRows
 from edgeq.devices.detect import instruction_set
 from edgeq.engine.model import from_source, open_model
 from edgeq.errors import InputError, UsageError
 from edgeq.formats.effort import Effort
+from edgeq.formats.gguf.overrides import parse_override
 from edgeq.kernels_cpu.encode import encode
 from edgeq.source import SourceModel
 
+Ask = Callable[..., Found]
 MakeGGUF = Callable[[Path, str], Path]
 TYPES = ("Q4_0", "Q5_0", "Q8_0")
 
@@ -44,40 +50,49 @@ def test_a_trial_answers_as_the_file(
     np.testing.assert_allclose(trial.logits(tokens), file.logits(tokens), rtol=0, atol=1e-4)
 
 
-def test_allocation_beats_one_type_for_all(source: SourceModel, code_tokens: list[int]) -> None:
-    model = from_source(source)
-    request = Request(source, model, code_tokens[:1024], Goal(), fixed_bytes=0, types=TYPES)
-    options = candidates(((name, source.shape(name)) for name in source.specs), TYPES)
-    uniform = {name: next(k for k in kinds if k.type_name == "Q5_0") for name, kinds in options.items()}
-    request.goal = Goal(nbytes=sum(kind.nbytes for kind in uniform.values()))
-    found = allocate(request)
+@pytest.fixture(scope="module")
+def ask(source: SourceModel, code_tokens: list[int], tmp_path_factory: pytest.TempPathFactory) -> Ask:
+    """(goal, types) → the allocation, whose files are written as any."""
+    model, rows, folder = from_source(source), CheckpointRows(source), tmp_path_factory.mktemp("trials")
+
+    def write(types: dict[str, str]) -> Path:
+        exact = [parse_override(f"^{re.escape(name)}$={kind}") for name, kind in types.items()]
+        planned = gguf_file.plan(rows, "Q8_0", exact)
+        options = gguf_file.WriteOptions(force=True, effort=Effort.ggml)
+        return gguf_file.write(rows, planned, folder / "trial.gguf", options)[0][0]
+
+    def allocation(goal: Goal, types: tuple[str, ...] = TYPES) -> Found:
+        return allocate(Request(source, model, code_tokens[:1024], goal, 0, write, types))
+
+    return allocation
+
+
+def test_allocation_beats_one_type_for_all(source: SourceModel, ask: Ask) -> None:
+    options = candidates(((name, spec.shape) for name, spec in source.specs.items()), ("Q5_0",))
+    room = sum(kinds[0].nbytes for kinds in options.values())
+    found, uniform = ask(Goal(nbytes=room)), ask(Goal(nbytes=1e12), ("Q5_0",))
     chosen = found.allocation.chosen
-    assert chosen.nbytes <= request.goal.nbytes
+    assert chosen.nbytes <= room == uniform.allocation.chosen.nbytes
     assert set(chosen.types) == set(options)
     assert len(set(chosen.types.values())) > 1
     # Held-out windows, the same for both: what was predicted to be better is.
-    problem_kl = _measured_uniform(source, model, code_tokens[:1024], "Q5_0")
-    assert chosen.kl < problem_kl
+    assert chosen.kl < uniform.allocation.chosen.kl
     record = found.record()
-    assert record["tokens"]["measured"] <= 256
-    assert record["chosen"]["counts"]
+    assert record["tokens"]["measured"] == 256
     assert sum(record["chosen"]["counts"].values()) == len(options)
-
-
-def _measured_uniform(source: SourceModel, model, tokens: list[int], kind: str) -> float:
-    """The KL of one type for all: a goal of which it is the only candidate."""
-    found = allocate(Request(source, model, tokens, Goal(nbytes=1e12), 0, types=(kind,)))
-    return found.allocation.chosen.kl
+    assert json.loads(json.dumps(record)) == record
 
 
 def test_what_cannot_be_measured_is_refused(
     source: SourceModel, encoder_folder: Callable[[str], Path], code_tokens: list[int]
 ) -> None:
+    def request(source: SourceModel, tokens: list[int]) -> Request:
+        return Request(source, from_source(source), tokens, Goal(nbytes=1e9), 0, lambda types: Path(), TYPES)
+
     with pytest.raises(InputError, match="too few to calibrate"):
-        allocate(Request(source, from_source(source), code_tokens[:3], Goal(nbytes=1e9), 0, types=TYPES))
-    encoder = SourceModel.open(encoder_folder("bert"))
+        allocate(request(source, code_tokens[:3]))
     with pytest.raises(InputError, match="is an encoder"):
-        allocate(Request(encoder, from_source(encoder), code_tokens, Goal(nbytes=1e9), 0, types=TYPES))
+        allocate(request(SourceModel.open(encoder_folder("bert")), code_tokens))
 
 
 def test_types_are_parsed() -> None:
