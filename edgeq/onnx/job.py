@@ -19,10 +19,22 @@ from edgeq.calibration.sources import Samples
 from edgeq.errors import UsageError
 from edgeq.formats.onnx.convolution import find_convolutions
 from edgeq.formats.onnx.linear import find_linears
+from edgeq.formats.onnx.passes.blocked_weights import Form
 from edgeq.formats.onnx.placement import values_to_watch
 from edgeq.onnx.isa import Profile
 
 Apply = Callable[[ir.Model, Collection[str]], None]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """How weights are rounded in blocks, and written (``BlockedOptions``); ``nearest``: as ONNX Runtime rounds."""
+
+    size: int = 32
+    symmetric: bool = True
+    form: Form = "ort"
+    accuracy_level: int = 4
+    nearest: bool = False
 
 
 @dataclass
@@ -35,7 +47,7 @@ class Job:
     method: Method
     folder: Path
     keep_float: Sequence[re.Pattern[str]] = ()
-    block_size: int = 32
+    blocks: Blocks = field(default_factory=Blocks)
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     notes: list[str] = field(default_factory=list)
     session: dict[str, str] = field(default_factory=dict)
