@@ -1,109 +1,257 @@
-"""Weights rounded in blocks for ONNX: twin of ``edgeq.formats.onnx.blocked.quantize_rows``, bit for bit.
+"""Weights rounded in blocks for ONNX: twins of ``quantize_rows`` in ``edgeq.formats.onnx.blocked`` and of
+``nearest_rows`` in ``blocked_nearest``, bit for bit.
 
-Sixteen blocks are searched side by side, so that every sum runs in the order of the plain twin and yet vectorises.
+As many rows as a vector has lanes are worked on side by side, so that every sum runs in the order of the plain twins.
+A matrix that is stored ``[columns, rows]``, as ONNX has it, is read as it lies.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from edgeq.formats.onnx.blocked import BlockedRows, Floats, Scheme, split_blocks, trials
-from edgeq.kernels_cpu import threads
+from edgeq.formats.onnx.blocked import BlockedRows, Floats, Scheme, trials
+from edgeq.kernels_cpu import simd, threads
+from edgeq.kernels_cpu.encode.tiles import REGISTERS, load, load_tile, store, vectors
+from edgeq.kernels_cpu.isa import PORTABLE, Isa
 from edgeq.kernels_cpu.jit import helper, kernel
 
-LANES = 16
 _ZERO_BLOCK = np.float32(1e-30)
-_NONE, _ONE = np.float32(0), np.float32(1)
+_NONE, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
+_INFINITY = np.float32(np.inf)
 
 
-def quantize_rows(values: Floats, scheme: Scheme) -> BlockedRows:
+def quantize_rows(values: Floats, scheme: Scheme, isa: Isa = PORTABLE) -> BlockedRows:
     """See the plain twin."""
-    blocks = split_blocks(values, scheme.size)
-    codes, scales = np.empty(blocks.shape, np.uint8), np.empty(len(blocks), np.float32)
-    zeros = np.empty(len(blocks), np.uint8)
-    steps, middle = trials(scheme), np.float32(scheme.middle)
-    work = scheme.size * len(steps)
-    threads.run(
-        search_blocks, len(blocks), work, blocks, steps, scheme.symmetric, middle, codes, scales, zeros
-    )
-    shape = len(values), scheme.blocks_of(values.shape[1])
+    return _rounded(search_groups, values, scheme, isa, len(trials(scheme)), trials(scheme))
+
+
+def nearest_rows(values: Floats, scheme: Scheme, isa: Isa = PORTABLE) -> BlockedRows:
+    """See the plain twin."""
+    return _rounded(nearest_groups, values, scheme, isa, 1)
+
+
+def _rounded(
+    kernel: Any, values: Floats, scheme: Scheme, isa: Isa, work: int, *arguments: Any
+) -> BlockedRows:
+    """Call a kernel over groups of as many rows as it takes at once."""
+    rows, columns = values.shape
+    turned = values.strides[0] < values.strides[1]  # stored [columns, rows]
+    stored = np.ascontiguousarray(values.T if turned else values, np.float32)
+    lanes = isa.float_lanes * REGISTERS
+    groups, blocks = -(-rows // lanes), scheme.blocks_of(columns)
+    codes, scales = np.empty((rows, blocks * scheme.size), np.uint8), np.empty((rows, blocks), np.float32)
+    zeros, squares = np.empty((rows, blocks), np.uint8), np.zeros((groups, 2), np.float64)
+    middle, outputs = np.float32(scheme.middle), (codes, scales, zeros, squares)
+    how = stored, turned, scheme.size, scheme.symmetric, middle
+    threads.run(kernel, groups, work * lanes * columns, *how, *arguments, *outputs, isa)
+    error, size = squares.sum(axis=0)
     return BlockedRows(
-        scheme,
-        codes.reshape(shape[0], -1),
-        scales.reshape(shape),
-        None if scheme.symmetric else zeros.reshape(shape),
+        scheme, codes, scales, None if scheme.symmetric else zeros, (float(error), float(size))
     )
 
 
 @kernel
-def search_blocks(start, stop, values, trials, symmetric, middle, codes, scales, zeros):
-    """Blocks ``start`` to ``stop`` of float32 ``[n, size]`` to codes of that shape, scales and zeros ``[n]``."""
-    size = values.shape[1]
-    x, trial, best_codes = (
-        np.empty((size, LANES), np.float32),
-        np.empty((size, LANES), np.float32),
-        np.empty((size, LANES), np.float32),
-    )
-    lanes = np.empty((9, LANES), np.float32)
-    for first in range(start, stop, LANES):
-        count = min(LANES, stop - first)
-        for lane in range(LANES):
-            for i in range(size):
-                x[i, lane] = values[min(first + lane, stop - 1), i]
-        _start(x, symmetric, middle, best_codes, lanes)
-        for t in range(trials.size):
-            _try(x, trials[t], symmetric, middle, trial, best_codes, lanes)
-        for lane in range(count):
-            zero = lanes[4, lane]
-            scales[first + lane] = lanes[3, lane]
-            zeros[first + lane] = np.uint8(zero)
-            for i in range(size):
-                codes[first + lane, i] = np.uint8(best_codes[i, lane] + zero)
+def search_groups(
+    first, last, values, turned, size, symmetric, middle, trials, codes, scales, zeros, squares, isa
+):
+    """Groups of rows to codes ``[rows, blocks · size]``, scales and zeros ``[rows, blocks]``, sums ``[groups, 2]``."""
+    wide = simd.widened(isa, REGISTERS)
+    lanes, (rows, blocks) = simd.lanes_of(wide), scales.shape
+    tile, found, words = vectors(wide, size), vectors(wide, 2), np.empty((size // 4, lanes), np.int32)
+    addresses = np.empty(lanes, np.int64)
+    low_code = -middle if symmetric else _NONE
+    high_code = middle - _ONE if symmetric else middle + middle - _ONE
+    for group in range(first, last):
+        row = group * lanes
+        sums = simd.splat(wide, _NONE), simd.splat(wide, _NONE)
+        for block in range(blocks):
+            _load(isa, values, turned, row, block * size, addresses, tile)
+            low, high, peak = _extremes(wide, tile)
+            width = peak if symmetric else high - low
+            flat = abs(width) < _ZERO_BLOCK
+            divisor = simd.select(flat, _ONE, -width if symmetric else width)
+            best = simd.select(flat, _INFINITY, simd.splat(wide, -_ONE))
+            scale = inverse = simd.splat(wide, _NONE)
+            zero = simd.splat(wide, middle)
+            for t in range(trials.size):
+                tried = simd.splat(wide, trials[t]) / divisor
+                if symmetric:
+                    offset = zero
+                    both, own = _sums_around_zero(wide, tile, tried, low_code, high_code)
+                else:
+                    offset = _between(simd.rint(-low * tried), _NONE, high_code)
+                    both, own = _sums(wide, tile, tried, offset, high_code)
+                fit = both / simd.select(own > _NONE, own, _ONE)
+                gain = both * fit
+                better = gain > best
+                best, scale = simd.select(better, gain, best), simd.select(better, fit, scale)
+                inverse, zero = simd.select(better, tried, inverse), simd.select(better, offset, zero)
+            store(wide, found, 0, scale)
+            store(wide, found, 1, zero)
+            sums = _codes(wide, tile, inverse, zero, scale, high_code, symmetric, middle, words, sums)
+            _keep(isa, row, block, size, found, words, addresses, codes, scales, zeros)
+        _add_up(wide, found, sums, min(lanes, rows - row), squares[group])
 
 
-# Of the lanes' rows: 0 the divisor of the steps (the peak's negative, or the range), 1 the lowest value or 0, 2 the
-# best gain, 3 its scale, 4 its zero, 5 and 6 sums, 7 a trial's zero, 8 its inverse scale.
+@kernel
+def nearest_groups(first, last, values, turned, size, symmetric, middle, codes, scales, zeros, squares, isa):
+    """The same by round-to-nearest."""
+    wide = simd.widened(isa, REGISTERS)
+    lanes, (rows, blocks) = simd.lanes_of(wide), scales.shape
+    tile, found, words = vectors(wide, size), vectors(wide, 2), np.empty((size // 4, lanes), np.int32)
+    addresses = np.empty(lanes, np.int64)
+    columns, top = values.shape[0 if turned else 1], middle + middle - _ONE
+    for group in range(first, last):
+        row = group * lanes
+        sums = simd.splat(wide, _NONE), simd.splat(wide, _NONE)
+        for block in range(blocks):
+            _load(isa, values, turned, row, block * size, addresses, tile)
+            low, high, _ = _extremes(wide, tile)
+            if symmetric:
+                scale = simd.select(high > -low, high, low) / -middle
+                zero = simd.splat(wide, middle)
+            else:
+                scale = (high - low) / top
+                zero = _half_away(_NONE - low / simd.select(scale != _NONE, scale, _ONE), top)
+            inverse = _ONE / scale
+            inverse = simd.select(abs(inverse) < _INFINITY, inverse, _NONE)
+            store(wide, found, 0, scale)
+            store(wide, found, 1, zero)
+            sums = _nearest_codes(wide, tile, inverse, zero, scale, top, words, sums)
+            _keep(isa, row, block, size, found, words, addresses, codes, scales, zeros)
+        _add_up(wide, found, sums, min(lanes, rows - row), squares[group])
+        codes[row : row + lanes, columns:] = 0
+
+
 @helper
-def _start(x, symmetric, middle, best_codes, lanes):
-    for lane in range(LANES):
-        low, high, peak = _NONE, _NONE, _NONE
-        for i in range(x.shape[0]):
-            value = x[i, lane]
-            low, high = min(low, value), max(high, value)
-            if abs(value) > abs(peak):
-                peak = value
-        width = peak if symmetric else high - low
-        flat = abs(width) < _ZERO_BLOCK
-        lanes[0, lane] = _ONE if flat else (-width if symmetric else width)
-        lanes[1, lane] = low
-        lanes[2, lane], lanes[3, lane], lanes[4, lane] = np.inf if flat else -_ONE, _NONE, middle
-        if flat:  # no trial is better than no scale
-            for i in range(x.shape[0]):
-                best_codes[i, lane] = _NONE
+def _load(isa, values, turned, row, start, addresses, tile):
+    """tile[i, lane] = weight start + i of row + lane; zeros behind the ends."""
+    size, lanes = tile.shape
+    rows, columns = (values.shape[1], values.shape[0]) if turned else values.shape
+    base = simd.address(values)
+    if row + lanes > rows or start + size > columns:
+        for i in range(size):
+            for lane in range(lanes):
+                fits = row + lane < rows and start + i < columns
+                at = (start + i, row + lane) if turned else (row + lane, start + i)
+                tile[i, lane] = values[at] if fits else _NONE
+    elif turned:
+        wide = simd.widened(isa, REGISTERS)
+        for i in range(size):
+            store(wide, tile, i, simd.load(wide, base + 4 * ((start + i) * rows + row)))
+    else:
+        for lane in range(lanes):
+            addresses[lane] = base + 4 * columns * (row + lane)
+        load_tile(isa, addresses, start, tile)
 
 
 @helper
-def _try(x, steps, symmetric, middle, trial, best_codes, lanes):
-    lowest, highest = -middle, middle - _ONE
-    top = _NONE if symmetric else middle + middle - _ONE
-    for lane in range(LANES):
-        lanes[5, lane], lanes[6, lane] = _NONE, _NONE
-        lanes[8, lane] = steps / lanes[0, lane]
-        zero = np.rint(-lanes[1, lane] * lanes[8, lane])
-        lanes[7, lane] = middle if symmetric else min(max(zero, _NONE), top)
-    for i in range(x.shape[0]):
-        for lane in range(LANES):
-            zero = _NONE if symmetric else lanes[7, lane]
-            low, high = (lowest, highest) if symmetric else (_NONE, top)
-            code = min(max(np.rint(x[i, lane] * lanes[8, lane]) + zero, low), high) - zero
-            trial[i, lane] = code
-            lanes[5, lane] += x[i, lane] * code
-            lanes[6, lane] += code * code
-    for lane in range(LANES):
-        own = lanes[6, lane]
-        scale = lanes[5, lane] / (own if own > _NONE else _ONE)
-        gain = lanes[5, lane] * scale
-        if gain > lanes[2, lane]:
-            lanes[2, lane], lanes[3, lane], lanes[4, lane] = gain, scale, lanes[7, lane]
-            for i in range(x.shape[0]):
-                best_codes[i, lane] = trial[i, lane]
+def _extremes(wide, tile):
+    """The lowest value or 0, the highest or 0, and the first of largest magnitude."""
+    low = high = peak = simd.splat(wide, _NONE)
+    for i in range(tile.shape[0]):
+        x = load(wide, tile, i)
+        low, high = simd.minimum(x, low), simd.maximum(x, high)
+        peak = simd.select(abs(x) > abs(peak), x, peak)
+    return low, high, peak
+
+
+@helper
+def _between(x, low, high):
+    return simd.minimum(simd.maximum(x, low), high)
+
+
+@helper
+def _sums_around_zero(wide, tile, inverse, low, high):
+    """Σ weight · code and Σ code² of symmetric codes."""
+    both = own = simd.splat(wide, _NONE)
+    for i in range(tile.shape[0]):
+        x = load(wide, tile, i)
+        code = _between(simd.rint(x * inverse), low, high)
+        both, own = both + x * code, own + code * code
+    return both, own
+
+
+@helper
+def _sums(wide, tile, inverse, zero, top):
+    """The same of codes with a zero."""
+    both = own = simd.splat(wide, _NONE)
+    for i in range(tile.shape[0]):
+        x = load(wide, tile, i)
+        code = _between(simd.rint(x * inverse) + zero, _NONE, top) - zero
+        both, own = both + x * code, own + code * code
+    return both, own
+
+
+@helper
+def _codes(wide, tile, inverse, zero, scale, high, symmetric, middle, words, sums):
+    """Four codes a word, and the sums of squares with this block's."""
+    low, shift = (-middle, middle) if symmetric else (_NONE, _NONE)
+    moved = simd.splat(wide, _NONE) if symmetric else zero
+    errors, squares = sums
+    for i in range(0, tile.shape[0], 4):
+        word = simd.splat(wide, 0)
+        for part in range(4):
+            x = load(wide, tile, i + part)
+            code = _between(simd.rint(x * inverse) + moved, low, high)
+            error = (code - moved) * scale - x
+            errors, squares = errors + error * error, squares + x * x
+            word = word | (simd.to_int32(code + shift) << (8 * part))
+        simd.store(simd.address(words) + words.shape[1] * i, word)
+    return errors, squares
+
+
+@helper
+def _nearest_codes(wide, tile, inverse, zero, scale, top, words, sums):
+    errors, squares = sums
+    for i in range(0, tile.shape[0], 4):
+        word = simd.splat(wide, 0)
+        for part in range(4):
+            x = load(wide, tile, i + part)
+            code = _half_away(x * inverse + zero, top)
+            error = (code - zero) * scale - x
+            errors, squares = errors + error * error, squares + x * x
+            word = word | (simd.to_int32(code) << (8 * part))
+        simd.store(simd.address(words) + words.shape[1] * i, word)
+    return errors, squares
+
+
+@helper
+def _half_away(x, top):
+    """Whole numbers from 0 to ``top``, halves away from zero."""
+    x = _between(x, _NONE, top)
+    whole = simd.to_float(simd.to_int32(x))
+    return simd.select(x - whole >= _HALF, whole + _ONE, whole)
+
+
+@helper
+def _keep(isa, row, block, size, found, words, addresses, codes, scales, zeros):
+    """What the lanes found, into the rows that there are; uses ``addresses``."""
+    lanes, rows = words.shape[1], len(scales)
+    for lane in range(min(lanes, rows - row)):
+        scales[row + lane, block] = found[0, lane]
+        zeros[row + lane, block] = np.uint8(found[1, lane])
+    if row + lanes > rows:
+        for lane in range(rows - row):
+            for i in range(size):
+                codes[row + lane, block * size + i] = words[i // 4, lane] >> (8 * (i % 4))
+        return
+    four, stride = simd.resized(isa, 4), codes.shape[1]
+    target = simd.address(codes) + row * stride + block * size
+    for word in range(0, size // 4, 4):
+        for i in range(4):
+            addresses[i] = simd.address(words) + 4 * lanes * (word + i)
+        for lane in range(0, lanes, 4):
+            simd.transpose(four, simd.address(addresses), 4 * lane, target + lane * stride + 4 * word, stride)
+
+
+@helper
+def _add_up(wide, found, sums, count, out):
+    """The lanes' sums of the rows that there are."""
+    store(wide, found, 0, sums[0])
+    store(wide, found, 1, sums[1])
+    for lane in range(count):
+        out[0] += found[0, lane]
+        out[1] += found[1, lane]

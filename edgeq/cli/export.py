@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgeq.cli._dialect import Dialect
 from edgeq.cli._effort import GGUFEffortOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, progress_bar, warn
 
@@ -17,13 +18,6 @@ class Format(StrEnum):
 
     gguf = "gguf"
     onnx = "onnx"
-
-
-class Dialect(StrEnum):
-    """Sets of ONNX operators."""
-
-    standard = "standard"
-    ort = "ort"
 
 
 def register(app: typer.Typer) -> None:

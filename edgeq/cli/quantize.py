@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgeq.cli._dialect import Dialect
 from edgeq.cli._effort import GGUFEffortOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table, progress_bar, warn
 from edgeq.formats.effort import Effort
@@ -122,8 +123,39 @@ def quantize(
     ] = False,
     block_size: Annotated[
         int | None,
-        typer.Option(help="ONNX int4, int8-blocks: 16, 32 (the default), 64, 128 or 256 weights a scale."),
+        typer.Option(
+            help="ONNX weights in blocks: 16, 32 (the default; 64 for nf4 and fp4), 64, 128 or 256 weights a scale."
+        ),
     ] = None,
+    asymmetric: Annotated[
+        bool,
+        typer.Option(
+            "--asymmetric",
+            help="ONNX int2, int4, int8-blocks: a zero point for each block: nearer, a little slower.",
+        ),
+    ] = False,
+    dialect: Annotated[
+        Dialect | None,
+        typer.Option(
+            help="ONNX int2, int4, int8-blocks: ort (the default) writes ONNX Runtime's MatMulNBits and "
+            "GatherBlockQuantized, standard DequantizeLinear of ONNX 21 (of ONNX 25 in 2 bits)."
+        ),
+    ] = None,
+    accuracy_level: Annotated[
+        int | None,
+        typer.Option(
+            help="ONNX int2, int4, int8-blocks: 4 (the default) rounds activations to int8 while multiplying, 1 does "
+            "not and is slower."
+        ),
+    ] = None,
+    nearest: Annotated[
+        bool,
+        typer.Option(
+            "--nearest",
+            help="ONNX int2, int4, int8-blocks: round to the nearest, the bytes of ONNX Runtime's own quantizer; "
+            "without it each block's scale is searched, for less error.",
+        ),
+    ] = False,
     keep_float: Annotated[
         list[str] | None,
         typer.Option(
@@ -187,6 +219,10 @@ def quantize(
         "--scheme": scheme,
         "--full-range": full_range,
         "--block-size": block_size,
+        "--asymmetric": asymmetric,
+        "--dialect": None if dialect is None else dialect.value,
+        "--accuracy-level": accuracy_level,
+        "--nearest": nearest,
         "--keep-float": keep_float,
         "--min-cosine": min_cosine,
         "--allow-slower": allow_slower,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
@@ -127,6 +128,7 @@ def int8_blocks(model: ir.Model, source: ModelSource, options: QuantOptions) -> 
 
 def _blocked(model: ir.Model, source: ModelSource, options: QuantOptions, bits: int) -> None:
     from edgeq.convert.dialects import DIALECTS
+    from edgeq.devices.detect import instruction_set
     from edgeq.kernels_cpu.blocked_weights import quantize_rows
 
     form = DIALECTS[options.dialect].form
@@ -135,7 +137,7 @@ def _blocked(model: ir.Model, source: ModelSource, options: QuantOptions, bits: 
         Scheme(bits, options.block_size, options.symmetric),
         tied_bits=max(bits, options.tied_bits),
         accuracy_level=options.accuracy_level,
-        quantize=quantize_rows,
+        quantize=partial(quantize_rows, isa=instruction_set()),
         keep=lambda linear: _ROUTER in linear.name,
     )
     result = blocked_weights(model, chosen)

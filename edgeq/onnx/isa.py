@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edgeq.errors import InputError
 from edgeq.formats.onnx.int8 import FULL_RANGE, S8S8, SAFE_RANGE, U8S8, U8U8, Types
@@ -12,12 +12,17 @@ TYPES = {"u8s8": U8S8, "s8s8": S8S8, "u8u8": U8U8}
 
 @dataclass(frozen=True)
 class Profile:
-    """The types of codes, what two neighbouring weights may weigh together, and the session's entries."""
+    """The types of codes, what two neighbouring weights may weigh together, and the session's entries.
+
+    ``block_size`` and ``accuracy_level`` are of weights in blocks, where the user says nothing.
+    """
 
     name: str
     types: Types
     limit: int
     session: dict[str, str] = field(default_factory=dict)
+    block_size: int = 32
+    accuracy_level: int = 4
 
 
 # vpmaddubsw, which x86 has before VNNI, adds two products in a saturating int16; VNNI, AMX and ARM sum in 32 bits.
@@ -57,4 +62,4 @@ def changed(profile: Profile, types: Types | None, full_range: bool) -> Profile:
     limit = (
         FULL_RANGE if full_range or types is U8U8 else profile.limit
     )  # u8 x u8 is summed in 32 bits everywhere
-    return Profile(profile.name, types, limit, _SIGNED if types is S8S8 else {})
+    return replace(profile, types=types, limit=limit, session=_SIGNED if types is S8S8 else {})

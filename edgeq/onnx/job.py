@@ -21,6 +21,7 @@ from edgeq.calibration.sources import Samples
 from edgeq.errors import UsageError
 from edgeq.formats.onnx.convolution import find_convolutions
 from edgeq.formats.onnx.linear import find_linears
+from edgeq.formats.onnx.passes.blocked_weights import Form
 from edgeq.onnx.isa import Profile
 
 Apply = Callable[[ir.Model, Collection[str]], None]
@@ -36,6 +37,17 @@ class Pass:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """How weights are rounded in blocks, and written (``BlockedOptions``); ``nearest``: as ONNX Runtime rounds."""
+
+    size: int = 32
+    symmetric: bool = True
+    form: Form = "ort"
+    accuracy_level: int = 4
+    nearest: bool = False
+
+
 @dataclass
 class Job:
     """A prepared float graph, the samples to calibrate on (None without data), and what the user chose."""
@@ -46,7 +58,7 @@ class Job:
     method: Method
     folder: Path
     keep_float: Sequence[re.Pattern[str]] = ()
-    block_size: int = 32
+    blocks: Blocks = field(default_factory=Blocks)
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     notes: list[str] = field(default_factory=list)
     session: dict[str, str] = field(default_factory=dict)

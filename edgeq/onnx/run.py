@@ -25,13 +25,14 @@ from edgeq.evaluation.speed import TimedPair, timed_pair
 from edgeq.export import peak_memory, sha256, versions
 from edgeq.formats.atomic import check_output
 from edgeq.formats.onnx.blocked import SIZES
+from edgeq.formats.onnx.passes.blocked_weights import Form
 from edgeq.formats.onnx.prepare import prepare
 from edgeq.formats.onnx.read import read_model
 from edgeq.formats.onnx.save import save_model
 from edgeq.onnx.compare import compare, worst
 from edgeq.onnx.exempt import Exemption, exempt
-from edgeq.onnx.isa import changed, find_profile, find_types
-from edgeq.onnx.job import Apply, Job, OnnxQuant, find_quant
+from edgeq.onnx.isa import Profile, changed, find_profile, find_types
+from edgeq.onnx.job import Apply, Blocks, Job, OnnxQuant, find_quant
 from edgeq.onnx.sessions import write_config
 from edgeq.options import parsed
 from edgeq.outputs import output_folder
@@ -68,7 +69,11 @@ class Request:
     scheme: str | None = None
     full_range: bool = False
     keep_float: Sequence[str] = ()
-    block_size: int = 32
+    block_size: int | None = None
+    asymmetric: bool = False
+    dialect: Form = "ort"
+    accuracy_level: int | None = None
+    nearest: bool = False
     min_cosine: float = DEFAULT_MIN_COSINE
     allow_slower: bool = False
     cache: bool = True
@@ -114,9 +119,7 @@ class _Run:
         method = parsed("--calibration-method", request.method, parse_method)
         types = None if request.scheme is None else parsed("--scheme", request.scheme, find_types)
         chosen = changed(parsed("--isa", request.isa, find_profile), types, request.full_range)
-        if request.block_size not in SIZES:
-            sizes = ", ".join(map(str, SIZES))
-            raise UsageError(f"--block-size {request.block_size}: ONNX Runtime has kernels for {sizes}")
+        blocks = _blocks(request, chosen)
         patterns = [_pattern(text) for text in request.keep_float]
         self.model = read_model(request.source)
         self._refuse_quantized()
@@ -127,7 +130,7 @@ class _Run:
         self.samples, self.test = (data, data) if data.made_up else data.split()
         self.job = Job(
             self.model, None if data.made_up else self.samples, chosen, method, path.parent, patterns,
-            request.block_size, request.progress, notes, cache=request.cache,
+            blocks, request.progress, notes, cache=request.cache,
         )  # fmt: skip
         for text, pattern in zip(request.keep_float, patterns, strict=True):
             names = [node.name or "" for node in self.model.graph.all_nodes()]
@@ -341,6 +344,18 @@ class _Run:
                 "another --quant, or --allow-slower for the smaller file"
             )
         return said
+
+
+def _blocks(request: Request, profile: Profile) -> Blocks:
+    """What the user chose of blocks, or what the CPU wants."""
+    size = profile.block_size if request.block_size is None else request.block_size
+    if size not in SIZES:
+        sizes = ", ".join(map(str, SIZES))
+        raise UsageError(f"--block-size {size}: ONNX Runtime has kernels for {sizes}")
+    level = profile.accuracy_level if request.accuracy_level is None else request.accuracy_level
+    if level not in (1, 4):
+        raise UsageError(f"--accuracy-level {level}: on the CPU only 1 and 4 differ")
+    return Blocks(size, not request.asymmetric, request.dialect, level, request.nearest)
 
 
 def _pattern(text: str) -> re.Pattern[str]:

@@ -1,4 +1,4 @@
-"""Weights of 4 or 8 bits in blocks, as ONNX's DequantizeLinear and ONNX Runtime's MatMulNBits hold them.
+"""Weights of 2, 4 or 8 bits in blocks, as ONNX's DequantizeLinear and ONNX Runtime's MatMulNBits hold them.
 
 value = scale · (code − zero). A block is ``size`` neighbours of one row, along the axis that a product sums over; it
 has a float32 scale, which may be negative, and a zero, which is 2^(bits − 1) in symmetric weights. A row whose width
@@ -24,7 +24,7 @@ _ZERO_BLOCK = np.float32(1e-30)  # a peak below this leaves no normal scale
 
 @dataclass(frozen=True)
 class Scheme:
-    """How weights are cut up and rounded: ``bits`` is 4 or 8, ``size`` one of ``SIZES``."""
+    """How weights are cut up and rounded: ``bits`` is 2, 4 or 8, ``size`` one of ``SIZES``."""
 
     bits: int
     size: int
@@ -47,12 +47,21 @@ class BlockedRows:
         codes: uint8 ``[rows, blocks · size]``, one a byte, from 0.
         scales: float32 ``[rows, blocks]``.
         zeros: uint8 ``[rows, blocks]``, None where all are ``scheme.middle``.
+        squares: the sums of the squared errors and of the squared weights, where who rounded took them along.
     """
 
     scheme: Scheme
     codes: Bytes
     scales: Floats
     zeros: Bytes | None
+    squares: tuple[float, float] | None = None
+
+    def squared_errors(self, values: Floats) -> tuple[float, float]:
+        """The sums of the squared errors and of the squared weights, ``values`` being what was rounded."""
+        if self.squares is not None:
+            return self.squares
+        difference, flat = (self.values(values.shape[1]) - values).reshape(-1), values.reshape(-1)
+        return float(difference @ difference), float(flat @ flat)
 
     def values(self, columns: int) -> Floats:
         """What the rows stand for, float32 ``[rows, columns]``."""
@@ -154,10 +163,16 @@ def _keep_better(
 
 
 def pack_rows(codes: Bytes, bits: int) -> Bytes:
-    """Codes ``[rows, n]`` to bytes ``[rows, ceil(n · bits / 8)]``, the first code lowest."""
+    """Codes ``[rows, n]`` to bytes ``[rows, ceil(n · bits / 8)]``, the first code lowest, 0 behind the last."""
     if bits == 8:
         return codes
-    if codes.shape[1] % 2:
-        codes = np.pad(codes, ((0, 0), (0, 1)))
-    packed: Bytes = codes[:, 0::2] | (codes[:, 1::2] << np.uint8(4))
-    return packed
+    each = 8 // bits
+    missing = -codes.shape[1] % each
+    if missing:
+        codes = np.pad(codes, ((0, 0), (0, missing)))
+    # The codes of a byte as one number: shifted down and laid over one another, all bits are in its lowest byte.
+    together = np.ascontiguousarray(codes).view(f"<u{each}")
+    packed = together.copy()
+    for code in range(1, each):
+        packed |= together >> together.dtype.type(code * (8 - bits))
+    return packed.astype(np.uint8)

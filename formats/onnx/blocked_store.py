@@ -16,6 +16,11 @@ from edgeq.formats.onnx.blocked_grid import GridPlan
 from edgeq.formats.onnx.edit import ERROR, HANDLING, ORIGIN, add_lazy_initializer
 from edgeq.formats.onnx.rows import RowReader, pieces
 
+_DTYPES = {
+    2: (ml_dtypes.int2, ml_dtypes.uint2),
+    4: (ml_dtypes.int4, ml_dtypes.uint4),
+    8: (np.int8, np.uint8),
+}
 LOSSLESS, ROUNDED = "repacked without loss", "re-rounded"
 
 Spec = tuple[Any, tuple[int, ...]]  # dtype, shape
@@ -77,9 +82,8 @@ def _columns(blocked: BlockedRows, columns: int) -> dict[str, Array]:
 
 def _dtype(scheme: Scheme) -> Any:
     """Signed where the zero is in the middle, so that ONNX needs no zeros."""
-    if scheme.bits == 4:
-        return ml_dtypes.int4 if scheme.symmetric else ml_dtypes.uint4
-    return np.int8 if scheme.symmetric else np.uint8
+    signed, unsigned = _DTYPES[scheme.bits]
+    return signed if scheme.symmetric else unsigned
 
 
 # MatMulNBits; DequantizeLinear along the last axis; DequantizeLinear along the first.
@@ -148,9 +152,8 @@ class BlockedStore:
                 continue
             values = self._reader.rows(start, stop)
             blocked = self._quantize(values, self.scheme)
-            difference, flat = (blocked.values(columns) - values).reshape(-1), values.reshape(-1)
-            squared_error += float(difference @ difference)
-            squared_size += float(flat @ flat)
+            error, size = blocked.squared_errors(values)
+            squared_error, squared_size = squared_error + error, squared_size + size
             packed.append(self._layout.pack(blocked, columns))
         self.codes.meta[ERROR] = float(np.sqrt(squared_error / squared_size)) if squared_size else 0.0
         across = 1 if self._layout is COLUMNS else 0

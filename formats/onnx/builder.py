@@ -13,6 +13,7 @@ from onnx_ir import tape
 # Opset 17 has LayerNormalization and is read by every ONNX Runtime since 1.12. A graph asks for a later one only where
 # it has one of these operators.
 OPSET = 17
+_IR_VERSIONS = ((25, 13), (24, 12), (23, 11), (21, 10), (19, 9), (0, 8))
 SINCE = {"Gelu": 20, "RMSNormalization": 23, "RotaryEmbedding": 23, "Attention": 23}
 
 
@@ -114,7 +115,7 @@ class GraphBuilder:
 
 def ir_version_of(opset: int) -> int:
     """The oldest IR version that may hold an opset (upstream: the table in ONNX's docs/Versioning.md)."""
-    return next(version for since, version in ((23, 11), (21, 10), (19, 9), (0, 8)) if opset >= since)
+    return next(version for since, version in _IR_VERSIONS if opset >= since)
 
 
 def _needed(nodes: Sequence[ir.Node], outputs: Sequence[ir.Value]) -> list[ir.Node]:

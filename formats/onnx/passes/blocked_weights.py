@@ -1,8 +1,9 @@
-"""Weights in blocks of 4 or 8 bits; activations stay float.
+"""Weights in blocks of 2, 4 or 8 bits; activations stay float.
 
 Rules
 1. A linear layer's weight becomes MatMulNBits of ONNX Runtime (form "ort"), or MatMul of a DequantizeLinear with
-   ``block_size`` over [K, N] (form "standard", opset 21), which ONNX Runtime turns into the former when it loads it.
+   ``block_size`` over [K, N] (form "standard", opset 21, or 25 for 2 bits), which ONNX Runtime turns into the former
+   when it loads it.
 2. Integers that others made of the weight are copied where blocks hold them: their groups are made of whole blocks,
    after the columns were put in the groups' order. The layer then gathers its input in that order.
 3. What such integers have beside scale and zero, an offset for each block, is added as the product of the input's
@@ -37,7 +38,7 @@ from edgeq.formats.onnx.rows import RowReader, rows_of
 
 Form = Literal["standard", "ort"]
 DOMAIN = "com.microsoft"
-_OPSET = 21  # DequantizeLinear with block_size, int4
+_OPSETS = {2: 25, 4: 21, 8: 21}  # DequantizeLinear with block_size, of integers that small
 _TABLE_BITS = 8  # nothing averages out in a row that is read as it is
 
 
@@ -77,7 +78,7 @@ class BlockedResult:
 def blocked_weights(model: ir.Model, options: BlockedOptions) -> BlockedResult:
     """Rewrite linear layers and tables; values are computed when the model is saved."""
     if options.form == "standard":
-        raise_opset(model, _OPSET)
+        raise_opset(model, _OPSETS[options.scheme.bits])
     return _Pass(model, options).run()
 
 
@@ -119,7 +120,9 @@ class _Pass:
 
     def _how(self, reader: RowReader, layout: Layout, bits: int) -> GridPlan | Scheme | None:
         columns, scheme = reader.shape[1], replace(self.options.scheme, bits=bits)
-        plan = plan_grid(reader, [bits] if layout is ROWS else [each for each in (4, 8) if each <= bits])
+        plan = plan_grid(
+            reader, [bits] if layout is ROWS else [each for each in (4, 8) if each <= bits] or [bits]
+        )
         if plan is not None and (layout is PACKED or columns % plan.scheme.size == 0):
             return plan
         if layout is PACKED:

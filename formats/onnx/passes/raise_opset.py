@@ -1,6 +1,6 @@
-"""Opsets brought to a later one: 13, where DequantizeLinear has a scale per channel, or 21, where it has blocks.
+"""Opsets brought to a later one: 13, where DequantizeLinear has a scale per channel, 21, where it has blocks, or later.
 
-Between 11 and 23 only these operators mean something else (onnx/docs/Changelog.md); all others took more types, or
+Between 11 and 25 only these operators mean something else (onnx/docs/Changelog.md); all others took more types, or
 attributes whose default is what they did.
 
 Rules
