@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from edgeq.calibration.inputs import Arrays, checked, inputs_of
+from edgeq.calibration.inputs import Arrays, Input, checked, inputs_of
 from edgeq.calibration.made_up import made_up_samples
 from edgeq.calibration.methods import parse_method
 from edgeq.calibration.sources import Images, Samples, Want, open_samples
@@ -24,14 +24,18 @@ from edgeq.errors import EdgeqError, InputError, UsageError
 from edgeq.evaluation.speed import TimedPair, timed_pair
 from edgeq.export import peak_memory, sha256, versions
 from edgeq.formats.atomic import check_output
+from edgeq.formats.onnx.answers import Answers, find_answers
 from edgeq.formats.onnx.blocked import SIZES
+from edgeq.formats.onnx.infer import infer_shapes
 from edgeq.formats.onnx.prepare import prepare
 from edgeq.formats.onnx.read import read_model
 from edgeq.formats.onnx.save import save_model
+from edgeq.formats.onnx.watch import watched_copy
 from edgeq.onnx.compare import compare, worst
 from edgeq.onnx.exempt import Exemption, exempt
 from edgeq.onnx.isa import changed, find_profile, find_types
 from edgeq.onnx.job import Apply, Job, OnnxQuant, find_quant
+from edgeq.onnx.left import left_in_float
 from edgeq.onnx.sessions import write_config
 from edgeq.options import parsed
 from edgeq.outputs import output_folder
@@ -119,9 +123,10 @@ class _Run:
         patterns = [_pattern(text) for text in request.keep_float]
         self.model = read_model(request.source)
         self._refuse_quantized()
-        self.inputs = inputs_of(self.model)
+        self.inputs = self._inputs()
         self.float_values = _float_values(self.model)
         notes = prepare(self.model)
+        self.answers = self._answers()
         data = self._data(notes)
         self.samples, self.test = (data, data) if data.made_up else data.split()
         self.job = Job(
@@ -138,6 +143,32 @@ class _Run:
         """The float graph in the runtime; let go while the calibrated copy of it runs."""
         return OnnxSession(self.request.source, self.threads)
 
+    @cached_property
+    def compared(self) -> OnnxSession:
+        """The float graph with the inner values by which it is judged as outputs."""
+        if not self.answers.inside:
+            return self.reference
+        model = read_model(self.request.source)
+        infer_shapes(model)
+        return self._with_answers(model, {})
+
+    def _with_answers(self, model: ir.Model, config: Mapping[str, str]) -> OnnxSession:
+        """The model in the runtime, the values that judge it as outputs."""
+        watched, _ = watched_copy(model, self.answers.inside) if self.answers.inside else (model, {})
+        with tempfile.TemporaryDirectory(prefix=".edgeq-trial-", dir=self.path.parent) as folder:
+            path = Path(folder) / "trial.onnx"
+            save_model(watched, path, force=True)
+            return OnnxSession(path, self.threads, config)
+
+    def _inputs(self) -> list[Input] | None:
+        """None where one is no tensor: such a graph is quantized without being run."""
+        try:
+            return inputs_of(self.model)
+        except InputError:
+            if self.request.calibration is not None:
+                raise
+            return None
+
     def _refuse_quantized(self) -> None:
         found = {node.op_type for node in self.model.graph.all_nodes()} & _QUANTIZED
         if found:
@@ -145,18 +176,24 @@ class _Run:
                 f"{self.request.source}: is quantized already ({', '.join(sorted(found))}); start from the float file"
             )
 
+    def _answers(self) -> Answers:
+        """Inner values of the prepared graph by which it is judged, as far as the source has them, too."""
+        found = find_answers(self.model)
+        source = {str(v.name) for node in read_model(self.request.source).graph for v in node.outputs}
+        return found if source.issuperset(found.inside) else Answers()
+
     def _data(self, notes: list[str]) -> Samples:
-        given = self.request.calibration
+        given, inputs = self.request.calibration, self.inputs
+        if given is None or inputs is None:
+            return made_up_samples(inputs or [], self._accepts)
         if isinstance(given, Path):
-            want = Want(self.request.source, self.inputs, self.request.images, self.request.samples, notes)
+            want = Want(self.request.source, inputs, self.request.images, self.request.samples, notes)
             return open_samples(given, want)
-        if given is None:
-            return made_up_samples(self.inputs, self._accepts)
-        arrays = given  # a name of its own, so that it cannot become None
+        arrays = given  # names of their own, so that they cannot become None
 
         def iterate() -> Iterator[Arrays]:
             for number, feeds in enumerate(arrays):
-                yield checked(feeds, self.inputs, f"calibration sample {number}")
+                yield checked(feeds, inputs, f"calibration sample {number}")
 
         count = len(arrays) if isinstance(arrays, Sequence) else 0
         return Samples("arrays", count, iterate, limit=self.request.samples)
@@ -167,17 +204,18 @@ class _Run:
 
         request, job = self.request, self.job
         self._check_samples()
-        del self.reference  # two copies of the graph in the runtime at a time are enough
+        self.__dict__.pop("reference", None)  # two copies of the graph in the runtime at a time are enough
         apply = self.quant.plan(job)
         found = self._layers(apply)
         model = self.model.clone()
         apply(model, found.layers)
+        self._tell_what_is_left(model, found)
         tensors = tensor_results(model)
         files = save_model(model, self.path, force=request.force)
         config = write_config(self.path, job.session)
         files += [config] if config else []
         seconds = time.perf_counter() - self.started
-        proof = self._proof(found) if self.can_run and request.proof else None
+        proof = self._proof(found, model) if self.can_run and request.proof else None
         gates = self._gates(proof, found)
         for note in job.notes:
             request.warn(note)
@@ -207,6 +245,19 @@ class _Run:
             "files": [str(file) for file in [self.path, *(f for f in files if f != self.path), *written]]
         }
 
+    def _tell_what_is_left(self, model: ir.Model, found: Exemption) -> None:
+        """Note the weights that no quant took; raise InputError where that is all of them."""
+        if not self.quant.rounds_layers:
+            return
+        if found.layers and _float_values(model) >= _float_values(self.model):
+            raise InputError(
+                f"{self.request.source}: {self.quant.name} rounds none of its weights, which are few or of operators "
+                "that it leaves alone; take another --quant, or give --calibration"
+            )
+        left = left_in_float(model, self.float_values, frozenset(found.exempted))
+        if left is not None:
+            self.job.notes.append(left)
+
     def _accepts(self, feeds: Arrays) -> bool:
         """Whether the float graph runs with these."""
         try:
@@ -230,6 +281,7 @@ class _Run:
                 ) from None
             self.can_run = False
             self.job.notes.append(f"nothing is proven: the float model refuses made-up inputs ({error})")
+            return
 
     def _layers(self, apply: Apply) -> Exemption:
         """The layers to quantize: all, but for those that break the target."""
@@ -246,21 +298,17 @@ class _Run:
         if not self.can_run or not self.request.proof:
             return Exemption(layers, 1.0, 1.0)
         samples = list(self.test.first(_TRIAL_SAMPLES))
-        with tempfile.TemporaryDirectory(prefix=".edgeq-trial-", dir=self.path.parent) as folder:
 
-            def trial(chosen: Collection[str]) -> float:
-                model = self.model.clone()
-                apply(model, chosen)
-                path = Path(folder) / "trial.onnx"
-                save_model(model, path, force=True)
-                return worst(
-                    compare(self.reference, OnnxSession(path, self.threads, self.job.session), samples)
-                )
+        def trial(chosen: Collection[str]) -> float:
+            model = self.model.clone()
+            apply(model, chosen)
+            candidate = self._with_answers(model, self.job.session)
+            return worst(compare(self.compared, candidate, samples, self.answers.outputs))
 
-            found = exempt(
-                layers, trial, self.request.min_cosine,
-                lambda done, total: self.request.progress("measuring layers", done, total),
-            )  # fmt: skip
+        found = exempt(
+            layers, trial, self.request.min_cosine,
+            lambda done, total: self.request.progress("measuring layers", done, total),
+        )  # fmt: skip
         if found.exempted:
             names = ", ".join(f"{name} ({effect:.4f})" for name, effect in found.exempted.items())
             self.job.notes.append(
@@ -268,13 +316,15 @@ class _Run:
             )
         return found
 
-    def _proof(self, found: Exemption) -> dict[str, Any]:
+    def _proof(self, found: Exemption, model: ir.Model) -> dict[str, Any]:
         """The written file against the source, in the runtime, with the session options that go with it."""
         request = self.request
         started = time.perf_counter()
         session = OnnxSession(self.path, self.threads, self.job.session)
         loaded = time.perf_counter() - started
-        outputs = compare(self.reference, session, self.test.first(_PROOF_SAMPLES))
+        candidate = self._with_answers(model, self.job.session) if self.answers.inside else session
+        samples = self.test.first(_PROOF_SAMPLES)
+        outputs = compare(self.compared, candidate, samples, self.answers.outputs)
         feeds = list(islice(iter(self.test), _TIMED_SAMPLES))
         request.progress("timing against float", 0, 1)
         timed = self._timed(feeds, session.outputs[0])
@@ -316,7 +366,8 @@ class _Run:
                 f"{self.request.min_cosine:g}; lower it, or give more calibration data"
             )
         if proof["closeness"] < self.request.min_cosine:
-            least = min(proof["outputs"], key=lambda output: output["closeness"])
+            counted = [output for output in proof["outputs"] if "judged_by" not in output]
+            least = min(counted, key=lambda output: output["closeness"])
             said.append(
                 f"{self.path.name}: closeness {proof['closeness']:.4f} of output {least['name']} is below "
                 f"{self.request.min_cosine:g}; give more calibration data, or --keep-float what report.html shows"

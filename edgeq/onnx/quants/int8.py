@@ -11,6 +11,7 @@ from edgeq.formats.onnx.passes.conv_int8 import conv_int8
 from edgeq.formats.onnx.passes.conv_weights import conv_weights
 from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
 from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
+from edgeq.formats.onnx.passes.lstm_int8 import lstm_int8
 from edgeq.formats.onnx.passes.smooth import smooth
 from edgeq.formats.onnx.passes.static_int8 import static_int8
 from edgeq.onnx.job import Apply, Job, onnx_quant
@@ -45,6 +46,7 @@ def int8(job: Job) -> Apply:
 
     def apply(model: ir.Model, layers: Collection[str]) -> None:
         dynamic_int8(model, profile.limit, only=[name for name in unsteady if name in layers])
+        lstm_int8(model, profile.limit, only=layers)
         conv_int8(model, profile.limit, intervals, profile.types, only=layers)
         static_int8(model, profile.limit, intervals, profile.types, only=layers)
         _tables(model, job)
@@ -66,6 +68,7 @@ def _without_data(job: Job) -> Apply:
 
     def apply(model: ir.Model, layers: Collection[str]) -> None:
         dynamic_int8(model, limit, only=layers)
+        lstm_int8(model, limit, only=layers)
         if conv_weights(model, only=layers):
             job.session.update(_FOLD)
         _tables(model, job)
