@@ -24,7 +24,10 @@ def made_up_samples(inputs: Sequence[Input], accepts: Callable[[Arrays], bool]) 
     """
     largest = _LARGEST_IDS if any(entry.dtype.kind in "iu" for entry in inputs) else _LARGEST_IDS[:1]
     tried = [
-        _Sizes(length, only_last, ids) for ids in largest for length in _LENGTHS for only_last in (False, True)
+        _Sizes(length, only_last, ids)
+        for ids in largest
+        for length in _LENGTHS
+        for only_last in (False, True)
     ]
     sizes = next(
         (one for one in tried if accepts(one.sample(inputs, np.random.default_rng(_SEED)))), tried[0]

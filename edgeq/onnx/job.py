@@ -45,10 +45,12 @@ class Job:
 
     @cached_property
     def layers(self) -> list[str]:
-        """The names of the nodes that may be quantized: convolutions, linear layers, LSTMs that no pattern keeps float."""
+        """Names of the nodes that may be quantized: convolutions, linear layers, LSTMs that no pattern keeps."""
         convolutions = [(str(c.node.name), c.weight) for c in find_convolutions(self.model)]
         linears = [(linear.name, linear.weight) for linear in find_linears(self.model)]
-        recurrent = [(lstm.name, w) for lstm in find_lstms(self.model) for w in (lstm.weight, lstm.recurrence)]
+        recurrent = [
+            (lstm.name, w) for lstm in find_lstms(self.model) for w in (lstm.weight, lstm.recurrence)
+        ]
         weights = [(name, w) for name, w in (*convolutions, *linears, *recurrent) if not self.kept(name)]
         broken = {name for name, weight in weights if not _is_finite(weight)}
         if broken:

@@ -14,9 +14,9 @@ _MOST_NAMES = 4
 _REASONS = {
     "GRU": "ONNX Runtime has no int8 operator for it",
     "RNN": "ONNX Runtime has no int8 operator for it",
-    "LSTM": "only int8 and int8-dynamic round it",
-    "Conv": "only int8 and int8-dynamic round it",
-    "ConvTranspose": "only int8-dynamic rounds it",
+    "LSTM": "int8 and int8-dynamic round it",
+    "Conv": "int8 rounds it where its range is steady, int8-dynamic where its kernel is large",
+    "ConvTranspose": "int8-dynamic rounds large ones",
     "Gather": "a small table",
     "MatMul": "no layer of a plain matrix",
     "Gemm": "no layer of a plain matrix",
@@ -60,5 +60,10 @@ def _float_weights(model: ir.Model) -> Iterator[tuple[ir.Node, int]]:
         reader = next(iter(uses))[0]
         if reader.op_type == "Transpose" and reader.outputs[0].uses():
             reader = next(iter(reader.outputs[0].uses()))[0]
-        if reader.op_type not in ("MatMulNBits", "GatherBlockQuantized", "DequantizeLinear", "DynamicQuantizeLSTM"):
+        if reader.op_type not in (
+            "MatMulNBits",
+            "GatherBlockQuantized",
+            "DequantizeLinear",
+            "DynamicQuantizeLSTM",
+        ):
             yield reader, tensor.size

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -24,17 +23,15 @@ from edgeq.errors import EdgeqError, InputError, UsageError
 from edgeq.evaluation.speed import TimedPair, timed_pair
 from edgeq.export import peak_memory, sha256, versions
 from edgeq.formats.atomic import check_output
-from edgeq.formats.onnx.answers import Answers, find_answers
 from edgeq.formats.onnx.blocked import SIZES
-from edgeq.formats.onnx.infer import infer_shapes
 from edgeq.formats.onnx.prepare import prepare
 from edgeq.formats.onnx.read import read_model
 from edgeq.formats.onnx.save import save_model
-from edgeq.formats.onnx.watch import watched_copy
-from edgeq.onnx.compare import compare, worst
+from edgeq.onnx.compare import worst
 from edgeq.onnx.exempt import Exemption, exempt
 from edgeq.onnx.isa import changed, find_profile, find_types
 from edgeq.onnx.job import Apply, Job, OnnxQuant, find_quant
+from edgeq.onnx.judge import Judge
 from edgeq.onnx.left import left_in_float
 from edgeq.onnx.sessions import write_config
 from edgeq.options import parsed
@@ -42,7 +39,7 @@ from edgeq.outputs import output_folder
 from edgeq.runtimes.onnxruntime import VERSION, OnnxSession
 
 DEFAULT_MIN_COSINE = 0.99
-_TRIAL_SAMPLES, _PROOF_SAMPLES, _TIMED_SAMPLES = 16, 256, 4
+_TRIAL_SAMPLES, _MORE_SAMPLES, _PROOF_SAMPLES, _TIMED_SAMPLES = 16, 64, 256, 4
 _TIMED_AGAIN = 2
 _SLOWER = 0.95  # of the float graph's speed; two runs of one graph are often 3 % apart
 _LOST_SECONDS = 2e-4  # a run; below that the cost of starting a few more nodes decides
@@ -59,11 +56,12 @@ class Request:
     """What the user asked for; options as the command's help has them.
 
     ``calibration`` is a file, a folder, or an iterable of ``{input: array}`` that can be read again and again.
+    ``min_cosine`` None is the quant's own target; of all layers, ``most_exempted`` may go back to float.
     """
 
     source: Path
     out: Path
-    quant: str = "int8"
+    quant: str = "auto"
     calibration: Path | Iterable[Arrays] | None = None
     method: str = "minmax"
     samples: int = 0
@@ -73,7 +71,8 @@ class Request:
     full_range: bool = False
     keep_float: Sequence[str] = ()
     block_size: int = 32
-    min_cosine: float = DEFAULT_MIN_COSINE
+    min_cosine: float | None = None
+    most_exempted: float = 1.0
     allow_slower: bool = False
     proof: bool = True
     force: bool = False
@@ -87,18 +86,22 @@ def run(request: Request) -> dict[str, Any]:
 
     Its ``gates`` are the sentences of the gates that said no; the file is written all the same. Raises EdgeqError.
     """
+    if request.quant.lower() == "auto":
+        from edgeq.onnx.auto import run_auto
+
+        return run_auto(request)
     quant = find_quant(request.quant)
-    path = _target(request, quant)
+    path = target_path(request, quant.name)
     with output_folder(path.parent):
         check_output(path, force=request.force)
         return _Run(request, quant, path).record()
 
 
-def _target(request: Request, quant: OnnxQuant) -> Path:
+def target_path(request: Request, quant: str) -> Path:
     """The file to write: ``-o`` itself where it ends in .onnx, else NAME_QUANT.onnx in that folder."""
     out = request.out
     if out.suffix.lower() != ".onnx":
-        out = out / f"{request.source.stem}_{quant.name.replace('-', '_')}.onnx"
+        out = out / f"{request.source.stem}_{quant.replace('-', '_')}.onnx"
     if not request.source.is_file():
         raise InputError(f"{request.source}: no such file")
     if out.exists() and out.samefile(request.source):
@@ -111,6 +114,7 @@ class _Run:
         from edgeq.report.files import JSON_NAME, read_exports
 
         self.request, self.quant, self.path = request, quant, path
+        self.target = DEFAULT_MIN_COSINE if request.min_cosine is None else request.min_cosine
         self.threads = request.threads or usable_cores()
         self.started = time.perf_counter()
         read_exports(path.parent / JSON_NAME)  # a file there that is not ours is refused before the work
@@ -126,7 +130,7 @@ class _Run:
         self.inputs = self._inputs()
         self.float_values = _float_values(self.model)
         notes = prepare(self.model)
-        self.answers = self._answers()
+        self.judge = Judge(request.source, self.model, path.parent, self.threads)
         data = self._data(notes)
         self.samples, self.test = (data, data) if data.made_up else data.split()
         self.job = Job(
@@ -143,23 +147,6 @@ class _Run:
         """The float graph in the runtime; let go while the calibrated copy of it runs."""
         return OnnxSession(self.request.source, self.threads)
 
-    @cached_property
-    def compared(self) -> OnnxSession:
-        """The float graph with the inner values by which it is judged as outputs."""
-        if not self.answers.inside:
-            return self.reference
-        model = read_model(self.request.source)
-        infer_shapes(model)
-        return self._with_answers(model, {})
-
-    def _with_answers(self, model: ir.Model, config: Mapping[str, str]) -> OnnxSession:
-        """The model in the runtime, the values that judge it as outputs."""
-        watched, _ = watched_copy(model, self.answers.inside) if self.answers.inside else (model, {})
-        with tempfile.TemporaryDirectory(prefix=".edgeq-trial-", dir=self.path.parent) as folder:
-            path = Path(folder) / "trial.onnx"
-            save_model(watched, path, force=True)
-            return OnnxSession(path, self.threads, config)
-
     def _inputs(self) -> list[Input] | None:
         """None where one is no tensor: such a graph is quantized without being run."""
         try:
@@ -175,12 +162,6 @@ class _Run:
             raise InputError(
                 f"{self.request.source}: is quantized already ({', '.join(sorted(found))}); start from the float file"
             )
-
-    def _answers(self) -> Answers:
-        """Inner values of the prepared graph by which it is judged, as far as the source has them, too."""
-        found = find_answers(self.model)
-        source = {str(v.name) for node in read_model(self.request.source).graph for v in node.outputs}
-        return found if source.issuperset(found.inside) else Answers()
 
     def _data(self, notes: list[str]) -> Samples:
         given, inputs = self.request.calibration, self.inputs
@@ -206,9 +187,7 @@ class _Run:
         self._check_samples()
         self.__dict__.pop("reference", None)  # two copies of the graph in the runtime at a time are enough
         apply = self.quant.plan(job)
-        found = self._layers(apply)
-        model = self.model.clone()
-        apply(model, found.layers)
+        found, model = self._quantized(apply)
         self._tell_what_is_left(model, found)
         tensors = tensor_results(model)
         files = save_model(model, self.path, force=request.force)
@@ -283,7 +262,34 @@ class _Run:
             self.job.notes.append(f"nothing is proven: the float model refuses made-up inputs ({error})")
             return
 
-    def _layers(self, apply: Apply) -> Exemption:
+    def _quantized(self, apply: Apply) -> tuple[Exemption, ir.Model]:
+        """The layers that stand the target, and the graph with them quantized.
+
+        They are chosen by a few samples; where more of them say otherwise, they are chosen once more by these.
+        """
+        target = self.target
+        for count in (_TRIAL_SAMPLES, _MORE_SAMPLES):
+            found = self._layers(apply, target, count)
+            model = self.model.clone()
+            apply(model, found.layers)
+            if not found.layers or found.closeness < target or not self.can_run or not self.request.proof:
+                break
+            if worst(self.judge.compare(model, self.job.session, self._spread(_MORE_SAMPLES))) >= target:
+                break
+            target = 1 - (1 - target) / 2  # a margin for what these do not show, either
+        if found.exempted:
+            names = ", ".join(f"{name} ({effect:.4f})" for name, effect in found.exempted.items())
+            self.job.notes.append(
+                f"back to float, because all quantized gave {found.before:.4f}; what each cost alone: {names}"
+            )
+        return found, model
+
+    def _spread(self, count: int) -> list[Arrays]:
+        """So many of the samples to compare on, from all over them."""
+        step = max(1, self.test.count // count)
+        return list(islice(iter(self.test), 0, step * count, step))
+
+    def _layers(self, apply: Apply, target: float, count: int) -> Exemption:
         """The layers to quantize: all, but for those that break the target."""
         layers = self.job.layers
         if not self.quant.rounds_layers:
@@ -297,24 +303,20 @@ class _Run:
             raise InputError(f"{self.request.source}: nothing to quantize, {what}")
         if not self.can_run or not self.request.proof:
             return Exemption(layers, 1.0, 1.0)
-        samples = list(self.test.first(_TRIAL_SAMPLES))
+        samples = self._spread(count)
 
         def trial(chosen: Collection[str]) -> float:
             model = self.model.clone()
             apply(model, chosen)
-            candidate = self._with_answers(model, self.job.session)
-            return worst(compare(self.compared, candidate, samples, self.answers.outputs))
+            return worst(self.judge.compare(model, self.job.session, samples))
 
-        found = exempt(
-            layers, trial, self.request.min_cosine,
+        return exempt(
+            layers,
+            trial,
+            target,
             lambda done, total: self.request.progress("measuring layers", done, total),
-        )  # fmt: skip
-        if found.exempted:
-            names = ", ".join(f"{name} ({effect:.4f})" for name, effect in found.exempted.items())
-            self.job.notes.append(
-                f"back to float, because all quantized gave {found.before:.4f}; what each cost alone: {names}"
-            )
-        return found
+            most=int(self.request.most_exempted * len(layers)),
+        )
 
     def _proof(self, found: Exemption, model: ir.Model) -> dict[str, Any]:
         """The written file against the source, in the runtime, with the session options that go with it."""
@@ -322,9 +324,7 @@ class _Run:
         started = time.perf_counter()
         session = OnnxSession(self.path, self.threads, self.job.session)
         loaded = time.perf_counter() - started
-        candidate = self._with_answers(model, self.job.session) if self.answers.inside else session
-        samples = self.test.first(_PROOF_SAMPLES)
-        outputs = compare(self.compared, candidate, samples, self.answers.outputs)
+        outputs = self.judge.compare(model, self.job.session, self.test.first(_PROOF_SAMPLES))
         feeds = list(islice(iter(self.test), _TIMED_SAMPLES))
         request.progress("timing against float", 0, 1)
         timed = self._timed(feeds, session.outputs[0])
@@ -363,14 +363,14 @@ class _Run:
         if self.quant.rounds_layers and not found.layers:
             said.append(
                 f"{self.path.name}: nothing is quantized, since every layer misses --min-cosine "
-                f"{self.request.min_cosine:g}; lower it, or give more calibration data"
+                f"{self.target:g}; lower it, or give more calibration data"
             )
-        if proof["closeness"] < self.request.min_cosine:
+        if proof["closeness"] < self.target:
             counted = [output for output in proof["outputs"] if "judged_by" not in output]
             least = min(counted, key=lambda output: output["closeness"])
             said.append(
                 f"{self.path.name}: closeness {proof['closeness']:.4f} of output {least['name']} is below "
-                f"{self.request.min_cosine:g}; give more calibration data, or --keep-float what report.html shows"
+                f"{self.target:g}; give more calibration data, or --keep-float what report.html shows"
             )
         lost = proof["seconds_per_run"] - proof["seconds_per_run_float"]
         slower = proof["speed_against_float"] < _SLOWER and lost > _LOST_SECONDS

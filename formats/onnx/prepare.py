@@ -10,6 +10,7 @@ from onnx_ir.passes import common
 from edgeq.formats.onnx.edit import is_standard
 from edgeq.formats.onnx.infer import infer_shapes
 from edgeq.formats.onnx.passes.fold_affine import fold_affine
+from edgeq.formats.onnx.passes.fold_constants import fold_constants
 from edgeq.formats.onnx.passes.raise_opset import raise_opset
 
 
@@ -36,6 +37,7 @@ def prepare(model: ir.Model) -> list[str]:
     if raise_opset(model):
         notes.append(f"opset {before} was raised to {model.opset_imports['']}, which int8 needs")
     _skip_identities(model)
+    fold_constants(model)
     folded = fold_affine(model)
     if folded:
         notes.append(f"{folded} batch norms, scales and shifts folded into the convolutions before them")
