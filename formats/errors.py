@@ -26,6 +26,13 @@ class FormatError(EdgeqError):
         self.problem, self.remedy = problem, remedy
 
 
+def innermost(error: BaseException) -> BaseException:
+    """What an error was raised from, at the bottom."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 class OutputExistsError(EdgeqError):
     """The output is there already, and the user did not say to replace it."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,15 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Input:
-    """One input of a graph: a dimension is a number, a name that inputs share, or None."""
+    """One input of a graph: a dimension is a number, a name that inputs share, or None.
+
+    ``choices`` are the whole numbers that the graph compares it with, such as the sample rates that it knows.
+    """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | str | None, ...] | None  # None: of unknown rank
+    choices: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         shape = (
@@ -39,8 +43,25 @@ def inputs_of(model: ir.Model) -> list[Input]:
         if not isinstance(value.type, ir.TensorType):
             raise InputError(f"input {value.name} is no tensor; edgeq feeds graphs with tensors only")
         shape = None if value.shape is None else tuple(map(_size, value.shape))
-        found.append(Input(str(value.name), np.dtype(value.type.dtype.numpy()), shape))
+        dtype = np.dtype(value.type.dtype.numpy())
+        choices = tuple(dict.fromkeys(_compared_with(value))) if dtype.kind in "iu" else ()
+        found.append(Input(str(value.name), dtype, shape, choices))
     return found
+
+
+_PASSED_ON = frozenset(("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape"))
+
+
+def _compared_with(value: ir.Value) -> Iterator[int]:
+    """The whole numbers that Equal nodes hold a value against, as it is or passed on."""
+    for node, index in value.uses():
+        if node.op_type in _PASSED_ON and index == 0:
+            yield from _compared_with(node.outputs[0])
+        elif node.op_type == "Equal":
+            other = node.inputs[1 - index]
+            tensor = None if other is None else ir.convenience.get_const_tensor(other)
+            if tensor is not None and tensor.size == 1 and tensor.dtype.is_integer():
+                yield int(tensor.numpy().reshape(-1)[0])
 
 
 def _size(size: Any) -> int | str | None:

@@ -14,15 +14,21 @@ from edgeq.calibration.sources import Samples
 _SAMPLES, _SEED = 8, 0
 _PICTURE = 224
 _LENGTHS = (64, 256, 512, 1024, 16000)  # of a sequence; a front end for sound refuses a short one
-_LARGEST_ID = 100
+_LARGEST_IDS = (100, 2)  # of small tables
 
 
 def made_up_samples(inputs: Sequence[Input], accepts: Callable[[Arrays], bool]) -> Samples:
-    """Gaussian numbers, small ids and masks of ones, the same ones every time.
+    """Gaussian numbers, small ids, masks of ones and numbers that the graph asks for, the same ones every time.
 
     Dimensions without a size get one of a few, in turn, until ``accepts`` takes the sample; the first where none is.
     """
-    tried = [_Sizes(length, only_last) for length in _LENGTHS for only_last in (False, True)]
+    largest = _LARGEST_IDS if any(entry.dtype.kind in "iu" for entry in inputs) else _LARGEST_IDS[:1]
+    tried = [
+        _Sizes(length, only_last, ids)
+        for ids in largest
+        for length in _LENGTHS
+        for only_last in (False, True)
+    ]
     sizes = next(
         (one for one in tried if accepts(one.sample(inputs, np.random.default_rng(_SEED)))), tried[0]
     )
@@ -44,6 +50,7 @@ class _Sizes:
 
     length: int
     only_last: bool
+    ids: int
     named: dict[str, int] = field(default_factory=dict)
 
     def sample(self, inputs: Sequence[Input], rng: np.random.Generator) -> Arrays:
@@ -58,7 +65,9 @@ class _Sizes:
             return np.ones(shape, entry.dtype)
         if entry.dtype.kind == "b" or "type" in entry.name:
             return np.zeros(shape, entry.dtype)
-        return rng.integers(0, _LARGEST_ID, shape).astype(entry.dtype)
+        if entry.choices:
+            return rng.choice(entry.choices, shape).astype(entry.dtype)
+        return rng.integers(0, self.ids, shape).astype(entry.dtype)
 
     def _size(self, entry: Input, axis: int) -> int:
         size = (entry.shape or ())[axis]

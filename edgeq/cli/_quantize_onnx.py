@@ -28,30 +28,30 @@ def only(source: Path, kind: str, options: Mapping[str, Any]) -> None:
 
 def quantize(
     source: Path,
-    out: Path,
-    quant: str,
+    out: Path | None,
+    quant: str | None,
     options: Mapping[str, Any],
     *,
     threads: int,
     force: bool,
     as_json: bool,
 ) -> None:
-    """Run, print, and raise GateError where a gate said no."""
+    """Run, print, and raise GateError where a gate said no. Without ``out`` the file comes beside the source."""
     from edgeq.calibration.sources import Images
-    from edgeq.onnx import DEFAULT_MIN_COSINE, Request
+    from edgeq.onnx import Request
     from edgeq.onnx import quantize as run
     from edgeq.report.facts import facts
 
-    min_cosine = options.get("--min-cosine", DEFAULT_MIN_COSINE)
-    if not 0 < min_cosine <= 1:
+    min_cosine = options.get("--min-cosine")
+    if min_cosine is not None and not 0 < min_cosine <= 1:
         raise UsageError(f"--min-cosine {min_cosine:g}: must be above 0 and at most 1")
     size, (mean, std) = _size(options.get("--resize")), _normalization(options.get("--normalize"))
     with progress_bar() as progress:
         record = run(
             Request(
                 source=source,
-                out=out,
-                quant=quant,
+                out=source.parent if out is None else out,
+                quant=quant or "auto",
                 calibration=options.get("--calibration"),
                 method=options.get("--calibration-method", "minmax"),
                 samples=options.get("--samples", 0),

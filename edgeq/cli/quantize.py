@@ -11,6 +11,7 @@ import typer
 from edgeq.cli._dialect import Dialect
 from edgeq.cli._effort import GGUFEffortOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table, progress_bar, warn
+from edgeq.errors import UsageError
 from edgeq.formats.effort import Effort
 
 
@@ -31,22 +32,24 @@ def quantize(
         typer.Argument(help="A GGUF file (a first shard reads all), a model directory, or an ONNX file."),
     ],
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="The .gguf or .onnx file to write, or a folder for one named after the quant.",
+            help="The .gguf or .onnx file to write, or a folder for one named after the quant. ONNX: without it, "
+            "NAME_int8.onnx beside the source.",
         ),
-    ],
+    ] = None,
     quant: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--quant",
             "-q",
             help="GGUF: llama.cpp's name of the mix, any case: Q4_K_M, IQ4_XS, Q8_0, F16 … "
-            "ONNX: int8 (static, QDQ), int8-dynamic, int4 and int8-blocks (weights only), float16, bfloat16.",
+            "ONNX: int8 (static, QDQ), int8-dynamic, int4 and int8-blocks (weights only), float16, bfloat16; "
+            "without it, the int8 that stays within 1 % of the float answers.",
         ),
-    ],
+    ] = None,
     tensor_type: Annotated[
         list[str] | None,
         typer.Option(
@@ -196,6 +199,8 @@ def quantize(
 
     `edgeq quantize tests/assets/tinylm -o out/ --quant Q3_K_M --tensor-type ffn_down=Q5_K --dry-run`
 
+    `edgeq quantize model.onnx`
+
     `edgeq quantize model.onnx -o model_int8.onnx --quant int8 --calibration samples/`
     """
     from edgeq.cli import _quantize_onnx as onnx
@@ -235,6 +240,9 @@ def quantize(
         onnx.quantize(source, out, quant, options, threads=threads, force=force, as_json=as_json)
         return
     onnx.only(source, "ONNX", for_onnx)
+    if out is None or quant is None:
+        missing = "--output" if out is None else "--quant"
+        raise UsageError(f"{missing} is missing: to GGUF, `edgeq quantize SOURCE -o OUT -q Q4_K_M`")
     _quantize_gguf(
         as_json,
         source=source,

@@ -1,4 +1,4 @@
-"""ONNX files of any origin: ``edgeq.onnx.quantize(Request(...))``, ``edgeq.onnx.session(path)``."""
+"""ONNX files of any origin: ``edgeq.onnx.quantize(Request(source, out))``, ``edgeq.onnx.session(path)``."""
 
 from edgeq.onnx.run import DEFAULT_MIN_COSINE, Request
 from edgeq.onnx.run import run as quantize

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ _OF_CLASSES = re.compile(
 class OutputCloseness:
     """Sums over samples of one output; no answers are kept."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, counts: bool = True) -> None:
+        self.name, self.counts = name, counts
         self.samples = self.other_shapes = 0
         self._cosine_total, self._cosine_least, self._cosines = 0.0, math.inf, 0
         self._error = self._size = self._largest = 0.0
@@ -83,15 +83,23 @@ class OutputCloseness:
             found["top1_agreement" if self._is_real else "agreement"] = self._same / self._rows
         if self.other_shapes:
             found["other_shapes"] = self.other_shapes
+        if not self.counts:
+            found["judged_by"] = "what it is chosen or joined from"
         return found
 
 
 def compare(
-    reference: OnnxSession, candidate: OnnxSession, samples: Iterable[Arrays]
+    reference: OnnxSession,
+    candidate: OnnxSession,
+    samples: Iterable[Arrays],
+    uncounted: Collection[str] = (),
 ) -> list[OutputCloseness]:
-    """Both files' answers to the same samples. Raises EdgeqError where the runtime refuses."""
+    """Both files' answers to the same samples; outputs that are ``uncounted`` do not judge.
+
+    Raises EdgeqError where the runtime refuses.
+    """
     outputs = reference.outputs
-    found = [OutputCloseness(name) for name in outputs]
+    found = [OutputCloseness(name, name not in uncounted) for name in outputs]
     for feeds in samples:
         expected, answers = (session.run(feeds, outputs) for session in (reference, candidate))
         for closeness, a, b in zip(found, expected, answers, strict=True):
@@ -100,6 +108,6 @@ def compare(
 
 
 def worst(found: Iterable[OutputCloseness]) -> float:
-    """The least closeness of all outputs; those of integers, which flip at a border, do not count where floats are."""
-    real = [one.closeness for one in found if one._is_real and one.samples > one.other_shapes]
+    """The least closeness of those that count; integers, which flip at a border, do not where floats are."""
+    real = [one.closeness for one in found if one.counts and one._is_real and one.samples > one.other_shapes]
     return min(real, default=1.0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 # So many effects are measured at most; in a graph of more layers, neighbours are measured together.
 _MOST_TRIALS = 96
+_HOPELESS = 36  # times the allowed distance: an error six times as large does not go with half of the layers
 
 Trial = Callable[[Sequence[str]], float]  # the closeness of the graph with these layers quantized
 
@@ -26,13 +27,19 @@ def exempt(
     trial: Trial,
     target: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    most: int | None = None,
 ) -> Exemption:
     """Put back the layers of largest effect until ``target`` is reached, or all of them; as few as that takes.
+
+    Where no more than ``most`` may be put back and that cannot do, none is: the closeness then misses the target.
 
     The number is doubled until the target holds, then halved in, so a trial runs a dozen times and not once a layer.
     """
     everything = trial(layers)
     if everything >= target or not layers:
+        return Exemption(list(layers), everything, everything)
+    limit = len(layers) if most is None else min(most, len(layers))
+    if limit < len(layers) and (not limit or 1 - everything > _HOPELESS * (1 - target)):
         return Exemption(list(layers), everything, everything)
     groups = _groups(layers)
     effects = {}
@@ -44,7 +51,9 @@ def exempt(
     def without(count: int) -> float:
         return trial([name for name in layers if name not in set(ordered[:count])])
 
-    count, found = _fewest(len(layers), without, target)
+    count, found = _fewest(limit, without, target)
+    if found < target and limit < len(layers):
+        return Exemption(list(layers), everything, everything)
     gone = ordered[:count]
     kept = [name for name in layers if name not in set(gone)]
     return Exemption(kept, found, everything, {name: effects[name] for name in gone})

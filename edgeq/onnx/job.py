@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from edgeq.calibration.cached import cached_ranges, data_hash
@@ -22,8 +23,10 @@ from edgeq.errors import UsageError
 from edgeq.formats.onnx.convolution import find_convolutions
 from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.blocked_weights import Form
+from edgeq.formats.onnx.recurrent import find_lstms
 from edgeq.onnx.isa import Profile
 
+_PIECE = 1 << 20  # numbers
 Apply = Callable[[ir.Model, Collection[str]], None]
 
 
@@ -67,10 +70,17 @@ class Job:
 
     @cached_property
     def layers(self) -> list[str]:
-        """The names of the nodes that may be quantized: convolutions and linear layers that no pattern keeps float."""
-        convolutions = [c.node.name for c in find_convolutions(self.model)]
-        found = [str(name) for name in (*convolutions, *(linear.name for linear in find_linears(self.model)))]
-        return [name for name in found if not self.kept(name)]
+        """Names of the nodes that may be quantized: convolutions, linear layers, LSTMs that no pattern keeps."""
+        convolutions = [(str(c.node.name), c.weight) for c in find_convolutions(self.model)]
+        linears = [(linear.name, linear.weight) for linear in find_linears(self.model)]
+        recurrent = [
+            (lstm.name, w) for lstm in find_lstms(self.model) for w in (lstm.weight, lstm.recurrence)
+        ]
+        weights = [(name, w) for name, w in (*convolutions, *linears, *recurrent) if not self.kept(name)]
+        broken = {name for name, weight in weights if not _is_finite(weight)}
+        if broken:
+            self.notes.append(f"left as they are, for NaN or infinite weights: {', '.join(sorted(broken))}")
+        return [name for name in dict(weights) if name not in broken]
 
     def kept(self, name: str) -> bool:
         """Whether the user keeps what has this name in float."""
@@ -101,6 +111,14 @@ class Job:
     def _data(self) -> bytes:
         assert self.samples is not None
         return data_hash(self.samples)
+
+
+def _is_finite(weight: ir.Value) -> bool:
+    """Whether all its numbers are; reads them, a few megabytes at a time."""
+    assert weight.const_value is not None
+    flat = weight.const_value.numpy().reshape(-1)
+    pieces = (flat[start : start + _PIECE] for start in range(0, flat.size, _PIECE))
+    return all(bool(np.isfinite(piece).all()) for piece in pieces)
 
 
 # A quant looks at the float graph once (it may fold things into it), and gives what rewrites a copy of it: all layers

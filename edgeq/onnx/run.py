@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +13,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from edgeq.calibration.inputs import Arrays, checked, inputs_of
+from edgeq.calibration.inputs import Arrays, Input, checked, inputs_of
 from edgeq.calibration.made_up import made_up_samples
 from edgeq.calibration.methods import parse_method
 from edgeq.calibration.sources import Images, Samples, Want, open_samples
@@ -29,17 +28,19 @@ from edgeq.formats.onnx.passes.blocked_weights import Form
 from edgeq.formats.onnx.prepare import prepare
 from edgeq.formats.onnx.read import read_model
 from edgeq.formats.onnx.save import save_model
-from edgeq.onnx.compare import compare, worst
+from edgeq.onnx.compare import worst
 from edgeq.onnx.exempt import Exemption, exempt
 from edgeq.onnx.isa import Profile, changed, find_profile, find_types
 from edgeq.onnx.job import Apply, Blocks, Job, OnnxQuant, find_quant
+from edgeq.onnx.judge import Judge
+from edgeq.onnx.left import left_in_float
 from edgeq.onnx.sessions import write_config
 from edgeq.options import parsed
 from edgeq.outputs import output_folder
 from edgeq.runtimes.onnxruntime import VERSION, OnnxSession
 
 DEFAULT_MIN_COSINE = 0.99
-_TRIAL_SAMPLES, _PROOF_SAMPLES, _TIMED_SAMPLES = 16, 256, 4
+_TRIAL_SAMPLES, _MORE_SAMPLES, _PROOF_SAMPLES, _TIMED_SAMPLES = 16, 64, 256, 4
 _TIMED_AGAIN = 2
 _SLOWER = 0.95  # of the float graph's speed; two runs of one graph are often 3 % apart
 _LOST_SECONDS = 2e-4  # a run; below that the cost of starting a few more nodes decides
@@ -56,11 +57,12 @@ class Request:
     """What the user asked for; options as the command's help has them.
 
     ``calibration`` is a file, a folder, or an iterable of ``{input: array}`` that can be read again and again.
+    ``min_cosine`` None is the quant's own target; of all layers, ``most_exempted`` may go back to float.
     """
 
     source: Path
     out: Path
-    quant: str = "int8"
+    quant: str = "auto"
     calibration: Path | Iterable[Arrays] | None = None
     method: str = "minmax"
     samples: int = 0
@@ -74,7 +76,8 @@ class Request:
     dialect: Form = "ort"
     accuracy_level: int | None = None
     nearest: bool = False
-    min_cosine: float = DEFAULT_MIN_COSINE
+    min_cosine: float | None = None
+    most_exempted: float = 1.0
     allow_slower: bool = False
     cache: bool = True
     proof: bool = True
@@ -89,18 +92,22 @@ def run(request: Request) -> dict[str, Any]:
 
     Its ``gates`` are the sentences of the gates that said no; the file is written all the same. Raises EdgeqError.
     """
+    if request.quant.lower() == "auto":
+        from edgeq.onnx.auto import run_auto
+
+        return run_auto(request)
     quant = find_quant(request.quant)
-    path = _target(request, quant)
+    path = target_path(request, quant.name)
     with output_folder(path.parent):
         check_output(path, force=request.force)
         return _Run(request, quant, path).record()
 
 
-def _target(request: Request, quant: OnnxQuant) -> Path:
+def target_path(request: Request, quant: str) -> Path:
     """The file to write: ``-o`` itself where it ends in .onnx, else NAME_QUANT.onnx in that folder."""
     out = request.out
     if out.suffix.lower() != ".onnx":
-        out = out / f"{request.source.stem}_{quant.name.replace('-', '_')}.onnx"
+        out = out / f"{request.source.stem}_{quant.replace('-', '_')}.onnx"
     if not request.source.is_file():
         raise InputError(f"{request.source}: no such file")
     if out.exists() and out.samefile(request.source):
@@ -113,6 +120,7 @@ class _Run:
         from edgeq.report.files import JSON_NAME, read_exports
 
         self.request, self.quant, self.path = request, quant, path
+        self.target = DEFAULT_MIN_COSINE if request.min_cosine is None else request.min_cosine
         self.threads = request.threads or usable_cores()
         self.started = time.perf_counter()
         read_exports(path.parent / JSON_NAME)  # a file there that is not ours is refused before the work
@@ -123,9 +131,10 @@ class _Run:
         patterns = [_pattern(text) for text in request.keep_float]
         self.model = read_model(request.source)
         self._refuse_quantized()
-        self.inputs = inputs_of(self.model)
+        self.inputs = self._inputs()
         self.float_values = _float_values(self.model)
         notes = prepare(self.model)
+        self.judge = Judge(request.source, self.model, path.parent, self.threads)
         data = self._data(notes)
         self.samples, self.test = (data, data) if data.made_up else data.split()
         self.job = Job(
@@ -142,6 +151,15 @@ class _Run:
         """The float graph in the runtime; let go while the calibrated copy of it runs."""
         return OnnxSession(self.request.source, self.threads)
 
+    def _inputs(self) -> list[Input] | None:
+        """None where one is no tensor: such a graph is quantized without being run."""
+        try:
+            return inputs_of(self.model)
+        except InputError:
+            if self.request.calibration is not None:
+                raise
+            return None
+
     def _refuse_quantized(self) -> None:
         found = {node.op_type for node in self.model.graph.all_nodes()} & _QUANTIZED
         if found:
@@ -150,17 +168,17 @@ class _Run:
             )
 
     def _data(self, notes: list[str]) -> Samples:
-        given = self.request.calibration
+        given, inputs = self.request.calibration, self.inputs
+        if given is None or inputs is None:
+            return made_up_samples(inputs or [], self._accepts)
         if isinstance(given, Path):
-            want = Want(self.request.source, self.inputs, self.request.images, self.request.samples, notes)
+            want = Want(self.request.source, inputs, self.request.images, self.request.samples, notes)
             return open_samples(given, want)
-        if given is None:
-            return made_up_samples(self.inputs, self._accepts)
-        arrays = given  # a name of its own, so that it cannot become None
+        arrays = given  # names of their own, so that they cannot become None
 
         def iterate() -> Iterator[Arrays]:
             for number, feeds in enumerate(arrays):
-                yield checked(feeds, self.inputs, f"calibration sample {number}")
+                yield checked(feeds, inputs, f"calibration sample {number}")
 
         count = len(arrays) if isinstance(arrays, Sequence) else 0
         return Samples("arrays", count, iterate, limit=self.request.samples)
@@ -171,17 +189,16 @@ class _Run:
 
         request, job = self.request, self.job
         self._check_samples()
-        del self.reference  # two copies of the graph in the runtime at a time are enough
+        self.__dict__.pop("reference", None)  # two copies of the graph in the runtime at a time are enough
         apply = self.quant.plan(job)
-        found = self._layers(apply)
-        model = self.model.clone()
-        apply(model, found.layers)
+        found, model = self._quantized(apply)
+        self._tell_what_is_left(model, found)
         tensors = tensor_results(model)
         files = save_model(model, self.path, force=request.force)
         config = write_config(self.path, job.session)
         files += [config] if config else []
         seconds = time.perf_counter() - self.started
-        proof = self._proof(found) if self.can_run and request.proof else None
+        proof = self._proof(found, model) if self.can_run and request.proof else None
         gates = self._gates(proof, found)
         for note in job.notes:
             request.warn(note)
@@ -222,6 +239,19 @@ class _Run:
             "passes": [asdict(one) for one in self.job.passes],
         }
 
+    def _tell_what_is_left(self, model: ir.Model, found: Exemption) -> None:
+        """Note the weights that no quant took; raise InputError where that is all of them."""
+        if not self.quant.rounds_layers:
+            return
+        if found.layers and _float_values(model) >= _float_values(self.model):
+            raise InputError(
+                f"{self.request.source}: {self.quant.name} rounds none of its weights, which are few or of operators "
+                "that it leaves alone; take another --quant, or give --calibration"
+            )
+        left = left_in_float(model, self.float_values, frozenset(found.exempted))
+        if left is not None:
+            self.job.notes.append(left)
+
     def _accepts(self, feeds: Arrays) -> bool:
         """Whether the float graph runs with these."""
         try:
@@ -245,8 +275,36 @@ class _Run:
                 ) from None
             self.can_run = False
             self.job.notes.append(f"nothing is proven: the float model refuses made-up inputs ({error})")
+            return
 
-    def _layers(self, apply: Apply) -> Exemption:
+    def _quantized(self, apply: Apply) -> tuple[Exemption, ir.Model]:
+        """The layers that stand the target, and the graph with them quantized.
+
+        They are chosen by a few samples; where more of them say otherwise, they are chosen once more by these.
+        """
+        target = self.target
+        for count in (_TRIAL_SAMPLES, _MORE_SAMPLES):
+            found = self._layers(apply, target, count)
+            model = self.model.clone()
+            apply(model, found.layers)
+            if not found.layers or found.closeness < target or not self.can_run or not self.request.proof:
+                break
+            if worst(self.judge.compare(model, self.job.session, self._spread(_MORE_SAMPLES))) >= target:
+                break
+            target = 1 - (1 - target) / 2  # a margin for what these do not show, either
+        if found.exempted:
+            names = ", ".join(f"{name} ({effect:.4f})" for name, effect in found.exempted.items())
+            self.job.notes.append(
+                f"back to float, because all quantized gave {found.before:.4f}; what each cost alone: {names}"
+            )
+        return found, model
+
+    def _spread(self, count: int) -> list[Arrays]:
+        """So many of the samples to compare on, from all over them."""
+        step = max(1, self.test.count // count)
+        return list(islice(iter(self.test), 0, step * count, step))
+
+    def _layers(self, apply: Apply, target: float, count: int) -> Exemption:
         """The layers to quantize: all, but for those that break the target."""
         layers = self.job.layers
         if not self.quant.rounds_layers:
@@ -260,36 +318,28 @@ class _Run:
             raise InputError(f"{self.request.source}: nothing to quantize, {what}")
         if not self.can_run or not self.request.proof:
             return Exemption(layers, 1.0, 1.0)
-        samples = list(self.test.first(_TRIAL_SAMPLES))
-        with tempfile.TemporaryDirectory(prefix=".edgeq-trial-", dir=self.path.parent) as folder:
+        samples = self._spread(count)
 
-            def trial(chosen: Collection[str]) -> float:
-                model = self.model.clone()
-                apply(model, chosen)
-                path = Path(folder) / "trial.onnx"
-                save_model(model, path, force=True)
-                return worst(
-                    compare(self.reference, OnnxSession(path, self.threads, self.job.session), samples)
-                )
+        def trial(chosen: Collection[str]) -> float:
+            model = self.model.clone()
+            apply(model, chosen)
+            return worst(self.judge.compare(model, self.job.session, samples))
 
-            found = exempt(
-                layers, trial, self.request.min_cosine,
-                lambda done, total: self.request.progress("measuring layers", done, total),
-            )  # fmt: skip
-        if found.exempted:
-            names = ", ".join(f"{name} ({effect:.4f})" for name, effect in found.exempted.items())
-            self.job.notes.append(
-                f"back to float, because all quantized gave {found.before:.4f}; what each cost alone: {names}"
-            )
-        return found
+        return exempt(
+            layers,
+            trial,
+            target,
+            lambda done, total: self.request.progress("measuring layers", done, total),
+            most=int(self.request.most_exempted * len(layers)),
+        )
 
-    def _proof(self, found: Exemption) -> dict[str, Any]:
+    def _proof(self, found: Exemption, model: ir.Model) -> dict[str, Any]:
         """The written file against the source, in the runtime, with the session options that go with it."""
         request = self.request
         started = time.perf_counter()
         session = OnnxSession(self.path, self.threads, self.job.session)
         loaded = time.perf_counter() - started
-        outputs = compare(self.reference, session, self.test.first(_PROOF_SAMPLES))
+        outputs = self.judge.compare(model, self.job.session, self.test.first(_PROOF_SAMPLES))
         feeds = list(islice(iter(self.test), _TIMED_SAMPLES))
         request.progress("timing against float", 0, 1)
         timed = self._timed(feeds, session.outputs[0])
@@ -328,13 +378,14 @@ class _Run:
         if self.quant.rounds_layers and not found.layers:
             said.append(
                 f"{self.path.name}: nothing is quantized, since every layer misses --min-cosine "
-                f"{self.request.min_cosine:g}; lower it, or give more calibration data"
+                f"{self.target:g}; lower it, or give more calibration data"
             )
-        if proof["closeness"] < self.request.min_cosine:
-            least = min(proof["outputs"], key=lambda output: output["closeness"])
+        if proof["closeness"] < self.target:
+            counted = [output for output in proof["outputs"] if "judged_by" not in output]
+            least = min(counted, key=lambda output: output["closeness"])
             said.append(
                 f"{self.path.name}: closeness {proof['closeness']:.4f} of output {least['name']} is below "
-                f"{self.request.min_cosine:g}; give more calibration data, or --keep-float what report.html shows"
+                f"{self.target:g}; give more calibration data, or --keep-float what report.html shows"
             )
         lost = proof["seconds_per_run"] - proof["seconds_per_run_float"]
         slower = proof["speed_against_float"] < _SLOWER and lost > _LOST_SECONDS

@@ -72,7 +72,9 @@ def find_convolutions(model: ir.Model) -> Iterator[Convolution]:
             continue
         weight = node.inputs[1]
         tensor = constant(weight)
-        if weight is None or tensor is None or tensor.dtype != ir.DataType.FLOAT or len(dims(tensor)) < 3:
+        if weight is None or tensor is None or tensor.dtype != ir.DataType.FLOAT:
+            continue
+        if len(dims(tensor)) < 3 or not all(dims(tensor)):
             continue
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         if bias is None or constant(bias) is not None:

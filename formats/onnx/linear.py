@@ -59,7 +59,7 @@ def find_linears(model: ir.Model) -> Iterator[Linear]:
     """The linear layers of the graph and its subgraphs, in order.
 
     A MatMul counts with a float32 rank-2 initializer as its second input, directly or through one Transpose;
-    a Gemm with alpha = beta = 1 and transA = 0 likewise.
+    a Gemm with alpha = beta = 1 and transA = 0 likewise. One without numbers does not.
     """
     for node in model.graph.all_nodes():
         if not is_standard(node) or node.op_type not in ("MatMul", "Gemm"):
@@ -80,5 +80,7 @@ def find_linears(model: ir.Model) -> Iterator[Linear]:
             if perm is None or list(perm.as_ints()) == [1, 0]:
                 second, transposed = producer.inputs[0], not transposed
         tensor = constant(second)
-        if tensor is not None and tensor.dtype == ir.DataType.FLOAT and tensor.shape.rank() == 2:
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.shape.rank() != 2:
+            continue
+        if all(dims(tensor)):
             yield Linear(node, second, transposed)

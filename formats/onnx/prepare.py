@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgeq.formats.onnx.edit import is_standard
+from edgeq.formats.onnx.infer import infer_shapes
 from edgeq.formats.onnx.passes.fold_affine import fold_affine
+from edgeq.formats.onnx.passes.fold_constants import fold_constants
 from edgeq.formats.onnx.passes.raise_opset import raise_opset
 
 
@@ -36,18 +37,13 @@ def prepare(model: ir.Model) -> list[str]:
     if raise_opset(model):
         notes.append(f"opset {before} was raised to {model.opset_imports['']}, which int8 needs")
     _skip_identities(model)
+    fold_constants(model)
     folded = fold_affine(model)
     if folded:
         notes.append(f"{folded} batch norms, scales and shifts folded into the convolutions before them")
     common.RemoveUnusedNodesPass()(model)
-    _infer_shapes(model)
+    infer_shapes(model)
     return notes
-
-
-def _infer_shapes(model: ir.Model) -> None:
-    """Shapes where ONNX knows them. Nothing depends on them: they only tell a Gemm from a batched product."""
-    with contextlib.suppress(Exception):  # what it raises has no common type, and a graph runs without them
-        common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=False)(model)
 
 
 def _name_everything(model: ir.Model) -> None:

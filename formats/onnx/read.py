@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from edgeq.formats.errors import FormatError
+from edgeq.formats.errors import FormatError, innermost
 
 OLDEST_OPSET, NEWEST_OPSET = 11, 26
 _PROTOBUF_LIMIT = 2**31  # bytes; no protobuf library reads more
@@ -69,8 +69,16 @@ def _parsed(path: Path) -> ir.Model:
     except OSError:
         raise
     except Exception as error:  # protobuf and onnx_ir raise many unrelated types for a broken file
-        problem = "has a graph with a cycle" if "cycle" in str(error) else "is not a readable ONNX file"
-        raise FormatError(path, f"{problem} ({type(error).__name__})", _AGAIN) from None
+        raise _not_read(path, error) from None
+
+
+def _not_read(path: Path, error: BaseException) -> FormatError:
+    """What to say of a file that onnx_ir does not take."""
+    if "cycle" in str(error):
+        return FormatError(path, "has a graph with a cycle", _AGAIN)
+    if "Map types are not supported" in str(innermost(error)):
+        return FormatError(path, "has an output that is a map", "export it without (ZipMap: zipmap=False)")
+    return FormatError(path, f"is not a readable ONNX file ({type(error).__name__})", _AGAIN)
 
 
 def _check_tensor(path: Path, name: str, tensor: ir.TensorProtocol) -> None:

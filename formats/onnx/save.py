@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgeq.formats.atomic import sync_folder
-from edgeq.formats.errors import EdgeqError, OutputExistsError
+from edgeq.formats.errors import EdgeqError, OutputExistsError, innermost
 from edgeq.formats.onnx import stream
 from edgeq.formats.onnx.stream import Progress
 
@@ -55,7 +55,7 @@ def save_model(
             else:
                 stream.write_external(model, folder / path.name, data, progress)
         except ir.serde.SerdeError as error:  # wraps, once a level, what a weight raised when it was read
-            raise _innermost(error) from None
+            raise innermost(error) from None
         written = []
         for name in filter(None, (data, path.name)):  # the graph last: it is what a reader opens
             target = path.with_name(name)
@@ -77,9 +77,3 @@ def save_model(
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error

@@ -34,7 +34,7 @@ def weights_of(model: ir.Model) -> list[ir.Value]:
 def write_inline(model: ir.Model, path: Path, progress: Progress) -> None:
     """One file; raises EdgeqError where protobuf would not read it."""
     weights = weights_of(model)
-    proto = _without(model, weights, "")
+    proto = without_weights(model, weights)
     graph = proto.graph
     of_weights = {str(value.name) for value in weights}
     small = [tensor for tensor in graph.initializer if tensor.name not in of_weights]
@@ -63,7 +63,7 @@ def write_inline(model: ir.Model, path: Path, progress: Progress) -> None:
 def write_external(model: ir.Model, path: Path, data_name: str, progress: Progress) -> None:
     """The graph, and a file beside it that it names ``data_name``; weights begin at multiples of 64 bytes."""
     weights = weights_of(model)
-    proto = _without(model, weights, data_name)
+    proto = without_weights(model, weights, data_name)
     with path.with_name(data_name).open("wb") as file:
         for done, (value, offset) in enumerate(zip(weights, _offsets(weights), strict=True), start=1):
             file.write(bytes(offset - file.tell()))
@@ -72,9 +72,11 @@ def write_external(model: ir.Model, path: Path, data_name: str, progress: Progre
     path.write_bytes(proto.SerializeToString())
 
 
-def _without(model: ir.Model, weights: Sequence[ir.Value], data_name: str) -> onnx.ModelProto:
-    """The model with references instead of weights; none is computed."""
-    with _replaced(weights, data_name):
+def without_weights(
+    model: ir.Model, weights: Sequence[ir.Value] | None = None, data_name: str = ""
+) -> onnx.ModelProto:
+    """The model with references instead of these weights, or of all large ones; none is computed."""
+    with _replaced(weights_of(model) if weights is None else weights, data_name):
         return ir.to_proto(model)
 
 

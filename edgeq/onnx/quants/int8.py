@@ -6,11 +6,14 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
+from edgeq.formats.onnx.convolution import find_convolutions
+from edgeq.formats.onnx.int8 import SAFE_RANGE, U8U8
 from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.conv_int8 import conv_int8
 from edgeq.formats.onnx.passes.conv_weights import conv_weights
 from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
 from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
+from edgeq.formats.onnx.passes.lstm_int8 import lstm_int8
 from edgeq.formats.onnx.passes.smooth import smooth, smoothable
 from edgeq.formats.onnx.passes.static_int8 import static_int8
 from edgeq.formats.onnx.placement import values_to_watch
@@ -34,20 +37,27 @@ def int8(job: Job) -> Apply:
     collectors = job.observe("ranges", values_to_watch(job.model))
     seen = {name: collector for name, collector in collectors.items() if collector.samples}
     intervals = {name: job.method(collector) for name, collector in seen.items()}
-    unsteady = [
-        linear.name
-        for linear in find_linears(job.model)
-        if str(linear.activation.name) not in seen
-        or seen[str(linear.activation.name)].peak_ratio() > _UNSTEADY
-    ]
+
+    def is_unsteady(value: ir.Value | None) -> bool:
+        return value is None or value.name not in seen or seen[value.name].peak_ratio() > _UNSTEADY
+
+    unsteady = [linear.name for linear in find_linears(job.model) if is_unsteady(linear.activation)]
     if unsteady:
         job.notes.append(f"quantized at run time, for want of a steady range: {', '.join(unsteady)}")
+    floating = [str(c.node.name) for c in find_convolutions(job.model) if is_unsteady(c.node.inputs[0])]
+    if floating:
+        job.notes.append(f"left in float, for want of a steady range: {', '.join(floating)}")
     job.session.update(job.profile.session)
     profile = job.profile
 
     def apply(model: ir.Model, layers: Collection[str]) -> None:
-        dynamic_int8(model, profile.limit, only=[name for name in unsteady if name in layers])
-        conv_int8(model, profile.limit, intervals, profile.types, only=layers)
+        signed = (
+            SAFE_RANGE if profile.types is U8U8 else profile.limit
+        )  # their weights are int8 in any scheme
+        dynamic_int8(model, signed, only=[name for name in unsteady if name in layers])
+        lstm_int8(model, signed, only=layers)
+        steady = [name for name in layers if name not in floating]
+        conv_int8(model, profile.limit, intervals, profile.types, only=steady)
         static_int8(model, profile.limit, intervals, profile.types, only=layers)
         _tables(model, job)
 
@@ -76,6 +86,7 @@ def _without_data(job: Job) -> Apply:
 
     def apply(model: ir.Model, layers: Collection[str]) -> None:
         dynamic_int8(model, limit, only=layers)
+        lstm_int8(model, limit, only=layers)
         if conv_weights(model, only=layers):
             job.session.update(_FOLD)
         _tables(model, job)
