@@ -22,7 +22,7 @@ _FLOATS = {"FLOAT": "float32", "FLOAT16": "float16", "BFLOAT16": "bfloat16"}
 # The first release with an opset (Versioning.md of ONNX Runtime); 1.23 is the first that edgeq is tested with.
 _RELEASES = ((13, "1.7"), (14, "1.8"), (15, "1.9"), (16, "1.11"), (17, "1.12"), (18, "1.14"), (19, "1.15"),
              (20, "1.17"), (21, "1.18"))  # fmt: skip
-_TESTED = "1.23"
+TESTED_RUNTIME = "1.23"
 
 
 @dataclass(frozen=True)
@@ -118,5 +118,5 @@ def least_runtime(graph: ir.Model) -> str:
     opset = graph.opset_imports.get("", 1)
     used = {node.domain for node in graph.graph.all_nodes()}
     if used - {"", "ai.onnx"}:
-        return _TESTED
-    return next((release for newest, release in _RELEASES if opset <= newest), _TESTED)
+        return TESTED_RUNTIME
+    return next((release for newest, release in _RELEASES if opset <= newest), TESTED_RUNTIME)

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 
 from edgeq.apps.onnx_model import ONNXModel
-from edgeq.apps.place import place
+from edgeq.apps.place import copied, place
 
 
 def place_graph(model: ONNXModel, target: Path) -> int:
@@ -20,7 +20,7 @@ def place_graph(model: ONNXModel, target: Path) -> int:
         for index, name in enumerate(model.data_files)
     }
     for name, called in wanted.items():
-        place(model.path.parent / name, target.parent / called)
+        copied(model.path.parent / name, target.parent / called)
     if all(name == called for name, called in wanted.items()):
         place(model.path, target)
         return len(wanted)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeq.apps.manifest import NAME, read_manifest
-from edgeq.apps.onnx_model import ONNXModel, least_runtime
+from edgeq.apps.onnx_model import TESTED_RUNTIME, ONNXModel
 from edgeq.apps.place import place
 from edgeq.apps.registry import ONNXLayout, layout
 from edgeq.errors import EdgeqError, FormatError, InputError
@@ -38,7 +38,7 @@ class ONNXRuntimeReactNative(ONNXLayout):
         return main
 
     def runtime(self, model: ONNXModel) -> dict[str, str]:
-        return {"onnxruntime-react-native": f"{least_runtime(model.graph)}.0"}
+        return {"onnxruntime-react-native": f"{TESTED_RUNTIME}.0"}  # ORT format alone wants 1.16
 
     def lint(self, folder: Path) -> Iterator[Finding]:
         from edgeq.runtimes.onnxruntime import OnnxSession

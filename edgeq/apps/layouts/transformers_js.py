@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeq.apps.for_transformers_js import BATCH, adapt, unnamed_caches
 from edgeq.apps.onnx_lint import onnx_findings, unused_data
 from edgeq.apps.onnx_model import ONNXModel, least_runtime
 from edgeq.apps.place import place
@@ -19,6 +20,8 @@ from edgeq.apps.registry import ONNXLayout, layout
 from edgeq.apps.relocate import place_graph
 from edgeq.errors import FormatError, InputError
 from edgeq.formats.atomic import write_json
+from edgeq.formats.onnx.passes.plain_gather import OPERATOR
+from edgeq.formats.onnx.save import save_model
 from edgeq.inspection.findings import Finding, error, warning
 from edgeq.json_files import read_json
 
@@ -53,7 +56,7 @@ class TransformersJS(ONNXLayout):
             )
         dtype, suffix = DTYPES[model.precision]
         main = f"onnx/model{suffix}.onnx"
-        chunks = place_graph(model, folder / main)
+        chunks = _write(model, folder / main)
         for name, path in model.companions.items():
             if name != "config.json":
                 place(path, folder / name)
@@ -89,9 +92,19 @@ class TransformersJS(ONNXLayout):
             yield from _name(where, model)
             yield from _external(where, model, config)
             yield from _inputs(folder, where, model, config)
+            yield from _kernels(where, model)
 
         yield from onnx_findings(folder, graphs, rule)
         yield from unused_data(folder, models)
+
+
+def _write(model: ONNXModel, target: Path) -> int:
+    """The graph, changed where transformers.js needs it; returns how many files of external data it has."""
+    graph = model.graph.clone()
+    if not adapt(graph):
+        return place_graph(model, target)
+    files = save_model(graph, target, force=False, external_from=1 if model.data_files else None)
+    return len(files) - 1
 
 
 def _config(folder: Path) -> Generator[Finding, None, dict[str, Any]]:
@@ -213,3 +226,14 @@ def _cache(where: str, pasts: list[str], outputs: list[str], config: Mapping[str
         )
     if "logits" not in outputs:
         yield error(where, "has no output logits", "export it again")
+
+
+def _kernels(where: str, model: ONNXModel) -> Iterator[Finding]:
+    """What onnxruntime-web's builds with WebGPU, which transformers.js brings, cannot do on the CPU."""
+    if any(node.op_type == OPERATOR for node in model.graph.graph):
+        what = f"has {OPERATOR}, of which onnxruntime-web's build for WebGPU has no kernel for WebAssembly"
+        yield error(where, what, "edgeq pack MODEL.onnx --app transformers.js writes plain operators")
+    caches = unnamed_caches(model.graph)
+    if caches:
+        what = f"the first axis of {caches[0]} is not called {BATCH}, so empty caches are made for 0 texts"
+        yield error(where, what, "edgeq pack MODEL.onnx --app transformers.js names it")
