@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import mimetypes
+import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -101,13 +103,12 @@ def serving(site: Site) -> Iterator[str]:
         server.server_close()
 
 
-def ask(chromium: list[str], site: Site, environment: Mapping[str, str], seconds: float = 150) -> Any:
+def ask(chromium: Path, site: Site, seconds: float = 150) -> Any:
     """Open the page and wait for its answer; an error in the page, or none, is an AssertionError."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, serving(site) as address:
-        command = [*chromium, f"--user-data-dir={profile}", address]
+        command = [str(chromium), f"--user-data-dir={profile}", address]
         process = subprocess.Popen(
             command,
-            env=dict(environment),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -118,7 +119,7 @@ def ask(chromium: list[str], site: Site, environment: Mapping[str, str], seconds
                 assert process.poll() is None, f"Chromium ended: {process.stderr.read()[-2000:]!r}"
                 assert time.monotonic() < ends, f"no answer in {seconds:.0f} s; asked for {site.asked[-5:]}"
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     assert "error" not in site.answer, site.answer["error"]
     return site.answer["value"]
