@@ -2,6 +2,7 @@
 # make test    the tests            make check   linters and types
 # make oracle  the families' golden logits, made anew by transformers and compared
 # make arm64   the kernels on ARM, under QEMU (Debian; some minutes)
+# make apps    bundles in the libraries they are for: headless Chromium, Node (some minutes, 600 MB in .apps)
 # make demo    two real models exported from nothing, with a report
 PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell command -v $(p))))
 VENV := .venv
@@ -12,7 +13,7 @@ MINILM = $(shell $(VENV)/bin/python benchmarks/minilm.py)
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
-.PHONY: setup test check oracle arm64 demo bench clean
+.PHONY: setup test check oracle arm64 apps demo bench clean
 
 setup: $(VENV)/.ready
 
@@ -54,6 +55,10 @@ oracle: $(ORACLE)/.ready
 arm64: setup
 	tests/arm64/prepare.sh .arm64 $(VENV)/bin/python
 	$(VENV)/bin/python -m pytest tests/arm64
+
+apps: setup
+	tests/apps/prepare.sh .apps $(VENV)/bin/python
+	$(VENV)/bin/python -m pytest tests/apps -n0 -rs
 
 demo: setup
 	$(EDGEQ) export tests/assets/tinylm --to gguf --quant Q4_K_M -o demo-out --force

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -25,16 +24,19 @@ from edgeq.convert.column_weights import column_weights
 from edgeq.convert.gguf_file import TensorResult
 from edgeq.devices.cpu import saturates_int8, usable_cores
 from edgeq.errors import UsageError
+from edgeq.file_hash import sha256
 from edgeq.formats.atomic import atomic_file, check_output
 from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mixes import file_type
 from edgeq.formats.gguf.overrides import parse_override
 from edgeq.formats.gguf.split_writer import parse_size
+from edgeq.hub import model_name
 from edgeq.options import parsed
 from edgeq.outputs import output_folder
 from edgeq.source import ModelSource, SourceModel
 
 if TYPE_CHECKING:
+    from edgeq.apps.registry import Layout
     from edgeq.convert.onnx_quants import QuantOptions
     from edgeq.runtimes.onnxruntime import Feeds
 
@@ -79,6 +81,7 @@ class Request:
     effort: Effort = Effort.normal
     imatrix: Path | None = None
     tensor_types: Sequence[str] = ()
+    apps: Sequence[str] = ()
     proof: bool = True
     force: bool = False
     threads: int = 0
@@ -98,10 +101,13 @@ class Result:
 def run(request: Request) -> Result:
     """Convert, prove, and write edgeq.json and report.html beside the file; raises EdgeqError."""
     quant = _canonical_quant(request)
+    layouts = _layouts(request)
     source = _open(request)
     text = read_text(request.calibration)
     with output_folder(request.out):
-        return _run(request, quant, source, text)
+        result = _run(request, quant, source, text)
+        _pack(request, layouts, result)
+        return result
 
 
 def _run(request: Request, quant: str, source: ModelSource, text: Text) -> Result:
@@ -145,6 +151,37 @@ def _open(request: Request) -> ModelSource:
     from edgeq.gguf_source import GGUFSource
 
     return GGUFSource.open(request.model)
+
+
+def _layouts(request: Request) -> list[Layout]:
+    """The layouts that ``--app`` names; what would refuse to be written is refused before the work."""
+    if not request.apps:
+        return []
+    from edgeq.apps.pack import check_format, check_target
+    from edgeq.apps.registry import find
+
+    layouts = [find(name) for name in dict.fromkeys(request.apps)]
+    for layout in layouts:
+        check_format(layout, request.to)
+        check_target(request.out / layout.name, request.force)
+    return layouts
+
+
+def _pack(request: Request, layouts: Sequence[Layout], result: Result) -> None:
+    """Lay the written files out for each app; the lint's errors and warnings are told."""
+    if not layouts:
+        return
+    from edgeq.apps.pack import pack
+
+    name = model_name(request.model)
+    result.record["apps"] = []
+    for layout in layouts:
+        request.progress(f"packing for {layout.name}", 0, 1)
+        bundle = pack(result.path, layout, request.out, name=name, record=result.record, force=request.force)
+        for line in bundle.problems():
+            request.warn(f"{layout.name}: {line}")
+        result.record["apps"].append(bundle.record())
+        result.files.append(bundle.folder)
 
 
 def _canonical_quant(request: Request) -> str:
@@ -336,9 +373,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

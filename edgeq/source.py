@@ -28,7 +28,7 @@ _TIED_HEAD = ("lm_head.weight", "output.weight")
 
 
 # What an application needs beside a graph to feed it.
-_COMPANIONS = (
+COMPANIONS = (
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -218,7 +218,7 @@ class SourceModel:
         return own | (read_json(path, dict) if path.is_file() else {})
 
     def companions(self) -> dict[str, bytes]:
-        return {name: (self.path / name).read_bytes() for name in _COMPANIONS if (self.path / name).is_file()}
+        return {name: (self.path / name).read_bytes() for name in COMPANIONS if (self.path / name).is_file()}
 
 
 def _find(checkpoint: StoredWeights, spec: TensorSpec, prefixes: Sequence[str]) -> list[str]:

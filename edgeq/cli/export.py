@@ -124,6 +124,15 @@ def export(
             "decides. A pattern that matches nothing is an error.",
         ),
     ] = None,
+    app: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--app",
+            help="Also lay the files out as a library loads them, in a folder of its name: transformers.js, "
+            "onnxruntime-web, onnxruntime-react-native; wllama, node-llama-cpp, llama.rn, ollama, lm-studio. May be "
+            "repeated. (The kinds of app that `edgeq plan --app` knows are about memory.)",
+        ),
+    ] = None,
     proof: Annotated[
         bool,
         typer.Option(
@@ -145,6 +154,8 @@ def export(
     `edgeq export path/to/all-MiniLM-L6-v2 --to onnx --quant int8 --calibration sentences.txt -o out/`
 
     `edgeq export model-Q4_0.gguf --to onnx --quant int4 --dialect ort -o out/`
+
+    `edgeq export path/to/SmolLM2-135M-Instruct --to gguf --quant Q4_K_M --app ollama --app wllama -o out/`
     """
     from edgeq.errors import UsageError
     from edgeq.export import Request, run
@@ -186,6 +197,7 @@ def export(
             effort=effort or Effort.normal,
             imatrix=imatrix,
             tensor_types=tensor_type or (),
+            apps=app or (),
             proof=proof,
             force=force,
             threads=threads,

@@ -15,7 +15,10 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(
-    model: Annotated[Path, typer.Argument(help="A GGUF file, an ONNX file, or a model directory.")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="A GGUF file, an ONNX file, a model directory, or with --app a folder to ship."),
+    ],
     sha256: Annotated[
         bool, typer.Option("--sha256", help="GGUF: the SHA-256 of every tensor's bytes.")
     ] = False,
@@ -42,6 +45,13 @@ def inspect(
     ort_version: Annotated[
         str | None, typer.Option(help="With --lint: the ONNX Runtime that will run it, such as 1.17.")
     ] = None,
+    app: Annotated[
+        str | None,
+        typer.Option(
+            help="What of the folder a library would not load (transformers.js, wllama, ollama … as `edgeq pack` has "
+            "them), and whether the files are those of its manifest; exit code 3 when there is an error."
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show a model's tensors, types, sizes and metadata; hash, compare or check a GGUF file; lint an ONNX file.
@@ -57,7 +67,15 @@ def inspect(
     `edgeq inspect out/model-Q4_K_M.gguf --check`
 
     `edgeq inspect out/model_int8.onnx --lint --ort-version 1.17`
+
+    `edgeq inspect out/transformers.js --app transformers.js`
     """
+    if app is not None:
+        from edgeq.cli._inspect_app import show_app
+
+        others = {"--sha256": sha256, "--diff": diff, "--check": check, "--lint": lint, "--strict": strict}
+        show_app(model, app, others | {"--ort-version": ort_version}, as_json)
+        return
     from edgeq.cli import _inspect_onnx as onnx
 
     if lint or strict or ort_version is not None:

@@ -38,7 +38,7 @@ def build(source: ModelSource, dialect: str = "standard") -> ir.Model:
     ops = DIALECTS[dialect](builder, source) if is_decoder else OnnxOps(builder, source)
     hidden = source.family.forward(ops, source.hp)
     if is_decoder:
-        builder.output(hidden, "logits", ir.DataType.FLOAT, ["batch", "tokens", source.hp.vocab])
+        builder.output(hidden, "logits", ir.DataType.FLOAT, ["batch_size", "tokens", source.hp.vocab])
         ops.declare_cache_outputs()
     else:
         _declare_encoder_outputs(ops, hidden)
@@ -52,14 +52,14 @@ def _declare_encoder_outputs(ops: OnnxOps, y: ir.Value) -> None:
     """A classifier's ``logits``; or the tokens' vectors, and one of the sentence where the model says how."""
     hp, b = ops.hp, ops.b
     if hp.head != "none":
-        axes = ["batch"] if hp.head == "sequence" else ["batch", "tokens"]
+        axes = ["batch_size"] if hp.head == "sequence" else ["batch_size", "tokens"]
         b.output(y, "logits", ir.DataType.FLOAT, [*axes, len(hp.labels)])
         return
-    b.output(y, "last_hidden_state", ir.DataType.FLOAT, ["batch", "tokens", hp.hidden])
+    b.output(y, "last_hidden_state", ir.DataType.FLOAT, ["batch_size", "tokens", hp.hidden])
     if hp.pooling != "none":
         pooled = ops.pool(y, hp.pooling)
         pooled = ops.normalised(pooled) if hp.normalised else pooled
-        b.output(pooled, "sentence_embedding", ir.DataType.FLOAT, ["batch", hp.hidden])
+        b.output(pooled, "sentence_embedding", ir.DataType.FLOAT, ["batch_size", hp.hidden])
 
 
 class OnnxOps:
@@ -72,9 +72,9 @@ class OnnxOps:
         self.source = source
         self.hp: HyperParameters = source.hp
         self.causal = source.family.kind == "decoder"
-        batch_tokens = ["batch", "tokens"]
+        batch_tokens = ["batch_size", "tokens"]
         self.ids = builder.input("input_ids", ir.DataType.INT64, batch_tokens)
-        mask_shape = ["batch", "total_tokens"] if self.causal else batch_tokens
+        mask_shape = ["batch_size", "total_tokens"] if self.causal else batch_tokens
         self.mask = builder.input("attention_mask", ir.DataType.INT64, mask_shape)
         self.extra = builder.input("position_ids", ir.DataType.INT64, batch_tokens) if self.causal else None
         self.past = [self._past(i) for i in range(self.hp.n_layers)] if self.causal else []
@@ -83,7 +83,7 @@ class OnnxOps:
         self._angles: dict[Rope, tuple[ir.Value, ir.Value]] = {}
 
     def _past(self, layer: int) -> tuple[ir.Value, ir.Value]:
-        shape: list[int | str] = ["batch", self.hp.n_kv_heads, "past_tokens", self.hp.head_dim]
+        shape: list[int | str] = ["batch_size", self.hp.n_kv_heads, "past_tokens", self.hp.head_dim]
         key, value = (
             self.b.input(f"past_key_values.{layer}.{part}", ir.DataType.FLOAT, shape)
             for part in ("key", "value")
@@ -92,7 +92,7 @@ class OnnxOps:
 
     def declare_cache_outputs(self) -> None:
         """Declare ``present.N.key|value`` for every layer."""
-        shape: list[int | str] = ["batch", self.hp.n_kv_heads, "total_tokens", self.hp.head_dim]
+        shape: list[int | str] = ["batch_size", self.hp.n_kv_heads, "total_tokens", self.hp.head_dim]
         for layer, pair in enumerate(self.present):
             for part, value in zip(("key", "value"), pair, strict=True):
                 self.b.output(value, f"present.{layer}.{part}", ir.DataType.FLOAT, shape)
@@ -107,7 +107,7 @@ class OnnxOps:
         return self.b.op("Range", self.b.constant(0), self._scalar_dim(self.ids, 1), self.b.constant(1))
 
     def token_types(self) -> ir.Value:
-        return self.b.input("token_type_ids", ir.DataType.INT64, ["batch", "tokens"])
+        return self.b.input("token_type_ids", ir.DataType.INT64, ["batch_size", "tokens"])
 
     # --- weights ------------------------------------------------------------------------------------------------
     def embed(self, stem: str, ids: ir.Value) -> ir.Value:

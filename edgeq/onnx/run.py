@@ -21,7 +21,8 @@ from edgeq.convert.onnx_file import tensor_results
 from edgeq.devices.cpu import usable_cores
 from edgeq.errors import EdgeqError, InputError, UsageError
 from edgeq.evaluation.speed import TimedPair, timed_pair
-from edgeq.export import peak_memory, sha256, versions
+from edgeq.export import peak_memory, versions
+from edgeq.file_hash import sha256
 from edgeq.formats.atomic import check_output
 from edgeq.formats.onnx.blocked import SIZES
 from edgeq.formats.onnx.passes.blocked_weights import Form

@@ -1,0 +1,1 @@
+"""One file per consumer, found by ``edgeq.apps.registry``."""

