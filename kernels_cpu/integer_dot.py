@@ -43,6 +43,7 @@ _DOTS = (
     _Instruction("dotprod", "llvm.aarch64.neon.sdot.v4i32.v16i8", 128),
 )
 _MATRIX_DOTS = (_Instruction("i8mm", "llvm.aarch64.neon.usmmla.v4i32.v16i8", 128),)
+_SIGNS = (_Instruction("avx2", "llvm.x86.avx2.psign.b", 256),)
 _LOOKUPS = (
     _Instruction("avx2", "llvm.x86.avx2.pshuf.b", 256),
     _Instruction("neon", "llvm.aarch64.neon.tbl1.v16i8", 128),
@@ -145,6 +146,18 @@ def matrix_dot(e: Emitter, total: Register, codes: Register, x: Register) -> Reg
         b = x.shuffled([lane // 4 * 16 + lane % 2 * 8 + k for lane in lanes])
         total = total + a.extended(I32, signed=False) * b.extended(I32, signed=True)
     return total
+
+
+def has_signs(features: frozenset[str]) -> bool:
+    """Is there an instruction for ``with_signs``?"""
+    return "avx2" in features
+
+
+def with_signs(e: Emitter, x: Register, of: Register) -> Register:
+    """Bytes of x, negative where those of the other are, 0 where they are 0 (vpsignb). Only where ``has_signs``."""
+    instruction = _found(e, _SIGNS, x.kind.count * 8)
+    assert instruction is not None
+    return _called(e, instruction, I8, x, of)
 
 
 def has_lookup(features: frozenset[str]) -> bool:

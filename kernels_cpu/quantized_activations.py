@@ -35,7 +35,7 @@ class Quantized(NamedTuple):
     or, for ``Q8_1``, the float32 ``s`` (scale times sum, rounded to float16).
     """
 
-    codes: NDArray[np.int8]  # [T, K]
+    codes: NDArray[np.int8]  # [T, K], -127 to 127
     scales: Floats  # [T, K / block]
     words: NDArray[np.int32]  # [T, words]
 

@@ -112,6 +112,19 @@ class Variable:
         return Register(self._builder, self._builder.load(self._slot))
 
 
+class Cell:
+    """A register's worth of memory, read and written whenever it is asked for or set."""
+
+    def __init__(self, e: Emitter, at: Any, element: ir.Type) -> None:
+        self._e, self._at, self._element = e, at, element
+
+    def set(self, register: Register) -> None:
+        self._e.store(self._at, 0, register)
+
+    def get(self) -> Register:
+        return self._e.load(self._at, 0, self._element, self._e.lanes)
+
+
 class Emitter:
     """Memory, constants and loops. Addresses are int64 values of LLVM, offsets Python's integers in bytes."""
 
@@ -155,6 +168,11 @@ class Emitter:
     def variable(self, start: Register) -> Variable:
         return Variable(self.builder, start)
 
+    def held(self, register: Register) -> Register:
+        """The same register, x86's, of which LLVM does not know what it holds: sums on both sides keep their order."""
+        kind = ir.FunctionType(register.kind, [register.kind])
+        return Register(self.builder, self.builder.call(ir.InlineAsm(kind, "", "=x,0"), [register.value]))
+
     def fma(self, a: Register, b: Register, c: Register) -> Register:
         """a · b + c, rounded once where there is an instruction, else twice."""
         if self.features & {"fma", "neon"}:
@@ -192,3 +210,7 @@ class Emitter:
     def moved(self, at: Any, index: Any, stride: int) -> Any:
         """at + index · stride."""
         return self.builder.add(at, self.builder.mul(index, ir.Constant(I64, stride)))
+
+    def offset(self, at: Any, nbytes: int) -> Any:
+        """at + nbytes."""
+        return self.builder.add(at, ir.Constant(I64, nbytes))

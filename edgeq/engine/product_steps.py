@@ -28,7 +28,7 @@ class ProductSteps:
     def __init__(self, steps: list[Step], isa: Isa) -> None:
         self._steps, self._isa = steps, isa
         self._quantized: dict[tuple[object, ...], list[Buffer]] = {}
-        self._widened: dict[Buffer, Buffer] = {}
+        self._arranged: dict[tuple[Buffer, int], list[Buffer]] = {}
 
     def add(self, x: Value, operand: Packed | FloatMatrix, base: Word, routes: Routes | None = None) -> Value:
         """x times a matrix, added to a bias (0 is none); with ``routes``, to the experts stacked in the matrix."""
@@ -41,11 +41,12 @@ class ProductSteps:
         layout, experts = packed.layout, routes.experts if routes else 1
         panels, blocks, block_bytes = packed.data.shape
         codes, scales, sums = self._quantize(x, packed)
-        if many and operand_parts(layout) == 2:
-            codes = self._widen(codes, packed, x.limit)
+        n_words = sums.row_bytes // 4 // blocks
+        if many:
+            codes, scales, sums = self._arrange([codes, scales, sums], packed, n_words, x.limit)
         out = like(x, packed.n)
         words: list[Word] = [packed.data, blocks, block_bytes, layout.rows, codes, scales, sums]
-        words += [layout.format.block, sums.row_bytes // 4 // blocks, out, out.row_bytes, base, 0]
+        words += [layout.format.block, n_words, out, out.row_bytes, base, 0]
         words += [routes.table, experts, panels // experts] if routes else [Place.STATE]
         step = Step(
             _kernel(product, routes, many), layout, words, [codes, scales, sums], [out.buffer], base=11
@@ -98,14 +99,18 @@ class ProductSteps:
             self._quantized[key] = made
         return self._quantized[key]
 
-    def _widen(self, codes: Buffer, packed: Packed, limit: Word) -> Buffer:
-        if codes not in self._widened:
-            wide = Buffer(codes.rows, 2 * codes.row_bytes)
-            words: list[Word] = [codes, codes.row_bytes, packed.layout.lanes, wide]
-            kernel, kind = activations.widen_rows, packed.layout
-            self._steps.append(Step(kernel, kind, words, [codes], [wide], rows=codes.rows, limit=limit))
-            self._widened[codes] = wide
-        return self._widened[codes]
+    def _arrange(self, x: list[Buffer], packed: Packed, n_words: int, limit: Word) -> list[Buffer]:
+        """Codes, scales and sums of many rows as tiles take them."""
+        size = operand_parts(packed.layout)
+        key = (x[0], size)
+        if key not in self._arranged:
+            made = [Buffer(part.rows, part.row_bytes * (size if part is x[0] else 1)) for part in x]
+            block = packed.layout.format.block
+            words: list[Word] = [*x, x[0].row_bytes // block, block, n_words, size, *made]
+            step = Step(activations.arrange, self._isa, words, x, made, rows=x[0].rows, limit=limit)
+            self._steps.append(step)
+            self._arranged[key] = made
+        return self._arranged[key]
 
 
 def _kernel(module: object, routes: Routes | None, many: bool) -> object:

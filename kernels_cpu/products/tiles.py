@@ -21,7 +21,7 @@ from edgeq.kernels_cpu.isa import name_of
 from edgeq.kernels_cpu.products.layout import REGISTERS, Layout
 from edgeq.kernels_cpu.products.sources import Chunk, Packed, Source, Unpacked
 from edgeq.kernels_cpu.products.sums import MatrixSums, Sums, sums_for
-from edgeq.kernels_cpu.registers import F32, I8, I16, I32, I64, Emitter, Register, Variable
+from edgeq.kernels_cpu.registers import F32, I16, I32, I64, Cell, Emitter, Register, Variable
 
 _LINE = 64  # bytes of a cache line
 ROWS = 4  # of activations in a tile: with 2 registers of weight rows, 8 sums in 16 registers
@@ -65,27 +65,31 @@ class Row(NamedTuple):
 
 
 class Tile:
-    """Emits ``rows`` × one panel. ``results[i][j]`` belong to row i of x and register j of weight rows."""
+    """Emits ``rows`` × one panel. ``results[i][j]`` belong to row i of x and register j of weight rows.
 
-    def __init__(self, e: Emitter, layout: Layout, source: Source, sums: Sums, rows: int) -> None:
-        self.e, self.layout, self.source, self.sums, self.rows = e, layout, source, sums, rows
-        self.scaled = layout.format.sub is not None
-        self.results = self._grid(F32)
+    They are in memory, as there are no registers for them beside the integers.
+    """
+
+    def __init__(
+        self, e: Emitter, layout: Layout, source: Source, sums: Sums, results: list[list[Cell]]
+    ) -> None:
+        self.e, self.layout, self.source, self.sums, self.results = e, layout, source, sums, results
+        self.scaled, self.rows = layout.format.sub is not None, len(results)
         self.totals, self.corrections = self._grid(I32), self._grid(I32)
 
     def _grid(self, element: ir.Type) -> list[list[Variable]]:
         zero = self.e.zero(element)
         return [[self.e.variable(zero) for _ in range(REGISTERS)] for _ in range(self.rows)]
 
-    def emit(self, blocks: Any, of_blocks: Any, weights_at: Any, x: Row, ahead_at: Any) -> None:
-        """Some blocks of rows of ``of_blocks``. Meanwhile as many packed blocks come near from ``ahead_at``."""
+    def emit(self, blocks: Any, weights_at: Any, x: Row, ahead_at: Any) -> None:
+        """Some blocks. Meanwhile as many packed blocks come near from ``ahead_at``, unless that is 0."""
         e, layout = self.e, self.layout
-        rows = [self._row(of_blocks, x, i) for i in range(self.rows)]
+        columns, words = layout.format.block * self.sums.parts, 4 * layout.units if self.scaled else 4
         with e.loop(blocks) as b:
             block_at = e.moved(weights_at, b, self.source.block_bytes)
-            self._bring_near(e.moved(ahead_at, b, layout.block_bytes))
-            columns, words = layout.format.block * self.sums.parts, 4 * layout.units if self.scaled else 4
-            here = [Row(*map(e.moved, row, [b] * 3, (columns, 4, words))) for row in rows]
+            self._bring_near(ahead_at, b)
+            first = Row(*map(e.moved, x, [b] * 3, (self.rows * columns, self.rows * 4, self.rows * words)))
+            here = [Row(*map(e.offset, first, (i * columns, i * 4, i * words))) for i in range(self.rows)]
             for i in range(self.rows):
                 for j in range(REGISTERS):
                     self.totals[i][j].set(e.zero(I32))
@@ -96,17 +100,15 @@ class Tile:
                 self._unit(e.moved(block_at, u, self.source.unit_bytes), unit)
             self._finish_block(block_at, here)
 
-    def _bring_near(self, packed_at: Any) -> None:
-        """Prefetch a packed block. Where the tile itself reads them, CPUs see the next one coming."""
-        if isinstance(self.source, Unpacked):
+    def _bring_near(self, ahead_at: Any, b: Any) -> None:
+        """Prefetch packed block b. Where the tile itself reads them, CPUs see the next one coming."""
+        if not isinstance(self.source, Unpacked):
+            return
+        builder = self.e.builder
+        with builder.if_then(builder.icmp_signed("!=", ahead_at, ir.Constant(I64, 0))):
+            packed_at = self.e.moved(ahead_at, b, self.layout.block_bytes)
             for line in range(0, self.layout.block_bytes, _LINE):
                 self.e.prefetch(packed_at, line)
-
-    def _row(self, of_blocks: Any, x: Row, i: int) -> Row:
-        """Addresses in row i."""
-        words = self.layout.units if self.scaled else 1
-        strides = (i * self.layout.format.block * self.sums.parts, 4 * i, 4 * i * words)
-        return Row(*(self.e.moved(at, of_blocks, stride) for at, stride in zip(x, strides, strict=True)))
 
     def _unit(self, unit_at: Any, rows: list[Row]) -> None:
         layout, source = self.layout, self.source
@@ -140,7 +142,7 @@ class Tile:
         partial = (
             [self._groups(unit_at, [row], chunk, 0, 2)[0] for row in rows] if chunk.groups == 2 else None
         )
-        if partial is None and isinstance(self.source, Unpacked):
+        if partial is None and isinstance(self.source, Unpacked) and chunk.groups > self.sums.step:
             partial = self._looped(unit_at, rows, chunk)
         elif partial is None:
             partial = self._groups(unit_at, rows, chunk, 0, chunk.groups)
@@ -157,7 +159,6 @@ class Tile:
         """The sums of a chunk, some groups in each round of a run-time loop."""
         e, step = self.e, self.sums.step
         assert chunk.groups % step == 0
-        assert chunk.groups > step
         first = self._groups(unit_at, rows, chunk, 0, step)
         sums = [[e.variable(register) for register in row] for row in first]
         with e.loop(ir.Constant(I64, chunk.groups // step - 1)) as k:
@@ -231,30 +232,22 @@ class Tile:
 
 
 def emit_tile(builder: ir.IRBuilder, layout: Layout, rows: int, addresses: Sequence[Any]) -> None:
-    """``tile`` by LLVM values: blocks, of_blocks, weights, codes, scales, words, out, out_stride, ahead."""
-    blocks, of_blocks, weights, codes, scales, words, out, stride, ahead = addresses
+    """``tile`` by LLVM values: blocks, weights, codes, scales, words, out, out_stride, ahead."""
+    blocks, weights, codes, scales, words, out, stride, ahead = addresses
     e = Emitter(builder, layout.lanes, layout.features)
     sums = sums_for(e, layout.code_bits, rows)
     source = (Packed if rows == 1 else Unpacked)(e, layout, sums)
-    emitted = Tile(e, layout, source, sums, rows)
-    results_at = [builder.add(out, builder.mul(stride, ir.Constant(I64, i))) for i in range(rows)]
-    for at, row in zip(results_at, emitted.results, strict=True):
-        for j, result in enumerate(row):
-            result.set(e.load(at, j * layout.register, F32, layout.lanes))
-    emitted.emit(blocks, of_blocks, weights, Row(codes, scales, words), ahead)
-    for at, row in zip(results_at, emitted.results, strict=True):
-        for j, result in enumerate(row):
-            e.store(at, j * layout.register, result.get())
+    rows_at = [e.moved(out, stride, i) for i in range(rows)]
+    results = [[Cell(e, e.offset(at, j * layout.register), F32) for j in range(REGISTERS)] for at in rows_at]
+    Tile(e, layout, source, sums, results).emit(blocks, weights, Row(codes, scales, words), ahead)
 
 
 @intrinsic(prefer_literal=True)
-def tile(_typing, layout, rows, blocks, of_blocks, weights, codes, scales, words, out, out_stride, ahead):
+def tile(_typing, layout, rows, blocks, weights, codes, scales, words, out, out_stride, ahead):
     """``rows`` (a literal) of activations × one panel, added to float32 at ``out``, rows ``out_stride`` bytes apart.
 
-    Of each row's ``of_blocks`` blocks, those are multiplied that all else points to, ``blocks`` of them.
-
-    One row is multiplied with packed weights, more with unpacked ones; meanwhile the packed panel at ``ahead``
-    (any address) comes near. All else are addresses, int64.
+    One row is multiplied with packed weights, more, arranged by ``arrange``, with unpacked ones; meanwhile the
+    packed panel at ``ahead`` (any address, or 0) comes near. All but ``blocks`` and ``out_stride`` are addresses.
     """
     if not isinstance(layout, LayoutType) or not isinstance(rows, types.IntegerLiteral):
         return None
@@ -263,7 +256,7 @@ def tile(_typing, layout, rows, blocks, of_blocks, weights, codes, scales, words
         emit_tile(builder, layout.layout, rows.literal_value, args[2:])
         return context.get_dummy_value()
 
-    return types.none(layout, rows, *[types.int64] * 9), codegen
+    return types.none(layout, rows, *[types.int64] * 8), codegen
 
 
 @intrinsic
@@ -294,7 +287,7 @@ def unpacked_bytes(layout: Layout) -> int:
 
 
 def operand_parts(layout: Layout) -> int:
-    """Bytes of an activation in a product of many rows: 2 where they must be widened (``widen``)."""
+    """Bytes of an activation in a product of many rows: 2 where they are widened (``arrange``)."""
     e = Emitter(cast(Any, None), layout.lanes, layout.features)
     return sums_for(e, layout.code_bits, ROWS).parts
 
@@ -321,20 +314,3 @@ def operand_bytes(_typing, layout):
         return ir.Constant(I64, operand_parts(layout.layout))
 
     return types.int64(layout), codegen
-
-
-@intrinsic
-def widen(_typing, layout, count, codes, out):
-    """int8 activations to int16, of each four 0, 2, 1, 3: ``count`` times as many as there are lanes."""
-    if not isinstance(layout, LayoutType):
-        return None
-
-    def codegen(context, builder, sig, args):
-        e = Emitter(builder, layout.layout.lanes, layout.layout.features)
-        order = [i - i % 4 + (0, 2, 1, 3)[i % 4] for i in range(e.lanes)]
-        with e.loop(args[1]) as k:
-            codes = e.load(e.moved(args[2], k, e.lanes), 0, I8, e.lanes)
-            e.store(e.moved(args[3], k, 2 * e.lanes), 0, codes.extended(I16, signed=True).shuffled(order))
-        return context.get_dummy_value()
-
-    return types.none(layout, *[types.int64] * 3), codegen

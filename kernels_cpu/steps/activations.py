@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeq.kernels_cpu.jit import step
 from edgeq.kernels_cpu.memory import word
-from edgeq.kernels_cpu.products.tiles import widen
+from edgeq.kernels_cpu.products.arrange import arrange_row
 from edgeq.kernels_cpu.quantized_activations import quantize_row
 
 SIGNED, HALVES, WITH_S = 1, 2, 4
@@ -29,8 +29,10 @@ def quantize(first, last, at, scratch, isa):
 
 
 @step
-def widen_rows(first, last, at, scratch, layout):
-    """int8 codes to int16, for layouts that multiply those. Words: codes, columns, lanes, out."""
-    columns = word(at, 1)
+def arrange(first, last, at, scratch, isa):
+    """Quantized rows as tiles take them. Words: codes, scales, words (addresses), blocks, columns of a block, words of
+    a block, bytes of a code, and where codes, scales and words go.
+    """
     for t in range(first, last):
-        widen(layout, columns // word(at, 2), word(at, 0) + t * columns, word(at, 3) + 2 * t * columns)
+        own, to = (word(at, 0), word(at, 1), word(at, 2)), (word(at, 7), word(at, 8), word(at, 9))
+        arrange_row(word(at, 6), t, word(at, 3), word(at, 4), word(at, 5), *own, *to)

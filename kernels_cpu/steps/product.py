@@ -3,7 +3,8 @@
 Words of all: address of the packed weights, blocks of a panel, bytes of a block, rows of a panel, codes, scales, words
 (of the activations), columns of a block, words of a block, out, its row bytes, what the product is added to (0 is
 nothing) and its row bytes (0 for a bias), and an address: of the state, or of the table of ``steps.experts``, and for
-experts their number and panels of each. Rows of ``out`` and of what is added are whole panels long.
+experts their number and panels of each. Rows of ``out`` and of what is added are whole panels long. Activations of many
+rows are arranged (``activations.arrange``).
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def _panel_times_row(layout, at, weights, panel, row):
     scales, words = word(at, 5) + 4 * row * blocks, word(at, 6) + 4 * row * blocks * word(at, 8)
     out = word(at, 9) + row * word(at, 10) + 4 * panel * width
     _begin(out, word(at, 11), row * word(at, 12) + 4 * panel * width, width)
-    tile(layout, 1, blocks, blocks, weights, codes, scales, words, out, 0, 0)
+    tile(layout, 1, blocks, weights, codes, scales, words, out, 0, 0)
 
 
 @helper
@@ -81,12 +82,10 @@ def _panel_times_rows(layout, at, scratch, weights, panel, begin, end):
             if segment == 0:
                 for i in range(ROWS):
                     _begin(out + i * stride, base, (t + i) * word(at, 12) + 4 * panel * width, width)
-            x = word(at, 4) + (t * blocks + segment) * columns * size
-            d = word(at, 5) + 4 * (t * blocks + segment)
-            w = word(at, 6) + 4 * (t * blocks + segment) * word(at, 8)
-            tile(
-                layout, ROWS, count, blocks, panel_at, x, d, w, out, stride, ahead if t == begin else panel_at
-            )
+            block = t * blocks + segment * ROWS
+            x = word(at, 4) + block * columns * size
+            d, w = word(at, 5) + 4 * block, word(at, 6) + 4 * block * word(at, 8)
+            tile(layout, ROWS, count, panel_at, x, d, w, out, stride, 0 if t > begin else ahead)
 
 
 @helper

@@ -180,14 +180,21 @@ def test_product(isa: Isa, name: str, t: int) -> None:
     packed = products.pack(name, weights, columns, isa)
     x = made(-(-t // 4) * 4 if t > 1 else 1, columns)
     codes, scales, sums = quantized(isa, x, packed)
-    if t > 1 and products.tiles.operand_parts(packed.layout) == 2:
-        wide = np.zeros(codes.shape, np.int16)
-        call(activations.widen_rows, packed.layout, 0, len(x), [codes, columns, packed.layout.lanes, wide])
-        codes = wide
+    per_block = sums.shape[1] // scales.shape[1]
+    if t > 1:
+        size = products.tiles.operand_parts(packed.layout)
+        own = [codes, scales, sums]
+        codes, scales, sums = (
+            np.zeros((len(x), columns), f"i{size}"),
+            np.zeros_like(scales),
+            np.zeros_like(sums),
+        )
+        words = [*own, scales.shape[1], packed.layout.format.block, per_block, size, codes, scales, sums]
+        call(activations.arrange, isa, 0, len(x), words)
     base, out = made(len(x), n, seed=2), np.zeros((len(x), ROOM), np.float32)
     panels, blocks, block_bytes = packed.data.shape
     words = [packed.data, blocks, block_bytes, packed.layout.rows, codes, scales, sums]
-    words += [packed.layout.format.block, sums.shape[1] // blocks, out, out.strides[0], base, base.strides[0]]
+    words += [packed.layout.format.block, per_block, out, out.strides[0], base, base.strides[0]]
     words.append(np.array([t, 0, 0]))
     call(product.product_of_row if t == 1 else product.product_of_rows, packed.layout, 0, panels, words)
     expected = products.product(x[:t], packed) + base[:t, :n]
