@@ -35,6 +35,7 @@ from edgeq.outputs import output_folder
 from edgeq.source import ModelSource, SourceModel
 
 if TYPE_CHECKING:
+    from edgeq.convert.calibrated import Calibration
     from edgeq.convert.onnx_quants import QuantOptions
     from edgeq.runtimes.onnxruntime import Feeds
 
@@ -166,7 +167,9 @@ def _to_gguf(request: Request, quant: str, source: ModelSource, text: Text) -> C
     rows = CheckpointRows(source)
     overrides = [parsed("--tensor-type", text, parse_override) for text in request.tensor_types]
     importance, imatrix_keys = column_weights(request.imatrix, rows, request.warn)
-    planned = gguf_file.plan(rows, quant, overrides, has_imatrix=importance is not None)
+    calibration = _gguf_calibration(request)
+    weighted = importance is not None or calibration is not None
+    planned = gguf_file.plan(rows, quant, overrides, has_imatrix=weighted)
     notes = planned.fallback_notes()
     for line in (*planned.fallback_summary(), *rows.notes):
         request.warn(line)
@@ -180,8 +183,27 @@ def _to_gguf(request: Request, quant: str, source: ModelSource, text: Text) -> C
         metadata=imatrix_keys,
         measure_error=True,
     )
-    paths, tensors = gguf_file.write(rows, planned, path, options)
+    if calibration is None:
+        paths, tensors = gguf_file.write(rows, planned, path, options)
+    else:
+        from edgeq.convert.calibrated import encoded_tensors
+
+        with encoded_tensors(rows, planned, calibration, request.out) as encoded:
+            encoded.use_in(options)
+            paths, tensors = gguf_file.write(rows, planned, path, options)
+            notes.append(encoded.note())
     return path, paths, tensors, notes + gguf_file.handling_summary(tensors)
+
+
+def _gguf_calibration(request: Request) -> Calibration | None:
+    """What ``--effort best`` calibrates on; what the proof compares on is left out of it."""
+    if request.effort is not Effort.best or request.calibration is None or request.imatrix is not None:
+        return None
+    from edgeq.convert.calibrated import Calibration
+    from edgeq.evaluation.proof import COMPARED_TOKENS
+
+    skip = COMPARED_TOKENS if request.proof else 0
+    return Calibration(request.calibration, skip, request.progress, request.warn)
 
 
 def _left_out(source: ModelSource) -> list[str]:

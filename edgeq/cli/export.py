@@ -59,7 +59,8 @@ def export(
         Path | None,
         typer.Option(
             help="A UTF-8 text file to calibrate and compare on: one sentence a line for sentence encoders, any "
-            "text for models that generate. Without it, a small built-in text."
+            "text for models that generate. Without it, a small built-in text. To gguf it calibrates "
+            "with --effort best."
         ),
     ] = None,
     percentile: Annotated[
