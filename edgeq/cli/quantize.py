@@ -197,8 +197,9 @@ def quantize(
     }
     if onnx.is_onnx(source):
         onnx.only(source, "GGUF", for_gguf)
-        options = {option: value for option, value in for_onnx.items() if value}
-        options |= {"--calibration": calibration} if calibration else {}
+        options: dict[str, Any] = {option: value for option, value in for_onnx.items() if value}
+        if calibration is not None:
+            options["--calibration"] = calibration
         onnx.quantize(source, out, quant, options, threads=threads, force=force, as_json=as_json)
         return
     onnx.only(source, "ONNX", for_onnx)
