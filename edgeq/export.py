@@ -10,7 +10,8 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,7 +36,7 @@ from edgeq.outputs import output_folder
 from edgeq.source import ModelSource, SourceModel
 
 if TYPE_CHECKING:
-    from edgeq.convert.calibrated import Calibration
+    from edgeq.calibration.samples import Calibration
     from edgeq.convert.onnx_quants import QuantOptions
     from edgeq.runtimes.onnxruntime import Feeds
 
@@ -167,7 +168,7 @@ def _to_gguf(request: Request, quant: str, source: ModelSource, text: Text) -> C
     rows = CheckpointRows(source)
     overrides = [parsed("--tensor-type", text, parse_override) for text in request.tensor_types]
     importance, imatrix_keys = column_weights(request.imatrix, rows, request.warn)
-    calibration = _gguf_calibration(request)
+    calibration = _own_calibration(request)
     weighted = importance is not None or calibration is not None
     planned = gguf_file.plan(rows, quant, overrides, has_imatrix=weighted)
     notes = planned.fallback_notes()
@@ -195,11 +196,11 @@ def _to_gguf(request: Request, quant: str, source: ModelSource, text: Text) -> C
     return path, paths, tensors, notes + gguf_file.handling_summary(tensors)
 
 
-def _gguf_calibration(request: Request) -> Calibration | None:
+def _own_calibration(request: Request) -> Calibration | None:
     """What ``--effort best`` calibrates on; what the proof compares on is left out of it."""
     if request.effort is not Effort.best or request.calibration is None or request.imatrix is not None:
         return None
-    from edgeq.convert.calibrated import Calibration
+    from edgeq.calibration.samples import Calibration
     from edgeq.evaluation.proof import COMPARED_TOKENS
 
     skip = COMPARED_TOKENS if request.proof else 0
@@ -234,11 +235,32 @@ def _to_onnx(request: Request, quant: str, source: ModelSource, text: Text) -> C
         request.warn(
             "--full-range: this CPU has no VNNI, so the file saturates and answers worse here than elsewhere"
         )
-    written = onnx_file.write(source, quant, path, options, force=request.force)
+    with _onnx_calibrated(request, quant, source, options) as weights:
+        written = onnx_file.write(weights, quant, path, options, force=request.force)
     for target, content in companions.items():
         with atomic_file(target, force=request.force) as file:
             file.write(content)
     return path, written.files, written.tensors, options.notes + _left_out(source)
+
+
+@contextmanager
+def _onnx_calibrated(
+    request: Request, quant: str, source: ModelSource, options: QuantOptions
+) -> Iterator[ModelSource]:
+    """The source, with integers chosen on the calibration text where ``--effort best`` asks for them."""
+    from edgeq.convert.onnx_quants import WEIGHT_ONLY
+
+    calibration = _own_calibration(request)
+    if calibration is None or quant not in WEIGHT_ONLY:
+        yield source
+        return
+    from edgeq.convert.calibrated_source import calibrated_source
+    from edgeq.formats.onnx.blocked import Scheme
+
+    scheme = Scheme(WEIGHT_ONLY[quant], request.block_size, request.symmetric)
+    with calibrated_source(source, scheme, calibration, request.out) as (weights, found):
+        options.notes.append(found.note(calibration.text))
+        yield weights
 
 
 def _quant_options(request: Request, text: Text) -> QuantOptions:

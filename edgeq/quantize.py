@@ -106,7 +106,8 @@ def _calibrated(
     if request.calibration is None:
         yield
         return
-    from edgeq.convert.calibrated import Calibration, encoded_tensors
+    from edgeq.calibration.samples import Calibration
+    from edgeq.convert.calibrated import encoded_tensors
 
     calibration = Calibration(request.calibration, progress=request.progress, warn=request.warn)
     with encoded_tensors(source, planned, calibration, folder) as encoded:

@@ -14,4 +14,7 @@ _HELP = (
 )
 
 EffortOption = Annotated[Effort, typer.Option(help=_HELP)]
-GGUFEffortOption = Annotated[Effort | None, typer.Option(help=f"GGUF: {_HELP[0].lower()}{_HELP[1:]}")]
+GGUFEffortOption = Annotated[
+    Effort | None,
+    typer.Option(help=f"GGUF, and best for ONNX weights in blocks: {_HELP[0].lower()}{_HELP[1:]}"),
+]

@@ -11,9 +11,10 @@ or ONNX's blocks. What ``grid.pack(parts)`` gives has the same size whatever the
 import importlib
 import pkgutil
 
-from edgeq.methods.base import METHODS, BlockGrid, Grid, Method, Statistics, method
+from edgeq.methods.base import METHODS, Method, Statistics, method
+from edgeq.methods.grids import BlockGrid, Grid, IntegerGrid
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["METHODS", "BlockGrid", "Grid", "Method", "Statistics", "method"]
+__all__ = ["METHODS", "BlockGrid", "Grid", "IntegerGrid", "Method", "Statistics", "method"]

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.devices.detect import instruction_set
-from edgeq.errors import EdgeqError
-from edgeq.formats.blocks import by_name
-from edgeq.formats.blocks.lattice import Lattice, Parts, module
-from edgeq.formats.effort import Effort
+from edgeq.formats.blocks.lattice import Parts
+from edgeq.methods.grids import Grid
 
 if TYPE_CHECKING:
     from edgeq.kernels_cpu.gram.feedback import Factor
@@ -21,48 +18,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 _DAMPING = 0.03  # of the mean of the diagonal, added to it; 0.01 gave 3 % more KL in Q2_K
-
-
-class Grid(Protocol):
-    """The numbers that a matrix may consist of."""
-
-    lattice: Lattice
-
-    def start(self, weights: Floats, importance: Floats | None) -> Parts:
-        """What the grid's own encoder makes of the weights; ``importance`` is float32 ``[columns]``."""
-
-
-class BlockGrid:
-    """A GGUF block type; raises EdgeqError for one whose numbers cannot be chosen one by one."""
-
-    def __init__(self, type_name: str) -> None:
-        found = module(type_name)
-        if found is None:
-            raise EdgeqError(f"{type_name}: its codes cannot be chosen one by one")
-        self.block_type, self._module = by_name(type_name), found
-        self.lattice: Lattice = found.LATTICE
-
-    @staticmethod
-    def fits(type_name: str) -> bool:
-        """Whether there is such a grid."""
-        return module(type_name) is not None
-
-    def start(self, weights: Floats, importance: Floats | None) -> Parts:
-        """The blocks of ``--effort best``; raises EdgeqError as the encoder does."""
-        from edgeq.kernels_cpu.encode import encode
-
-        name = self.block_type.name
-        return self.unpack(encode(name, weights, importance, instruction_set(), Effort.best))
-
-    def unpack(self, encoded: NDArray[np.uint8]) -> Parts:
-        """The numbers of uint8 ``[rows, row_bytes]``."""
-        parts: Parts = self._module.unpack(encoded.reshape(-1, self.block_type.block_bytes))
-        return parts.in_rows(len(encoded))
-
-    def pack(self, parts: Parts) -> NDArray[np.uint8]:
-        """The inverse."""
-        blocks: NDArray[np.uint8] = self._module.pack(parts.in_blocks(self.block_type.block_values))
-        return blocks.reshape(len(parts.codes), -1)
 
 
 @dataclass

@@ -7,8 +7,9 @@ Of the Gram-weighted error of GPTQ, descent on the codes alone takes a tenth awa
 from __future__ import annotations
 
 from edgeq.formats.blocks.lattice import Parts
-from edgeq.methods.base import Floats, Grid, Statistics, method
+from edgeq.methods.base import Floats, Statistics, method
 from edgeq.methods.gptq import gptq
+from edgeq.methods.grids import Grid
 
 
 @method("descent")

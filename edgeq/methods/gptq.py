@@ -6,7 +6,8 @@ Columns of large inputs come first (activation order), which costs nothing on a 
 from __future__ import annotations
 
 from edgeq.formats.blocks.lattice import Parts
-from edgeq.methods.base import Floats, Grid, Statistics, method
+from edgeq.methods.base import Floats, Statistics, method
+from edgeq.methods.grids import Grid
 
 
 @method("gptq")

@@ -6,7 +6,8 @@ That is what llama.cpp does with an importance matrix (``quantize_*_impl`` in ``
 from __future__ import annotations
 
 from edgeq.formats.blocks.lattice import Parts
-from edgeq.methods.base import Floats, Grid, Statistics, method
+from edgeq.methods.base import Floats, Statistics, method
+from edgeq.methods.grids import Grid
 
 
 @method("importance")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from edgeq.formats.blocks.lattice import Parts
-from edgeq.methods.base import Floats, Grid, Statistics, method
+from edgeq.methods.base import Floats, Statistics, method
+from edgeq.methods.grids import Grid
 
 
 @method("nearest")
