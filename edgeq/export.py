@@ -9,7 +9,8 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -37,6 +38,7 @@ from edgeq.source import ModelSource, SourceModel
 
 if TYPE_CHECKING:
     from edgeq.apps.registry import Layout
+    from edgeq.calibration.samples import Calibration
     from edgeq.convert.onnx_quants import QuantOptions
     from edgeq.runtimes.onnxruntime import Feeds
 
@@ -203,7 +205,9 @@ def _to_gguf(request: Request, quant: str, source: ModelSource, text: Text) -> C
     rows = CheckpointRows(source)
     overrides = [parsed("--tensor-type", text, parse_override) for text in request.tensor_types]
     importance, imatrix_keys = column_weights(request.imatrix, rows, request.warn)
-    planned = gguf_file.plan(rows, quant, overrides, has_imatrix=importance is not None)
+    calibration = _own_calibration(request)
+    weighted = importance is not None or calibration is not None
+    planned = gguf_file.plan(rows, quant, overrides, has_imatrix=weighted)
     notes = planned.fallback_notes()
     for line in (*planned.fallback_summary(), *rows.notes):
         request.warn(line)
@@ -217,8 +221,27 @@ def _to_gguf(request: Request, quant: str, source: ModelSource, text: Text) -> C
         metadata=imatrix_keys,
         measure_error=True,
     )
-    paths, tensors = gguf_file.write(rows, planned, path, options)
+    if calibration is None:
+        paths, tensors = gguf_file.write(rows, planned, path, options)
+    else:
+        from edgeq.convert.calibrated import encoded_tensors
+
+        with encoded_tensors(rows, planned, calibration, request.out) as encoded:
+            encoded.use_in(options)
+            paths, tensors = gguf_file.write(rows, planned, path, options)
+            notes.append(encoded.note())
     return path, paths, tensors, notes + gguf_file.handling_summary(tensors)
+
+
+def _own_calibration(request: Request) -> Calibration | None:
+    """What ``--effort best`` calibrates on; what the proof compares on is left out of it."""
+    if request.effort is not Effort.best or request.calibration is None or request.imatrix is not None:
+        return None
+    from edgeq.calibration.samples import Calibration
+    from edgeq.evaluation.proof import COMPARED_TOKENS
+
+    skip = COMPARED_TOKENS if request.proof else 0
+    return Calibration(request.calibration, skip, request.progress, request.warn)
 
 
 def _left_out(source: ModelSource) -> list[str]:
@@ -249,11 +272,32 @@ def _to_onnx(request: Request, quant: str, source: ModelSource, text: Text) -> C
         request.warn(
             "--full-range: this CPU has no VNNI, so the file saturates and answers worse here than elsewhere"
         )
-    written = onnx_file.write(source, quant, path, options, force=request.force)
+    with _onnx_calibrated(request, quant, source, options) as weights:
+        written = onnx_file.write(weights, quant, path, options, force=request.force)
     for target, content in companions.items():
         with atomic_file(target, force=request.force) as file:
             file.write(content)
     return path, written.files, written.tensors, options.notes + _left_out(source)
+
+
+@contextmanager
+def _onnx_calibrated(
+    request: Request, quant: str, source: ModelSource, options: QuantOptions
+) -> Iterator[ModelSource]:
+    """The source, with integers chosen on the calibration text where ``--effort best`` asks for them."""
+    from edgeq.convert.onnx_quants import WEIGHT_ONLY
+
+    calibration = _own_calibration(request)
+    if calibration is None or quant not in WEIGHT_ONLY:
+        yield source
+        return
+    from edgeq.convert.calibrated_source import calibrated_source
+    from edgeq.formats.onnx.blocked import Scheme
+
+    scheme = Scheme(WEIGHT_ONLY[quant], request.block_size, request.symmetric)
+    with calibrated_source(source, scheme, calibration, request.out) as (weights, found):
+        options.notes.append(found.note(calibration.text))
+        yield weights
 
 
 def _quant_options(request: Request, text: Text) -> QuantOptions:

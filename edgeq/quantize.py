@@ -13,7 +13,7 @@ from edgeq.convert import gguf_file
 from edgeq.convert.column_weights import column_weights
 from edgeq.convert.gguf_file import GGUFPlan
 from edgeq.convert.gguf_sources import GGUFRows, RowSource
-from edgeq.errors import InputError, OutputExistsError
+from edgeq.errors import InputError, OutputExistsError, UsageError
 from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mixes import file_type
 from edgeq.formats.gguf.overrides import Override, parse_override
@@ -33,6 +33,7 @@ class Request:
     quant: str
     tensor_types: Sequence[str] = ()
     imatrix: Path | None = None
+    calibration: Path | None = None  # with Effort.best
     effort: Effort = Effort.normal
     split_max_size: str | None = None
     nan: Literal["error", "zero"] = "error"
@@ -54,7 +55,8 @@ def run(request: Request) -> dict[str, Any]:
                 "quality: start from F16, BF16 or F32, or pass --allow-requantize"
             )
         importance, imatrix_keys = column_weights(request.imatrix, source, request.warn)
-        planned = gguf_file.plan(source, quant, overrides, has_imatrix=importance is not None)
+        weighted = importance is not None or request.calibration is not None
+        planned = gguf_file.plan(source, quant, overrides, has_imatrix=weighted)
         for line in (*planned.fallback_summary(), *source.notes):
             request.warn(line)
         path = _target(request.out, planned.quant)
@@ -73,7 +75,10 @@ def run(request: Request) -> dict[str, Any]:
             metadata=imatrix_keys,
         )
         started = time.perf_counter()
-        with output_folder(path.parent) if path != request.out else nullcontext():
+        with (
+            output_folder(path.parent) if path != request.out else nullcontext(),
+            _calibrated(request, source, planned, options, path.parent),
+        ):
             paths, results = gguf_file.write(source, planned, path, options)
         seconds = time.perf_counter() - started
     for line in gguf_file.handling_summary(results):
@@ -89,8 +94,33 @@ def run(request: Request) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def _calibrated(
+    request: Request,
+    source: RowSource,
+    planned: GGUFPlan,
+    options: gguf_file.WriteOptions,
+    folder: Path,
+) -> Iterator[None]:
+    """The options with what the calibration text makes of the tensors, where there is one."""
+    if request.calibration is None:
+        yield
+        return
+    from edgeq.calibration.samples import Calibration
+    from edgeq.convert.calibrated import encoded_tensors
+
+    calibration = Calibration(request.calibration, progress=request.progress, warn=request.warn)
+    with encoded_tensors(source, planned, calibration, folder) as encoded:
+        encoded.use_in(options)
+        yield
+
+
 def _checked(request: Request) -> tuple[str, list[Override], int | None]:
     """The options that need no file, parsed; raises UsageError."""
+    if request.calibration is not None and request.effort is not Effort.best:
+        raise UsageError("--calibration goes with --effort best")
+    if request.calibration is not None and request.imatrix is not None:
+        raise UsageError("--calibration measures what --imatrix holds, and more: give one of them")
     return (
         parsed("--quant", request.quant, lambda text: file_type(text).name),
         [parsed("--tensor-type", text, parse_override) for text in request.tensor_types],

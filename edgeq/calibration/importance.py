@@ -63,12 +63,16 @@ class ImportanceCollector:
         self.sums[name][expert] += self._last[1]
         self.counts[name][expert] += len(x)
 
+    def set_experts(self, experts: int) -> None:
+        """How many matrices a stack of the model has."""
+        self._experts = experts
+
     def read(self, model: Model, tokens: Sequence[int]) -> None:
         """Let a model read one sequence.
 
         Raises FormatError when its activations are not finite: its weights are damaged.
         """
-        self._experts = model.hp.n_experts
+        self.set_experts(model.hp.n_experts)
         with np.errstate(all="ignore"):  # what overflows is reported here, once
             model.observe(tokens, self, self.head)
         self._last = None

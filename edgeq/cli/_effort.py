@@ -10,8 +10,11 @@ from edgeq.formats.effort import Effort
 
 _HELP = (
     "How long to look for codes of less error at the same size: as llama-quantize does (ggml, its bytes), further "
-    "(normal), or ten times as long (best)."
+    "(normal), or ten times as long (best; with --calibration by GPTQ and descent on what the layers read)."
 )
 
 EffortOption = Annotated[Effort, typer.Option(help=_HELP)]
-GGUFEffortOption = Annotated[Effort | None, typer.Option(help=f"GGUF: {_HELP[0].lower()}{_HELP[1:]}")]
+GGUFEffortOption = Annotated[
+    Effort | None,
+    typer.Option(help=f"GGUF, and best for ONNX weights in blocks: {_HELP[0].lower()}{_HELP[1:]}"),
+]

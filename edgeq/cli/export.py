@@ -53,7 +53,8 @@ def export(
         Path | None,
         typer.Option(
             help="A UTF-8 text file to calibrate and compare on: one sentence a line for sentence encoders, any "
-            "text for models that generate. Without it, a small built-in text."
+            "text for models that generate. Without it, a small built-in text. To gguf, and to onnx "
+            "int4 and int8-blocks, it calibrates with --effort best."
         ),
     ] = None,
     percentile: Annotated[
@@ -174,7 +175,13 @@ def export(
     for option, chosen in only_onnx.items():
         if chosen and to is not Format.onnx:
             raise UsageError(f"{option} goes with --to onnx")
-    only_gguf = {"--effort": effort, "--imatrix": imatrix, "--tensor-type": tensor_type}
+    if effort is not None and to is Format.onnx:
+        blocks = quant.lower().replace("_", "-") in ("int4", "int8-blocks")
+        if effort is not Effort.best or calibration is None or not blocks:
+            raise UsageError(
+                "--effort goes with --to gguf; as best, with --calibration, with --quant int4 and int8-blocks too"
+            )
+    only_gguf = {"--imatrix": imatrix, "--tensor-type": tensor_type}
     for option, value in only_gguf.items():
         if value and to is not Format.gguf:
             raise UsageError(f"{option} goes with --to gguf")

@@ -85,7 +85,8 @@ def quantize(
         Path | None,
         typer.Option(
             help="ONNX: the data that ranges and proof come from: a text file or JSON lines (with the tokenizer "
-            "beside the model), or a folder of .npz, .npy or image files."
+            "beside the model), or a folder of .npz, .npy or image files. GGUF: a text that the model reads, so that "
+            "codes and scales fit what its layers read (--effort best, which it implies)."
         ),
     ] = None,
     calibration_method: Annotated[
@@ -201,6 +202,8 @@ def quantize(
 
     `edgeq quantize model.onnx`
 
+    `edgeq quantize model-F16.gguf -o model-Q4_K_M.gguf --quant Q4_K_M --effort best --calibration text.txt`
+
     `edgeq quantize model.onnx -o model_int8.onnx --quant int8 --calibration samples/`
     """
     from edgeq.cli import _quantize_onnx as onnx
@@ -215,7 +218,6 @@ def quantize(
         "--dry-run": dry_run,
     }
     for_onnx = {
-        "--calibration": calibration,
         "--calibration-method": calibration_method,
         "--samples": samples,
         "--resize": resize,
@@ -236,7 +238,9 @@ def quantize(
     }
     if onnx.is_onnx(source):
         onnx.only(source, "GGUF", for_gguf)
-        options = {option: value for option, value in for_onnx.items() if value}
+        options: dict[str, Any] = {option: value for option, value in for_onnx.items() if value}
+        if calibration is not None:
+            options["--calibration"] = calibration
         onnx.quantize(source, out, quant, options, threads=threads, force=force, as_json=as_json)
         return
     onnx.only(source, "ONNX", for_onnx)
@@ -250,7 +254,8 @@ def quantize(
         quant=quant,
         tensor_types=tensor_type or (),
         imatrix=imatrix,
-        effort=effort or Effort.normal,
+        calibration=calibration,
+        effort=effort or (Effort.best if calibration else Effort.normal),
         split_max_size=split_max_size,
         nan=(nan or OnNan.error).value,
         allow_requantize=allow_requantize,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,15 +100,26 @@ class GGUFPlan:
         ]
 
 
+class EncodedRows(Protocol):
+    """Tensors that were encoded before."""
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the tensor is one of them."""
+
+    def rows(self, name: str, rows: Rows) -> NDArray[np.uint8]:
+        """Encoded rows of it; several threads may ask."""
+
+
 @dataclass
 class WriteOptions:
     """How a file is written. ``importance`` holds column weights by tensor name, a row for each expert;
-    ``nan`` what NaN weights do."""
+    ``nan`` what NaN weights do; ``encoded`` the tensors that need no encoding any more."""
 
     force: bool = False
     progress: Progress | None = None
     importance: Mapping[str, Floats] | None = None
     effort: Effort = Effort.normal
+    encoded: EncodedRows | None = None
     nan: Literal["error", "zero"] = "error"
     split_bytes: int | None = None
     measure_error: bool = False
@@ -214,6 +225,8 @@ class _TensorEncoder:
         self._copied = (
             source.stored_type(tensor.name) == tensor.type_name and tensor.type_name not in _CHECKED
         )
+        encoded = options.encoded
+        self._ready = encoded if encoded is not None and tensor.name in encoded else None
         self._squared_error = self._squared_size = 0.0
         self._repacked_blocks = self._blocks = 0
 
@@ -222,7 +235,7 @@ class _TensorEncoder:
         from edgeq.kernels_cpu.ahead import Need
 
         name, stored = self.tensor.type_name, self._source.stored_type(self.tensor.name)
-        if self._copied:
+        if self._copied or self._ready is not None:
             return []
         weighted = self.tensor.name in (self._options.importance or {})
         found = [Need("encode", name, weighted)]
@@ -235,6 +248,10 @@ class _TensorEncoder:
         name = self.tensor.name
         if self._copied:
             return _Piece(self._source.stored(name, rows))
+        if self._ready is not None:
+            coded = self._ready.rows(name, rows)
+            measured = self._options.measure_error
+            return self._measured(self._source.rows(name, rows), coded) if measured else _Piece(coded)
         values = self._source.rows(name, rows)
         grid = self._source.grid(name, rows) if can_repack(self.tensor.type_name) else None
         if grid is not None:

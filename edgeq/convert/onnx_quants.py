@@ -63,7 +63,7 @@ class QuantOptions:
         return FULL_RANGE if self.full_range else SAFE_RANGE
 
 
-WEIGHT_ONLY = ("int4", "int8-blocks")  # quants in which activations stay float
+WEIGHT_ONLY = {"int4": 4, "int8-blocks": 8}  # quants in which activations stay float, and their bits
 Quant = Callable[[ir.Model, ModelSource, QuantOptions], None]
 QUANTS: dict[str, Quant] = {}
 
@@ -117,13 +117,13 @@ def int8_static(model: ir.Model, source: ModelSource, options: QuantOptions) -> 
 @quant("int4")
 def int4(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """Blocks of 4 bits, tables of 8."""
-    _blocked(model, source, options, 4)
+    _blocked(model, source, options, WEIGHT_ONLY["int4"])
 
 
 @quant("int8-blocks")
 def int8_blocks(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """Blocks of 8 bits."""
-    _blocked(model, source, options, 8)
+    _blocked(model, source, options, WEIGHT_ONLY["int8-blocks"])
 
 
 def _blocked(model: ir.Model, source: ModelSource, options: QuantOptions, bits: int) -> None:

@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 WINDOW = 128  # tokens of one forward pass
-_TOKENS, _TOKENS_OF_LARGE_MODEL = 1024, 256
+COMPARED_TOKENS, _TOKENS_OF_LARGE_MODEL = 1024, 256  # the text's first ones
 _SENTENCES = 64
 _DECODED = 32  # tokens generated to measure the speed of decoding
 
@@ -72,7 +72,7 @@ class Reference:
     def windows(self) -> list[list[int]]:
         """The text in windows of tokens, as many as are compared."""
         large = not getattr(self.model.weights, "keep", True)
-        limit = _TOKENS_OF_LARGE_MODEL if large else _TOKENS
+        limit = _TOKENS_OF_LARGE_MODEL if large else COMPARED_TOKENS
         ids = self.tokenizer.encode(self.text.content).ids[:limit]
         width = min(WINDOW, self.source.hp.context)
         windows = [ids[i : i + width] for i in range(0, len(ids), width)]

@@ -112,17 +112,29 @@ class Decoder(DecoderKeys):
 
     # --- forward ------------------------------------------------------------------------------------------------
     def forward(self, ops: Ops[V], hp: HyperParameters) -> V:
+        x = self.embedded(ops, hp)
+        for i in range(hp.n_layers):
+            x = self.layer_output(ops, hp, i, x)
+        return self.logits(ops, hp, x)
+
+    def embedded(self, ops: Ops[V], hp: HyperParameters) -> V:
+        """What the first layer reads: ``[T, C]``."""
         x = ops.embed("token_embd", ops.tokens())
         if self.positions == "table":
             x = ops.add(x, ops.embed("position_embd", ops.positions()))
-        x = _scaled(ops, x, hp.embed_scale)
-        for i in range(hp.n_layers):
-            h = self._attention(ops, hp, i, self._normed(ops, hp, x, f"blk.{i}.", "attn_norm"))
-            h = self._normed(ops, hp, h, f"blk.{i}.", "post_attention_norm")
-            x = ops.add(x, _scaled(ops, h, hp.residual_scale))
-            h = self._feed_forward(ops, hp, i, self._normed(ops, hp, x, f"blk.{i}.", "ffn_norm"))
-            h = self._normed(ops, hp, h, f"blk.{i}.", "post_ffw_norm")
-            x = ops.add(x, _scaled(ops, h, hp.residual_scale))
+        return _scaled(ops, x, hp.embed_scale)
+
+    def layer_output(self, ops: Ops[V], hp: HyperParameters, i: int, x: V) -> V:
+        """What layer ``i`` makes of ``x``, ``[T, C] -> [T, C]``."""
+        h = self._attention(ops, hp, i, self._normed(ops, hp, x, f"blk.{i}.", "attn_norm"))
+        h = self._normed(ops, hp, h, f"blk.{i}.", "post_attention_norm")
+        x = ops.add(x, _scaled(ops, h, hp.residual_scale))
+        h = self._feed_forward(ops, hp, i, self._normed(ops, hp, x, f"blk.{i}.", "ffn_norm"))
+        h = self._normed(ops, hp, h, f"blk.{i}.", "post_ffw_norm")
+        return ops.add(x, _scaled(ops, h, hp.residual_scale))
+
+    def logits(self, ops: Ops[V], hp: HyperParameters, x: V) -> V:
+        """The head on what the last layer made, ``[T, C] -> [T, vocab]``."""
         x = ops.norm(ops.wanted(x), "output_norm", self.norm, hp.norm_eps)
         logits = ops.linear(x, "token_embd" if hp.tied else "output")
         return _capped(ops, _scaled(ops, logits, 1 / hp.logit_divisor), hp.logit_cap)

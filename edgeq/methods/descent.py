@@ -1,0 +1,22 @@
+"""GPTQ, then coordinate descent on codes, scales and minimums, all as the type stores them.
+
+Of the Gram-weighted error of GPTQ, descent on the codes alone takes a tenth away, and together with the scales a sixth
+(``benchmarks/methods.py``).
+"""
+
+from __future__ import annotations
+
+from edgeq.formats.blocks.lattice import Parts
+from edgeq.methods.base import Floats, Statistics, method
+from edgeq.methods.gptq import gptq
+from edgeq.methods.grids import Grid
+
+
+@method("descent")
+def descent(weights: Floats, statistics: Statistics, grid: Grid) -> Parts:
+    """Parts in rows."""
+    from edgeq.kernels_cpu.gram import descend
+
+    parts = gptq(weights, statistics, grid)
+    descend(weights, parts, grid.lattice, statistics.damped())
+    return parts
