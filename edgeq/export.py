@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
-import platform
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgeq import __version__
 from edgeq.calibration.text import Text, read_text
 from edgeq.convert import gguf_file
 from edgeq.convert.checkpoint_rows import CheckpointRows
@@ -32,7 +27,9 @@ from edgeq.formats.gguf.overrides import parse_override
 from edgeq.formats.gguf.split_writer import parse_size
 from edgeq.options import parsed
 from edgeq.outputs import output_folder
+from edgeq.peak_memory import peak_memory
 from edgeq.source import ModelSource, SourceModel
+from edgeq.versions import versions
 
 if TYPE_CHECKING:
     from edgeq.convert.onnx_quants import QuantOptions
@@ -41,16 +38,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 Format = Literal["gguf", "onnx"]
 
-_LIBRARIES = (
-    "numpy",
-    "numba",
-    "onnx",
-    "onnx-ir",
-    "onnxruntime",
-    "tokenizers",
-    "safetensors",
-    "llama-cpp-python",
-)
 _SPEED_BATCH = 16
 _SHOWN = 8  # names of tensors in one note
 
@@ -319,23 +306,6 @@ def _one_token(window: Feeds) -> Feeds:
         name: np.zeros((*cache.shape[:2], before, cache.shape[3]), np.float32) for name, cache in past.items()
     }
     return last | caches | {"attention_mask": window["attention_mask"]}
-
-
-def peak_memory() -> int:
-    """The process's peak resident memory so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def versions() -> dict[str, str]:
-    """edgeq's version, Python's, and those of the libraries that are installed."""
-    found = {"edgeq": __version__, "python": platform.python_version(), "machine": platform.machine()}
-    for library in _LIBRARIES:
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def sha256(path: Path) -> str:
