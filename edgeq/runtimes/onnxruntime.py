@@ -53,13 +53,21 @@ class OnnxSession:
         self.outputs = [o.name for o in self.runtime.get_outputs()]
 
     def run(self, feeds: Feeds, outputs: Sequence[str]) -> list[NDArray[np.float32]]:
-        """The named outputs, fed with what the graph knows of ``feeds``; raises EdgeqError when the runtime refuses."""
+        """The named outputs, fed with what the graph knows of ``feeds``; raises EdgeqError when the runtime refuses.
+
+        Floats are given in the graph's own width: caches of a float16 graph are float16.
+        """
         try:
-            known = {name: value for name, value in feeds.items() if name in self.inputs}
+            known = {name: self._typed(name, value) for name, value in feeds.items() if name in self.inputs}
             result: list[NDArray[np.float32]] = self.runtime.run(list(outputs), known)
         except Exception as error:  # as above
             raise EdgeqError(f"{self.path}: ONNX Runtime cannot run it ({_first_line(error)})") from None
         return result
+
+    def _typed(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
+        wanted = self.types[name]
+        is_wider = value.dtype == np.float32 and wanted == "float16"
+        return value.astype(np.float16) if is_wider else value
 
     def empty_past(self) -> Feeds:
         """Empty cache tensors for every ``past_key_values`` input."""
