@@ -34,6 +34,7 @@ from edgeq.versions import versions
 if TYPE_CHECKING:
     from edgeq.convert.onnx_quants import QuantOptions
     from edgeq.runtimes.onnxruntime import Feeds
+    from edgeq.targeting.settings import Settings
 
 Progress = Callable[[str, int, int], None]
 Format = Literal["gguf", "onnx"]
@@ -69,6 +70,7 @@ class Request:
     proof: bool = True
     force: bool = False
     threads: int = 0
+    target: Settings | None = None
     progress: Progress = _no_progress
     warn: Callable[[str], None] = lambda message: None
 
@@ -119,6 +121,12 @@ def _run(request: Request, quant: str, source: ModelSource, text: Text) -> Resul
         "proof": _prove(request, source, text, path, quant) if request.proof else None,
         "versions": versions(),
     }
+    if request.target is not None:
+        record["target"] = request.target.record()
+        if entries := request.target.session_entries():
+            from edgeq.onnx.sessions import write_config
+
+            write_config(path, entries)
     report_files = write_report(request.out, record)
     return Result(path, record, [*files, *report_files])
 
@@ -219,11 +227,19 @@ def _quant_options(request: Request, text: Text) -> QuantOptions:
         symmetric=request.symmetric,
         accuracy_level=request.accuracy_level,
         tied_bits=request.tied_bits,
+        provider="cuda" if _for_cuda(request) else "",
         progress=request.progress,
     )
     if request.external_from is not None:
         options.external_from = parsed("--external-from", request.external_from, parse_size)
     return options
+
+
+def _for_cuda(request: Request) -> bool:
+    on_gpu = (
+        request.target is not None and request.target.onnx is not None and request.target.onnx.api == "cuda"
+    )
+    return on_gpu or request.dialect == "cuda"
 
 
 def _companions(request: Request, source: ModelSource) -> dict[Path, bytes]:

@@ -10,6 +10,7 @@ import typer
 
 from edgeq.cli._effort import GGUFEffortOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table, progress_bar, warn
+from edgeq.cli._target import ContextOption, LossOption, TargetOption
 from edgeq.formats.effort import Effort
 
 
@@ -38,14 +39,17 @@ def quantize(
         ),
     ],
     quant: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--quant",
             "-q",
             help="GGUF: llama.cpp's name of the mix, any case: Q4_K_M, IQ4_XS, Q8_0, F16 … "
             "ONNX: int8 (static, QDQ), int8-dynamic, int4 and int8-blocks (weights only), float16, bfloat16.",
         ),
-    ],
+    ] = None,
+    target: TargetOption = None,
+    context: ContextOption = 0,
+    most_loss: LossOption = None,
     tensor_type: Annotated[
         list[str] | None,
         typer.Option(
@@ -165,8 +169,11 @@ def quantize(
     `edgeq quantize tests/assets/tinylm -o out/ --quant Q3_K_M --tensor-type ffn_down=Q5_K --dry-run`
 
     `edgeq quantize model.onnx -o model_int8.onnx --quant int8 --calibration samples/`
+
+    `edgeq quantize model-F16.gguf -o out/ --target iphone-15-pro`
     """
     from edgeq.cli import _quantize_onnx as onnx
+    from edgeq.errors import UsageError
 
     for_gguf = {
         "--tensor-type": tensor_type,
@@ -193,12 +200,24 @@ def quantize(
         "--no-cache": no_cache,
         "--no-proof": no_proof,
     }
+    if target is None and (context or most_loss is not None):
+        raise UsageError("--context and --most-loss go with --target")
     if onnx.is_onnx(source):
         onnx.only(source, "GGUF", for_gguf)
+        if target is not None:
+            quant, for_onnx["--isa"] = onnx.for_target(
+                target, quant, isa, bool(calibration), context, most_loss
+            )
+        if quant is None:
+            raise UsageError("give --quant, or --target DEVICE, which chooses it")
         options = {option: value for option, value in for_onnx.items() if value}
         onnx.quantize(source, out, quant, options, threads=threads, force=force, as_json=as_json)
         return
     onnx.only(source, "ONNX", for_onnx)
+    if target is not None:
+        quant = _for_target(target, source, quant, context, most_loss)
+    if quant is None:
+        raise UsageError("give --quant, or --target DEVICE, which chooses it")
     _quantize_gguf(
         as_json,
         source=source,
@@ -214,6 +233,21 @@ def quantize(
         force=force,
         threads=threads,
     )
+
+
+def _for_target(target: str, source: Path, quant: str | None, context: int, most_loss: float | None) -> str:
+    """The mix for a device."""
+    from edgeq.cli._target import chosen
+    from edgeq.formats.gguf.mixes import file_type
+    from edgeq.options import parsed
+    from edgeq.planning.formats import GGUF_QUANTS
+
+    names = [parsed("--quant", quant, file_type).name] if quant else list(GGUF_QUANTS)
+    fixed = names[0] if quant else ""
+    found = chosen(
+        target, source, {"gguf": names}, to="gguf", quant=fixed, context=context, most_loss=most_loss
+    )
+    return found.quant
 
 
 def _quantize_gguf(as_json: bool, threads: int, **options: Any) -> None:
