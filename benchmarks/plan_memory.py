@@ -24,8 +24,8 @@ from edgeq.formats.gguf.writer import GGUFWriter, TensorPlan
 from edgeq.planning.formats import formats_of
 from edgeq.planning.model import open_model
 
-_COMMON = {"model_type": "llama", "max_position_embeddings": 8192}
-_MODELS: dict[str, dict[str, Any]] = {
+COMMON = {"model_type": "llama", "max_position_embeddings": 8192}
+MODELS: dict[str, dict[str, Any]] = {
     "120M": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12, "num_attention_heads": 16,
              "num_key_value_heads": 4, "vocab_size": 32000, "tie_word_embeddings": True},
     "93M, large vocabulary": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8,
@@ -40,7 +40,7 @@ _MODELS: dict[str, dict[str, Any]] = {
     "370M, held out": {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 14,
              "num_attention_heads": 20, "num_key_value_heads": 5, "vocab_size": 50304, "tie_word_embeddings": True},
 }  # fmt: skip
-_QUANTS, _CONTEXTS = ("Q4_K_M", "Q8_0", "F16"), (1024, 8192)
+QUANTS, CONTEXTS = ("Q4_K_M", "Q8_0", "F16"), (1024, 8192)
 _RUN = """
 import resource, sys
 from llama_cpp import Llama
@@ -76,14 +76,14 @@ def write_model(config: dict[str, Any], quant: str, path: Path) -> None:
 def main() -> None:
     """Print a line for each case, and the largest error."""
     repacked, errors = repacked_types(host_facts().isa, "desktop"), []
-    for name, own in _MODELS.items():
-        for quant in _QUANTS:
+    for name, own in MODELS.items():
+        for quant in QUANTS:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "model.gguf"
-                write_model(_COMMON | own, quant, path)
+                write_model(COMMON | own, quant, path)
                 model = open_model(path)
                 made = next(iter(formats_of(model)))
-                for context in _CONTEXTS:
+                for context in CONTEXTS:
                     command = (sys.executable, "-c", _RUN, str(path), str(context))
                     done = subprocess.run(command, capture_output=True, text=True, check=True)
                     peak = int(done.stdout.split()[-1])

@@ -1,6 +1,9 @@
-"""The error of predicted decode speeds against published ones: ``python benchmarks/prediction.py [--fit]``.
+"""The error of predicted decode speeds against published ones: ``python benchmarks/prediction.py [--fit|--unseen]``.
 
-``--fit`` prints which shares of bandwidth the rows marked "fit" ask for, by kind of device.
+``--fit`` prints which shares of bandwidth the rows marked "fit" ask for, by kind of device. ``--unseen`` predicts every
+device as if no speed of it had been seen: without measurements of its own in the profile, and with its kind's share of
+bandwidth from the rows of the other devices. Rates of the classes stay as they are, so the two devices that those come
+from are left out.
 """
 
 from __future__ import annotations
@@ -61,8 +64,15 @@ def _model(name: str, config: dict[str, Any]) -> PlannedModel:
     return planned(Path(name), family, hp, tensors, exact=False)
 
 
-def _row(entry: dict[str, Any], model: PlannedModel) -> Row:
-    profile = find(entry["device"])
+def _row(
+    entry: dict[str, Any], model: PlannedModel, profile: Profile | None = None, share: float = 0.0
+) -> Row:
+    """``profile`` instead of the device's own; ``share`` of the peak is read, where it is given."""
+    profile = profile or find(entry["device"])
+    if share and profile.memory.peak_gbs:
+        reached = share / defaults().bandwidth[profile.kind]
+        memory = dataclasses.replace(profile.memory, peak_gbs=profile.memory.peak_gbs * reached)
+        profile = dataclasses.replace(profile, memory=memory)
     if "ghz" in entry:
         clusters = tuple(dataclasses.replace(c, ghz=entry["ghz"]) for c in profile.clusters)
         profile = dataclasses.replace(profile, clusters=clusters)
@@ -158,12 +168,53 @@ def _print_fit(found: Sequence[Row]) -> None:
         print(f"{kind:8} share {statistics.median(shares):.2f}, is {defaults().bandwidth[kind]}")
 
 
+_RATED = ("ryzen-9-7950x", "apple-m2-max")  # what the classes' rates were measured on
+
+
+def unseen() -> list[Row]:
+    """Every row, each device predicted without any row of it."""
+    data = tomllib.loads(PATH.read_text("utf-8"))
+    models = {name: _model(name, entry["config"]) for name, entry in data["models"].items()}
+    asked = _shares(rows())
+    found = []
+    for entry in data["rows"]:
+        if entry["device"] in _RATED:
+            continue
+        profile = find(entry["device"])
+        others = [share for name, share in asked[profile.kind] if name != entry["device"]]
+        share = statistics.median(others) if others else defaults().bandwidth[profile.kind]
+        found.append(_row(entry, models[entry["model"]], without_measurements(profile), share))
+    return found
+
+
+def without_measurements(profile: Profile) -> Profile:
+    """What the maker says of a device alone."""
+    memory = dataclasses.replace(profile.memory, read_gbs=None, read_source="")
+    return dataclasses.replace(profile, memory=memory, rates=())
+
+
+def _shares(found: Sequence[Row]) -> dict[str, list[tuple[str, float]]]:
+    """By kind: each device, and the median share of its peak that its rows ask for; those that memory does not bound
+    ask for none."""
+    by_device: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in found:
+        peak = find(row.device).memory.peak_gbs
+        if peak and 0 < row.wanted_gbs <= peak:
+            by_device[row.kind, row.device].append(row.wanted_gbs / peak)
+    shares: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    for (kind, device), asked in by_device.items():
+        shares[kind].append((device, statistics.median(asked)))
+    return shares
+
+
 def main() -> None:
     """Print every row and the two summaries."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fit", action="store_true", help="what the rows marked fit ask for")
-    found = rows()
-    if parser.parse_args().fit:
+    parser.add_argument("--unseen", action="store_true", help="each device without any row of it")
+    options = parser.parse_args()
+    found = unseen() if options.unseen else rows()
+    if options.fit:
         _print_fit(found)
         return
     for row in sorted(found, key=lambda row: (row.held_out, row.device)):
@@ -172,6 +223,9 @@ def main() -> None:
             f"{row.device:20} {row.model:18} {row.quant:8} {row.measured:6.2f} t/s, predicted {row.predicted:6.2f} "
             f"({row.error:+.0%}) {use}"
         )
+    if options.unseen:
+        print("unseen", ", ".join(f"{key} {value:.3g}" for key, value in summary(found).items()))
+        return
     for part_range in ranges():
         speeds = ", ".join(f"{speed:.1f}" for speed in part_range.predicted)
         print(

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import platform
 
-import psutil
-
 from edgeq.devices.detect import host_features
+from edgeq.devices.system import physical_cores
 
 
 def usable_cores() -> int:
     """Cores to run on where the user named none: physical ones, no more than this process may use."""
-    physical = psutil.cpu_count(logical=False) or 1
+    physical = physical_cores()
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else physical
     return max(1, min(physical, allowed))
 

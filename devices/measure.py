@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -40,16 +40,24 @@ class Measured:
     rates: Rates
 
 
-def measure(n_threads: int = 0, progress: Progress = lambda stage, done, total: None) -> Measured:
-    """Measure with our own kernels; the best of many turns. Less than a minute, most of it for compiling."""
+def measure(
+    n_threads: int = 0,
+    progress: Progress = lambda stage, done, total: None,
+    types: Sequence[str] = (),
+) -> Measured:
+    """Measure with our own kernels; the best of many turns. Less than a minute, most of it for compiling.
+
+    ``types`` are block types, ``TYPES`` without any.
+    """
+    names = types or TYPES
     before = threads.get_threads()
     threads.set_threads(n_threads or usable_cores())
     try:
         decode, prefill = {}, {}
-        for done, name in enumerate(TYPES):
-            progress("measuring", done, len(TYPES) + 1)
+        for done, name in enumerate(names):
+            progress("measuring", done, len(names) + 1)
             decode[name], prefill[name] = _rates_of(name)
-        progress("measuring", len(TYPES), len(TYPES) + 1)
+        progress("measuring", len(names), len(names) + 1)
         words = np.ones(_READ_BYTES // 8, np.int64)
         isa, count = instruction_set(), threads.get_threads()
         measured = Measured(
@@ -59,7 +67,7 @@ def measure(n_threads: int = 0, progress: Progress = lambda stage, done, total: 
             float_gops=_float_gops(),
             rates=Rates("edgeq", count, decode, prefill, SOURCE),
         )
-        progress("measuring", len(TYPES) + 1, len(TYPES) + 1)
+        progress("measuring", len(names) + 1, len(names) + 1)
         return measured
     finally:
         threads.set_threads(before)

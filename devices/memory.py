@@ -73,7 +73,7 @@ def footprint(
     return Footprint(
         weights=weight_bytes,
         repacked=round(sum(p.nbytes for p in work.products if p.type_name in repacked)),
-        cache=work.cache_values(positions, extra=BATCH) * work.cache_bytes,
+        cache=round(work.cache_values(positions, extra=BATCH) * work.cache_bytes),
         compute=min(BATCH, context) * _BATCH_VALUES * work.hidden * _FLOAT_BYTES,
         runtime=_RUNTIME_BYTES + _TOKEN_BYTES * work.vocab,
     )

@@ -22,12 +22,12 @@ class Speed:
 
 def decode_speed(work: Work, machine: Machine, depth: int) -> Speed:
     """Generating one token after ``depth`` others."""
-    return _speed(1.0, decode_seconds(work, machine, depth))
+    return speed_of(1.0, decode_seconds(work, machine, depth))
 
 
 def prefill_speed(work: Work, machine: Machine, tokens: int) -> Speed:
     """Reading a prompt of so many tokens."""
-    return _speed(tokens, prefill_seconds(work, machine, tokens))
+    return speed_of(tokens, prefill_seconds(work, machine, tokens))
 
 
 def decode_seconds(work: Work, machine: Machine, depth: int) -> float:
@@ -63,6 +63,7 @@ def _seconds(product: Product, machine: Machine, rows: int) -> float:
     )
 
 
-def _speed(tokens: float, seconds: float) -> Speed:
+def speed_of(tokens: float, seconds: float) -> Speed:
+    """So many tokens in so many seconds, with the range."""
     known, speed = defaults(), tokens / seconds
     return Speed(speed, speed * known.low, speed * known.high)

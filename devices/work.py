@@ -42,7 +42,7 @@ class Work:
     vocab: int
     attention: int
     cached: Sequence[CachedLayers] = ()
-    cache_bytes: int = 2  # of a cached value: float16
+    cache_bytes: float = 2.0  # of a cached value: float16
 
     def cache_values(self, positions: int, extra: int = 0) -> int:
         """Values kept after so many positions; a window is kept with ``extra`` more, as runtimes do."""

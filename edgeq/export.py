@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgeq import __version__
 from edgeq.calibration.text import Text, read_text
 from edgeq.convert import gguf_file
 from edgeq.convert.checkpoint_rows import CheckpointRows
@@ -34,27 +29,20 @@ from edgeq.formats.gguf.split_writer import parse_size
 from edgeq.hub import model_name
 from edgeq.options import parsed
 from edgeq.outputs import output_folder
+from edgeq.peak_memory import peak_memory
 from edgeq.source import ModelSource, SourceModel
+from edgeq.versions import versions
 
 if TYPE_CHECKING:
     from edgeq.apps.registry import Layout
     from edgeq.calibration.samples import Calibration
     from edgeq.convert.onnx_quants import QuantOptions
     from edgeq.runtimes.onnxruntime import Feeds
+    from edgeq.targeting.settings import Settings
 
 Progress = Callable[[str, int, int], None]
 Format = Literal["gguf", "onnx"]
 
-_LIBRARIES = (
-    "numpy",
-    "numba",
-    "onnx",
-    "onnx-ir",
-    "onnxruntime",
-    "tokenizers",
-    "safetensors",
-    "llama-cpp-python",
-)
 _SPEED_BATCH = 16
 _SHOWN = 8  # names of tensors in one note
 
@@ -87,6 +75,7 @@ class Request:
     proof: bool = True
     force: bool = False
     threads: int = 0
+    target: Settings | None = None
     progress: Progress = _no_progress
     warn: Callable[[str], None] = lambda message: None
 
@@ -140,6 +129,12 @@ def _run(request: Request, quant: str, source: ModelSource, text: Text) -> Resul
         "proof": _prove(request, source, text, path, quant) if request.proof else None,
         "versions": versions(),
     }
+    if request.target is not None:
+        record["target"] = request.target.record()
+        if entries := request.target.session_entries():
+            from edgeq.onnx.sessions import write_config
+
+            write_config(path, entries)
     report_files = write_report(request.out, record)
     return Result(path, record, [*files, *report_files])
 
@@ -313,11 +308,19 @@ def _quant_options(request: Request, text: Text) -> QuantOptions:
         symmetric=request.symmetric,
         accuracy_level=request.accuracy_level,
         tied_bits=request.tied_bits,
+        provider="cuda" if _for_cuda(request) else "",
         progress=request.progress,
     )
     if request.external_from is not None:
         options.external_from = parsed("--external-from", request.external_from, parse_size)
     return options
+
+
+def _for_cuda(request: Request) -> bool:
+    on_gpu = (
+        request.target is not None and request.target.onnx is not None and request.target.onnx.api == "cuda"
+    )
+    return on_gpu or request.dialect == "cuda"
 
 
 def _companions(request: Request, source: ModelSource) -> dict[Path, bytes]:
@@ -400,20 +403,3 @@ def _one_token(window: Feeds) -> Feeds:
         name: np.zeros((*cache.shape[:2], before, cache.shape[3]), np.float32) for name, cache in past.items()
     }
     return last | caches | {"attention_mask": window["attention_mask"]}
-
-
-def peak_memory() -> int:
-    """The process's peak resident memory so far, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def versions() -> dict[str, str]:
-    """edgeq's version, Python's, and those of the libraries that are installed."""
-    found = {"edgeq": __version__, "python": platform.python_version(), "machine": platform.machine()}
-    for library in _LIBRARIES:
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,22 +29,25 @@ _MANY = 64  # rows of activations
 
 
 def measured_profile(
-    profile: Profile, n_threads: int, progress: Callable[[str, int, int], None]
+    profile: Profile,
+    n_threads: int,
+    progress: Callable[[str, int, int], None],
+    types: Sequence[str] = TYPES,
 ) -> tuple[Profile, dict[str, Any]]:
-    """The profile with measured rates, and the figures."""
-    found = measure(n_threads, progress)
-    extra = () if ggml.library() is None else (_ggml_rates(found),)
+    """The profile with measured rates of these block types, and the figures."""
+    found = measure(n_threads, progress, types)
+    extra = () if ggml.library() is None else (_ggml_rates(found, types),)
     figures = dataclasses.asdict(found) | {"other_engines": [dataclasses.asdict(rates) for rates in extra]}
     return with_measured(profile, found, extra), figures
 
 
-def _ggml_rates(found: Measured) -> Rates:
+def _ggml_rates(found: Measured, types: Sequence[str]) -> Rates:
     """ggml's products with weights in cache. llama.cpp's graph repacks some types and is faster with these."""
     before = threads.get_threads()
     threads.set_threads(found.threads)
     decode, prefill = {}, {}
     try:
-        for name in TYPES:
+        for name in types:
             one, many = (_rate(name, rows) for rows in (1, _MANY))
             if one and many:
                 decode[name], prefill[name] = round(one, 2), round(2 * many, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,26 @@ from typing import Any
 from edgeq.devices.choose import Candidate, Ranked, Wanted, rank
 from edgeq.devices.machine import Machine, cpu_of, gpu_of
 from edgeq.devices.memory import Ceiling, Footprint, ceiling, footprint, repacked_types
-from edgeq.devices.predict import Speed, decode_speed, prefill_speed
+from edgeq.devices.predict import (
+    Speed,
+    decode_seconds,
+    decode_speed,
+    prefill_seconds,
+    prefill_speed,
+    speed_of,
+)
 from edgeq.devices.profile import Profile
 from edgeq.errors import InputError, UsageError
 from edgeq.planning.formats import RUNNERS, Made, formats_of
 from edgeq.planning.model import PlannedModel, open_model
+from edgeq.planning.offload import Offload, plan_offload
 from edgeq.planning.quality import Loss, exports_of, measured, typical
 
 MOST_KL, MOST_COSINE_LOSS = 0.05, 0.01
 _CONTEXT = 4096  # where the user names none, no more than the model's own
 _PROMPT, _DEPTH = 512, 128  # tokens: of a prompt that is read, and before a token that is generated
-_ONNX_CACHE_BYTES = 4
+_ONNX_CACHE_BYTES = 4.0
+KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32}  # of a cached value
 _LARGEST_BROWSER_GRAPH = 4 << 30
 
 
@@ -36,6 +46,11 @@ class Request:
     most_loss: float | None = None
     least_speed: float = 0.0
     evaluation: Path | None = None
+    kv_type: str = "f16"  # of llama.cpp's and edgeq's cache: f16 or q8_0
+    engine: str = "llama.cpp"  # whose measured rates predict: of ENGINES
+    quants: Mapping[str, Sequence[str]] | None = (
+        None  # by target (gguf, onnx), the only ones to rank; None: all
+    )
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,7 @@ class Entry:
     full: Speed | None
     loss: Loss | None
     runs_on: str
+    offload: Offload | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,7 @@ class _Place:
     gpu: Machine | None
     api: str
     limit: Ceiling
+    kv_bytes: float = 2.0
 
     def machine(self, made: Made) -> Machine:
         """What runs a format: the GPU where its runtime can use it."""
@@ -82,7 +99,7 @@ def run(request: Request) -> dict[str, Any]:
     model = open_model(request.model)
     place = _place(request, model)
     losses = typical(model.kind) | measured(exports_of(_evaluation(request, model)))
-    entries = {made.name: _entry(model, made, place, losses) for made in formats_of(model)}
+    entries = {made.name: _entry(model, made, place, losses) for made in _formats(request, model)}
     decoder = model.kind == "decoder"
     most_loss = MOST_KL if decoder else MOST_COSINE_LOSS
     wanted = Wanted(
@@ -123,10 +140,11 @@ def _place(request: Request, model: PlannedModel) -> _Place:
         profile=profile,
         app=app,
         context=context,
-        cpu=cpu_of(profile, request.threads) if profile.clusters else None,
+        cpu=cpu_of(profile, request.threads, request.engine) if profile.clusters else None,
         gpu=None if gpu is None else gpu_of(profile, gpu),
         api="" if gpu is None else gpu.api,
         limit=limit,
+        kv_bytes=KV_BYTES[request.kv_type],
     )
 
 
@@ -141,8 +159,11 @@ def _evaluation(request: Request, model: PlannedModel) -> Path:
 
 def _entry(model: PlannedModel, made: Made, place: _Place, losses: dict[tuple[str, str], Loss]) -> Entry:
     machine = place.machine(made)
-    work = model.work(made.types, _ONNX_CACHE_BYTES if made.target == "onnx" else 2)
+    work = model.work(made.types, _cache_bytes(made, place))
     decoder = model.kind == "decoder"
+    offload = _offload(model, made, place, machine)
+    if offload is not None and offload.layers <= model.shape.n_layers and place.cpu is not None:
+        return _split_entry(model, made, place, place.cpu, losses, offload)
     return Entry(
         made=made,
         unit=machine.unit,
@@ -152,6 +173,58 @@ def _entry(model: PlannedModel, made: Made, place: _Place, losses: dict[tuple[st
         full=decode_speed(work, machine, place.context) if decoder else None,
         loss=losses.get((made.target, made.quant)),
         runs_on=RUNNERS[made.target, place.app],
+        offload=offload,
+    )
+
+
+def _formats(request: Request, model: PlannedModel) -> Iterator[Made]:
+    """All sensible ones, or those that were asked for."""
+    if request.quants is None:
+        yield from formats_of(model)
+        return
+    wanted = request.quants
+    for made in formats_of(model, tuple(wanted.get("gguf", ()))):
+        if made.quant in wanted.get(made.target, ()):
+            yield made
+
+
+def _cache_bytes(made: Made, place: _Place) -> float:
+    """Of a cached value: ONNX graphs have float32, where they are not float16 themselves."""
+    if made.target == "gguf":
+        return place.kv_bytes
+    return _ONNX_CACHE_BYTES / 2 if made.quant == "float16" else _ONNX_CACHE_BYTES
+
+
+def _offload(model: PlannedModel, made: Made, place: _Place, machine: Machine) -> Offload | None:
+    """How many layers llama.cpp puts on the GPU, all where its memory is the CPU's; None where no GPU is used."""
+    if machine is not place.gpu or made.target != "gguf" or model.kind != "decoder":
+        return None
+    limit = float("inf") if place.profile.gpus[0].shared else place.limit.nbytes
+    return plan_offload(model, made.types, place.context, limit, place.kv_bytes)
+
+
+def _split_entry(
+    model: PlannedModel,
+    made: Made,
+    place: _Place,
+    cpu: Machine,
+    losses: dict[tuple[str, str], Loss],
+    offload: Offload,
+) -> Entry:
+    """A format of which the GPU holds a part: both parts take their time for each token, one after the other."""
+    assert place.gpu is not None
+    prompt, depth = min(_PROMPT, place.context), min(_DEPTH, place.context)
+    parts = [(offload.on_gpu, place.gpu), (offload.on_cpu, cpu)]
+    return Entry(
+        made=made,
+        unit=f"{place.gpu.unit} and CPU",
+        memory=footprint(model.work(made.types, place.kv_bytes), made.tensor_bytes, place.context),
+        prefill=speed_of(prompt, sum(prefill_seconds(work, machine, prompt) for work, machine in parts)),
+        decode=speed_of(1, sum(decode_seconds(work, machine, depth) for work, machine in parts)),
+        full=speed_of(1, sum(decode_seconds(work, machine, place.context) for work, machine in parts)),
+        loss=losses.get((made.target, made.quant)),
+        runs_on=RUNNERS[made.target, place.app],
+        offload=offload,
     )
 
 
@@ -160,14 +233,25 @@ def _candidate(entry: Entry, place: _Place) -> Candidate:
     problem = ""
     if place.app == "browser" and made.target == "onnx" and made.file_bytes > _LARGEST_BROWSER_GRAPH:
         problem = "a page cannot load an ONNX graph of more than 4 GB"
+    if made.target == "onnx" and place.api == "cuda" and made.quant == "int8-dynamic" and entry.unit != "CPU":
+        problem = "the CUDA provider has no kernel for DynamicQuantizeLinear"
     return Candidate(
         name=made.name,
         file_bytes=made.file_bytes,
-        memory_bytes=entry.memory.total,
+        memory_bytes=_needed(entry, place),
         speed=speed.tokens_per_second,
         loss=None if entry.loss is None else entry.loss.value,
         problem=problem,
     )
+
+
+def _needed(entry: Entry, place: _Place) -> int:
+    """Bytes that must fit below the limit: of a GPU with a host, the part that it holds, which was made to fit."""
+    if entry.offload is not None and place.cpu is not None:
+        host = ceiling(place.profile, place.app)
+        on_host = entry.memory.total - entry.offload.gpu_bytes
+        return entry.offload.gpu_bytes if on_host <= host.nbytes else entry.memory.total
+    return entry.memory.total
 
 
 def _about(model: PlannedModel, path: Path) -> dict[str, Any]:
@@ -196,5 +280,6 @@ def _shown(entry: Entry, row: Ranked) -> dict[str, Any]:
         "speed": {name: asdict(speed) for name, speed in speeds.items() if speed is not None},
         "quality": None if entry.loss is None else asdict(entry.loss),
         "unit": entry.unit,
+        "n_gpu_layers": None if entry.offload is None else entry.offload.layers,
         "runs_on": entry.runs_on,
     }

@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from edgeq.devices.host import linux, macos, nvidia, windows
 from edgeq.devices.host.facts import CoreGroup, HostFacts
+from edgeq.devices.system import has_battery, physical_cores, total_memory
 
 _SECONDS = 10
 _MOST_BYTES = 8 << 20  # of a file under /proc or /sys
@@ -33,11 +32,9 @@ def host_facts() -> HostFacts:
     else:
         facts = HostFacts("other", "other", platform.machine(), (), (), 0)
     if not facts.groups:
-        facts = dataclasses.replace(
-            facts, groups=(CoreGroup("performance", psutil.cpu_count(logical=False) or 1),)
-        )
+        facts = dataclasses.replace(facts, groups=(CoreGroup("performance", physical_cores()),))
     if not facts.memory:
-        facts = dataclasses.replace(facts, memory=psutil.virtual_memory().total)
+        facts = dataclasses.replace(facts, memory=total_memory())
     return dataclasses.replace(facts, gpus=nvidia.gpus())
 
 
@@ -76,13 +73,12 @@ def _windows() -> HostFacts:
     if not kernel.GetLogicalProcessorInformationEx(_ALL_RELATIONS, buffer, ctypes.byref(size)):
         size.value = 0
     features = [number for number in windows.FEATURES if kernel.IsProcessorFeaturePresent(number)]
-    battery = psutil.sensors_battery()
     return windows.facts(
         registry=_output("reg", "query", _REGISTRY),
         records=buffer.raw[: size.value],
         features=features,
-        memory=psutil.virtual_memory().total,
+        memory=total_memory(),
         machine=platform.machine(),
-        battery=battery is not None,
+        battery=has_battery(),
         extra=sorted({"avx512vnni", "avxvnni"} & host_features()),
     )

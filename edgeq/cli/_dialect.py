@@ -6,7 +6,15 @@ from enum import StrEnum
 
 
 class Dialect(StrEnum):
-    """Sets of ONNX operators."""
+    """Sets of ONNX operators, for a model that generates."""
+
+    standard = "standard"
+    ort = "ort"
+    cuda = "cuda"
+
+
+class Form(StrEnum):
+    """Forms of blocked weights, in any graph."""
 
     standard = "standard"
     ort = "ort"

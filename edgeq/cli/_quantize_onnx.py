@@ -12,6 +12,25 @@ from edgeq.errors import GateError, UsageError
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
+def for_target(
+    target: str, quant: str | None, isa: str | None, has_data: bool, context: int, most_loss: float | None
+) -> tuple[str, str]:
+    """(quant, CPU) for a device: on a GPU float16, on a CPU int8, static where there is data to calibrate on.
+
+    Raises EdgeqError for a device that is not known, and UsageError for options that any graph has no use for.
+    """
+    from edgeq.cli.devices import device
+    from edgeq.errors import UsageError
+    from edgeq.targeting.settings import isa_of
+
+    if context or most_loss is not None:
+        raise UsageError("--context and --most-loss are for GGUF; give --min-cosine for an ONNX file")
+    profile = device(target, None)
+    if profile.gpus and not profile.clusters:
+        return quant or "float16", isa or "generic"
+    return quant or ("int8" if has_data else "int8-dynamic"), isa or isa_of(profile.isa)
+
+
 def is_onnx(path: Path) -> bool:
     """Whether a source is an ONNX file, by its name."""
     return path.suffix.lower() == ".onnx"

@@ -8,13 +8,19 @@ from typing import Annotated
 
 import typer
 
+from edgeq.cli import _bench_models
 from edgeq.cli._effort import EffortOption
 from edgeq.cli._output import JsonFlag, print_json, print_table, warn
 from edgeq.formats.effort import Effort
 
 
 def register(app: typer.Typer) -> None:
-    bench = typer.Typer(help="Time edgeq beside its peers on this machine.", no_args_is_help=True)
+    bench = typer.Typer(
+        cls=_bench_models.ModelsUnlessNamed,
+        help="Time models on this machine (`edgeq bench MODEL…`), or edgeq's kernels beside their peers.",
+        no_args_is_help=True,
+    )
+    bench.command(_bench_models.NAME)(_bench_models.models)
     bench.command("codecs")(codecs)
     bench.command("kernels")(kernels)
     app.add_typer(bench, name="bench")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeq.cli._dialect import Dialect
 from edgeq.cli._effort import GGUFEffortOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, progress_bar, warn
+from edgeq.cli._target import ContextOption, LossOption, TargetOption
+
+if TYPE_CHECKING:
+    from edgeq.targeting.settings import Settings
 
 
 class Format(StrEnum):
@@ -32,17 +36,20 @@ def export(
         ),
     ],
     to: Annotated[
-        Format, typer.Option("--to", help="The format: gguf for llama.cpp, onnx for ONNX Runtime.")
-    ],
+        Format | None, typer.Option("--to", help="The format: gguf for llama.cpp, onnx for ONNX Runtime.")
+    ] = None,
     quant: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--quant",
             "-q",
             help="For gguf llama.cpp's name of the mix, any case: Q4_K_M, Q5_K_M, Q8_0, IQ4_XS, Q2_K, F16 … "
-            "For onnx: float32, int4 and int8-blocks (weights only), int8 (static, QDQ), int8-dynamic.",
+            "For onnx: float32, float16, int4 and int8-blocks (weights only), int8 (static, QDQ), int8-dynamic.",
         ),
-    ],
+    ] = None,
+    target: TargetOption = None,
+    context: ContextOption = 0,
+    most_loss: LossOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -75,7 +82,8 @@ def export(
         Dialect | None,
         typer.Option(
             help="ONNX: the operators of a model that generates, and the form of blocked weights. standard (the "
-            "default): ONNX opset 23; ort: ONNX Runtime's own, for onnxruntime-genai and transformers.js."
+            "default): ONNX opset 23; ort: ONNX Runtime's own, for onnxruntime-genai and transformers.js; cuda: those "
+            "that its CUDA provider runs, blocked weights with float16."
         ),
     ] = None,
     block_size: Annotated[
@@ -157,6 +165,8 @@ def export(
     `edgeq export model-Q4_0.gguf --to onnx --quant int4 --dialect ort -o out/`
 
     `edgeq export path/to/SmolLM2-135M-Instruct --to gguf --quant Q4_K_M --app ollama --app wllama -o out/`
+
+    `edgeq export tests/assets/tinylm --target raspberry-pi-5 -o out/`
     """
     from edgeq.errors import UsageError
     from edgeq.export import Request, run
@@ -164,6 +174,19 @@ def export(
     from edgeq.hub import model_name, resolve
     from edgeq.report.facts import facts
 
+    settings = None
+    if target is not None:
+        folder = resolve(model)
+        settings = _for_target(target, folder, to, quant, context, most_loss)
+        to, quant = Format(settings.to), settings.quant
+        if settings.onnx is not None:
+            full_range = full_range or (quant.startswith("int8") and not settings.onnx.reduced_range)
+            dialect = dialect or Dialect(settings.onnx.dialect)
+            block_size = block_size or (settings.onnx.block_size if quant in _BLOCKED else None)
+    elif context or most_loss is not None:
+        raise UsageError("--context and --most-loss go with --target")
+    if to is None or quant is None:
+        raise UsageError("give --to and --quant, or --target DEVICE, which chooses them")
     if percentile is not None and (to is not Format.onnx or quant.lower() != "int8"):
         raise UsageError("--percentile goes with --to onnx --quant int8")
     if percentile is not None and not 50 < percentile <= 100:
@@ -186,6 +209,8 @@ def export(
         if value and to is not Format.gguf:
             raise UsageError(f"{option} goes with --to gguf")
     folder = resolve(model)
+    if quant in _BLOCKED and accuracy_level is None and settings is not None and settings.onnx is not None:
+        accuracy_level = settings.onnx.accuracy_level
     with progress_bar() as progress:
         request = Request(
             model=folder,
@@ -208,6 +233,7 @@ def export(
             proof=proof,
             force=force,
             threads=threads,
+            target=settings,
             progress=progress,
             warn=warn,
         )
@@ -218,6 +244,37 @@ def export(
     for note in result.record["notes"][:4]:
         warn(note)
     print_facts([*facts(result.record), *(("written", str(path)) for path in result.files)])
+
+
+_BLOCKED = ("int4", "int8-blocks")
+
+
+def _for_target(
+    target: str, folder: Path, to: Format | None, quant: str | None, context: int, most_loss: float | None
+) -> Settings:
+    """Any format that this command makes, or those that --to and --quant leave."""
+    from edgeq.cli._target import chosen
+    from edgeq.convert.onnx_file import canonical_quant
+    from edgeq.errors import UsageError
+    from edgeq.formats.gguf.mixes import file_type
+    from edgeq.options import parsed
+    from edgeq.planning.formats import GGUF_QUANTS, ONNX_BLOCKS, ONNX_QUANTS
+
+    quants = {"gguf": list(GGUF_QUANTS), "onnx": [*ONNX_QUANTS, *ONNX_BLOCKS]}
+    if quant is not None and to is None:
+        raise UsageError("--quant goes with --to")
+    if quant is not None and to is not None:
+        quant = canonical_quant(quant) if to is Format.onnx else parsed("--quant", quant, file_type).name
+        quants = {to.value: [quant]}
+    return chosen(
+        target,
+        folder,
+        quants,
+        to=to.value if to else "",
+        quant=quant or "",
+        context=context,
+        most_loss=most_loss,
+    )
 
 
 def check_blocks(
@@ -243,9 +300,9 @@ def check_blocks(
     for option, is_given in given.items():
         if is_given and not blocks:
             raise UsageError(f"{option} goes with --to onnx --quant int4 or int8-blocks")
-    if accuracy_level is not None and dialect is not Dialect.ort:
+    if accuracy_level is not None and dialect not in (Dialect.ort, Dialect.cuda):
         raise UsageError(
-            "--accuracy-level goes with --dialect ort: the standard form leaves it to the session"
+            "--accuracy-level goes with --dialect ort or cuda: the standard form leaves it to the session"
         )
     for option, number, allowed in (
         ("--block-size", block_size, SIZES),

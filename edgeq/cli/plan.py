@@ -139,6 +139,8 @@ def _choice(record: dict[str, Any]) -> list[tuple[str, str]]:
         return [("choice", "nothing fits; take a smaller model, a shorter context or a larger device")]
     best = record["formats"][0]
     rows = [("choice", f"{record['choice']}: {best['reason']}"), ("runs in", best["runs_on"])]
+    if best["n_gpu_layers"] is not None:
+        rows.append(("n_gpu_layers", str(best["n_gpu_layers"])))
     if best["stored"]:
         return [*rows, ("make it", "it is this file")]
     return [*rows, ("make it", _command(Path(record["model"]["path"]), best["format"], best["quant"]))]

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from edgeq.cli._dialect import Dialect
+from edgeq.cli._dialect import Form
 from edgeq.cli._effort import GGUFEffortOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table, progress_bar, warn
-from edgeq.errors import UsageError
+from edgeq.cli._target import ContextOption, LossOption, TargetOption
 from edgeq.formats.effort import Effort
 
 
@@ -50,6 +50,9 @@ def quantize(
             "without it, the int8 that stays within 1 % of the float answers.",
         ),
     ] = None,
+    target: TargetOption = None,
+    context: ContextOption = 0,
+    most_loss: LossOption = None,
     tensor_type: Annotated[
         list[str] | None,
         typer.Option(
@@ -139,7 +142,7 @@ def quantize(
         ),
     ] = False,
     dialect: Annotated[
-        Dialect | None,
+        Form | None,
         typer.Option(
             help="ONNX int2, int4, int8-blocks: ort (the default) writes ONNX Runtime's MatMulNBits and "
             "GatherBlockQuantized, standard DequantizeLinear of ONNX 21 (of ONNX 25 in 2 bits)."
@@ -205,8 +208,11 @@ def quantize(
     `edgeq quantize model-F16.gguf -o model-Q4_K_M.gguf --quant Q4_K_M --effort best --calibration text.txt`
 
     `edgeq quantize model.onnx -o model_int8.onnx --quant int8 --calibration samples/`
+
+    `edgeq quantize model-F16.gguf -o out/ --target iphone-15-pro`
     """
     from edgeq.cli import _quantize_onnx as onnx
+    from edgeq.errors import UsageError
 
     for_gguf = {
         "--tensor-type": tensor_type,
@@ -236,14 +242,22 @@ def quantize(
         "--no-cache": no_cache,
         "--no-proof": no_proof,
     }
+    if target is None and (context or most_loss is not None):
+        raise UsageError("--context and --most-loss go with --target")
     if onnx.is_onnx(source):
         onnx.only(source, "GGUF", for_gguf)
+        if target is not None:
+            quant, for_onnx["--isa"] = onnx.for_target(
+                target, quant, isa, bool(calibration), context, most_loss
+            )
         options: dict[str, Any] = {option: value for option, value in for_onnx.items() if value}
         if calibration is not None:
             options["--calibration"] = calibration
         onnx.quantize(source, out, quant, options, threads=threads, force=force, as_json=as_json)
         return
     onnx.only(source, "ONNX", for_onnx)
+    if target is not None:
+        quant = _for_target(target, source, quant, context, most_loss)
     if out is None or quant is None:
         missing = "--output" if out is None else "--quant"
         raise UsageError(f"{missing} is missing: to GGUF, `edgeq quantize SOURCE -o OUT -q Q4_K_M`")
@@ -263,6 +277,21 @@ def quantize(
         force=force,
         threads=threads,
     )
+
+
+def _for_target(target: str, source: Path, quant: str | None, context: int, most_loss: float | None) -> str:
+    """The mix for a device."""
+    from edgeq.cli._target import chosen
+    from edgeq.formats.gguf.mixes import file_type
+    from edgeq.options import parsed
+    from edgeq.planning.formats import GGUF_QUANTS
+
+    names = [parsed("--quant", quant, file_type).name] if quant else list(GGUF_QUANTS)
+    fixed = names[0] if quant else ""
+    found = chosen(
+        target, source, {"gguf": names}, to="gguf", quant=fixed, context=context, most_loss=most_loss
+    )
+    return found.quant
 
 
 def _quantize_gguf(as_json: bool, threads: int, **options: Any) -> None:

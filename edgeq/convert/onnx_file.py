@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgeq.convert import onnx_graph
+from edgeq.convert.dialects import DIALECTS
 from edgeq.convert.gguf_file import TensorResult, handling_summary
 from edgeq.convert.onnx_quants import QUANTS, QuantOptions
 from edgeq.errors import UsageError
@@ -21,6 +22,7 @@ _SMALL = 64  # initializers below this many bytes are constants of the graph, no
 
 _SUFFIXES = {
     "float32": "",
+    "float16": "_fp16",
     "int4": "_q4",
 }  # what transformers.js puts behind "model"; others are the quant's name
 
@@ -52,6 +54,10 @@ def write(
     """Build the float graph, apply the quant and save it."""
     model = onnx_graph.build(source, options.dialect)
     QUANTS[quant](model, source, options)
+    if source.family.kind == "decoder":
+        DIALECTS[options.dialect].quantized(model)
+    if options.provider:
+        _tell_what_falls_back(model, options)
     files = save_model(
         model,
         path,
@@ -62,6 +68,20 @@ def write(
     tensors = tensor_results(model)
     options.notes += handling_summary(tensors)
     return Written([path, *(file for file in files if file != path)], tensors)
+
+
+def _tell_what_falls_back(model: ir.Model, options: QuantOptions) -> None:
+    """A note on the nodes that the provider leaves to the CPU."""
+    from edgeq.onnx.providers import left_to_cpu
+
+    left = left_to_cpu(model, options.provider)
+    if not left:
+        options.notes.append(f"the {options.provider.upper()} provider has kernels for all of the graph")
+        return
+    kinds = ", ".join(sorted(set(left.values())))
+    options.notes.append(
+        f"the {options.provider.upper()} provider leaves {len(left)} nodes to the CPU: {kinds}"
+    )
 
 
 def tensor_results(model: ir.Model) -> list[TensorResult]:

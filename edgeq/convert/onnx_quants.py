@@ -19,6 +19,7 @@ from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.blocked_weights import BlockedOptions, blocked_weights
 from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
 from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
+from edgeq.formats.onnx.passes.half_floats import half_floats
 from edgeq.formats.onnx.passes.smooth import smooth
 from edgeq.formats.onnx.passes.static_int8 import static_int8
 from edgeq.formats.onnx.save import EXTERNAL_FROM
@@ -43,6 +44,7 @@ class QuantOptions:
         accuracy_level: of MatMulNBits: 4 rounds the activations to int8, 1 does not.
         tied_bits: of a blocked table that is the head, too.
         external_from: bytes of weights from which they go into a file of their own.
+        provider: whose kernels the graph is checked against (``edgeq.onnx.providers``); "" for none.
     """
 
     text: Text
@@ -55,6 +57,7 @@ class QuantOptions:
     accuracy_level: int = 4
     tied_bits: int = 8
     external_from: int = EXTERNAL_FROM
+    provider: str = ""
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     notes: list[str] = field(default_factory=list)
 
@@ -81,6 +84,13 @@ def quant(name: str) -> Callable[[Quant], Quant]:
 @quant("float32")
 def float32(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """The graph as it is."""
+
+
+@quant("float16")
+def float16(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
+    """Weights, cache and arithmetic in float16, for GPUs; logits and vectors in float32."""
+    count = half_floats(model)
+    options.notes.append(f"{count} tensors in float16, and the arithmetic")
 
 
 @quant("int8-dynamic")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,9 @@ from edgeq.families import Family, HyperParameters
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.gguf_family import read_gguf
-from edgeq.source import SourceModel
+
+if TYPE_CHECKING:
+    from edgeq.source import SourceModel
 
 Floats = NDArray[np.float32]
 
@@ -163,4 +166,8 @@ def from_gguf(file: GGUFFile) -> Model:
 def open_model(path: str | Path) -> Model:
     """Open a GGUF file or a checkpoint directory in the engine; raises EdgeqError."""
     path = Path(path)
-    return from_source(SourceModel.open(path)) if path.is_dir() else from_gguf(open_gguf(path))
+    if not path.is_dir():
+        return from_gguf(open_gguf(path))
+    from edgeq.source import SourceModel  # a GGUF file is run without what checkpoints need
+
+    return from_source(SourceModel.open(path))

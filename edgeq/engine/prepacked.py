@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from edgeq import user_cache
 from edgeq.errors import EdgeqError, FormatError
 from edgeq.formats.atomic import atomic_file
-from edgeq.formats.checkpoint.safetensors_file import SafetensorsFile
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.kernels_cpu import products
 from edgeq.kernels_cpu.isa import Isa
@@ -141,6 +140,8 @@ def _metadata(key: str) -> dict[str, str]:
 
 def _mapped(path: Path, matrices: Sequence[_Matrix], isa: Isa, key: str) -> dict[str, Packed] | None:
     """What the file holds; None where it is missing, damaged or another one."""
+    from edgeq.formats.checkpoint.safetensors_file import SafetensorsFile  # needs more than NumPy and Numba
+
     try:
         stored = SafetensorsFile(path)
     except EdgeqError:

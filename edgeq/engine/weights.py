@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,9 @@ from edgeq.families import TensorSpec
 from edgeq.families.rope import interleaved_order
 from edgeq.formats import blocks
 from edgeq.formats.gguf.reader import GGUFFile
-from edgeq.source import SourceModel
+
+if TYPE_CHECKING:
+    from edgeq.source import SourceModel
 
 Floats = NDArray[np.float32]
 

@@ -2,6 +2,6 @@
 
 from edgeq.onnx.run import DEFAULT_MIN_COSINE, Request
 from edgeq.onnx.run import run as quantize
-from edgeq.onnx.sessions import session
+from edgeq.onnx.sessions import FallbackWarning, session
 
-__all__ = ["DEFAULT_MIN_COSINE", "Request", "quantize", "session"]
+__all__ = ["DEFAULT_MIN_COSINE", "FallbackWarning", "Request", "quantize", "session"]

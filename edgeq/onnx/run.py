@@ -21,7 +21,6 @@ from edgeq.convert.onnx_file import tensor_results
 from edgeq.devices.cpu import usable_cores
 from edgeq.errors import EdgeqError, InputError, UsageError
 from edgeq.evaluation.speed import TimedPair, timed_pair
-from edgeq.export import peak_memory, versions
 from edgeq.file_hash import sha256
 from edgeq.formats.atomic import check_output
 from edgeq.formats.onnx.blocked import SIZES
@@ -38,7 +37,9 @@ from edgeq.onnx.left import left_in_float
 from edgeq.onnx.sessions import write_config
 from edgeq.options import parsed
 from edgeq.outputs import output_folder
+from edgeq.peak_memory import peak_memory
 from edgeq.runtimes.onnxruntime import VERSION, OnnxSession
+from edgeq.versions import versions
 
 DEFAULT_MIN_COSINE = 0.99
 _TRIAL_SAMPLES, _MORE_SAMPLES, _PROOF_SAMPLES, _TIMED_SAMPLES = 16, 64, 256, 4

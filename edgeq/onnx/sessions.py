@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 NAME = "session_config.json"
+_RECORD = "session.record_ep_graph_assignment_info"  # makes the runtime keep which provider got which node
 
 
 def write_config(path: Path, entries: Mapping[str, str]) -> Path | None:
@@ -35,11 +37,48 @@ def read_config(path: Path) -> dict[str, str]:
     return _read(path.with_name(NAME)).get(path.name, {})
 
 
-def session(path: str | Path, threads: int = 0) -> ort.InferenceSession:
-    """An ONNX Runtime session on the CPU with the options that edgeq wrote beside the file. Raises EdgeqError."""
-    from edgeq.runtimes.onnxruntime import OnnxSession
+class FallbackWarning(UserWarning):
+    """A session runs on the CPU what was to run elsewhere."""
 
-    return OnnxSession(Path(path), threads, read_config(Path(path))).runtime
+
+def session(path: str | Path, threads: int = 0, providers: Sequence[str] = ()) -> ort.InferenceSession:
+    """An ONNX Runtime session with the options that edgeq wrote beside the file. Raises EdgeqError.
+
+    ``providers`` are execution providers by ONNX Runtime's names, the best first; without any it is the CPU's. What of
+    the graph runs on the CPU all the same is told by a ``FallbackWarning``: all of it where a provider is not installed
+    or has no device, single nodes where it has no kernel for them.
+    """
+    from edgeq.runtimes.onnxruntime import CPU, OnnxSession
+
+    config = read_config(Path(path))
+    wanted = [name for name in providers if name != CPU]
+    if wanted:
+        config = config | {_RECORD: "1"}
+    opened = OnnxSession(Path(path), threads, config, wanted).runtime
+    for line in _fallbacks(opened, wanted):
+        warnings.warn(f"{path}: {line}", FallbackWarning, stacklevel=2)
+    return opened
+
+
+def _fallbacks(opened: ort.InferenceSession, wanted: Sequence[str]) -> Iterator[str]:
+    from edgeq.runtimes.onnxruntime import CPU
+
+    used = opened.get_providers()
+    missing = [name for name in wanted if name not in used]
+    if missing:
+        rest = ", ".join(name for name in used if name != CPU) or "the CPU"
+        yield f"{', '.join(missing)} is not there; it runs on {rest}"
+    if missing == list(wanted) or not hasattr(opened, "get_provider_graph_assignment_info"):  # before 1.24
+        return
+    nodes = [
+        node.op_type
+        for part in opened.get_provider_graph_assignment_info()
+        if part.ep_name == CPU
+        for node in part.get_nodes()
+    ]
+    if nodes:
+        kinds = ", ".join(sorted(set(nodes)))
+        yield f"{len(nodes)} nodes run on the CPU, with copies to and fro: {kinds}"
 
 
 def _read(path: Path) -> dict[str, dict[str, str]]:

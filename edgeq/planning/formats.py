@@ -27,7 +27,10 @@ GGUF_QUANTS = (
     "Q3_K_S",
     "Q2_K",
 )
-ONNX_QUANTS = {"float32": "F32", "int8": "I8", "int8-dynamic": "I8"}
+# ONNX quants and what matrices are then stored in; those with blocks only for decoders, which are read token by token.
+ONNX_QUANTS = {"float32": "F32", "float16": "F16", "int8": "I8", "int8-dynamic": "I8"}
+ONNX_BLOCKS = {"int8-blocks": "Q8_0", "int4": "Q4_0"}
+_BLOCK = 32  # weights with one scale
 # What runs a file in an app, and what is known to stop it there.
 RUNNERS: Mapping[tuple[str, str], str] = {
     ("gguf", "ios"): "llama.cpp (llama.rn)",
@@ -70,7 +73,7 @@ def formats_of(model: PlannedModel, quants: tuple[str, ...] = GGUF_QUANTS) -> It
             if not (model.stored and quant == model.stored_name):
                 yield _gguf(model, quant)
     if "onnx" in model.to:
-        for quant in ONNX_QUANTS:
+        for quant in ONNX_QUANTS | (ONNX_BLOCKS if model.kind == "decoder" else {}):
             yield _onnx(model, quant)
 
 
@@ -89,13 +92,28 @@ def _gguf(model: PlannedModel, quant: str) -> Made:
 
 
 def _onnx(model: PlannedModel, quant: str) -> Made:
-    """int8 has a scale and a zero point for each row; experts stay whole matrices."""
-    kind = ONNX_QUANTS[quant]
-    types = {name: kind if _is_matrix(name, shape) else "F32" for name, shape in model.tensors}
+    """int8 has a scale and a zero point for each row, blocks have float32 scales; experts stay whole matrices."""
+    kind = (ONNX_QUANTS | ONNX_BLOCKS)[quant]
+    types = {name: _onnx_type(kind, name, shape) for name, shape in model.tensors}
     size = sum(tensor_bytes(types[name], shape) for name, shape in model.tensors)
     if kind == "I8":
         size += sum(5 * prod(shape[:-1]) for name, shape in model.tensors if types[name] == kind)
+    if quant in ONNX_BLOCKS:  # scales of 4 bytes where GGUF's blocks have 2
+        weights = sum(prod(shape) for name, shape in model.tensors if types[name] in ("Q4_0", "Q8_0"))
+        size += 2 * weights // _BLOCK
     return Made("onnx", quant, types, size, size + _ONNX_GRAPH_BYTES, exact=False)
+
+
+def _onnx_type(kind: str, name: str, shape: Shape) -> str:
+    """Of float16 everything; tables of blocks in 8 bits, as the tied head is by default."""
+    if kind == "F16":
+        return kind
+    if not _is_matrix(name, shape) or (kind in ("Q4_0", "Q8_0") and shape[-1] % _BLOCK):
+        return "F32"
+    return "Q8_0" if kind == "Q4_0" and name in _TABLES else kind
+
+
+_TABLES = ("token_embd.weight", "position_embd.weight")
 
 
 def _is_matrix(name: str, shape: Shape) -> bool:

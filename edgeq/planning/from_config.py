@@ -55,6 +55,9 @@ def planned(
         exact=exact,
         experts_used=hp.n_experts_used,
         folder=folder,
+        gguf_keys=lambda: {
+            f"{family.architecture}.{key}": value for key, value in family.metadata(hp).items()
+        },
     )
 
 

@@ -76,6 +76,7 @@ def gguf(path: Path) -> PlannedModel:
             stored_bytes=size,
             to=("gguf",),
             folder=path.resolve().parent,
+            gguf_keys=rows.metadata,
         )
 
 

@@ -41,12 +41,15 @@ class PlannedModel:
     stored_bytes: int = 0
     to: tuple[str, ...] = ("gguf", "onnx")  # what could be made of it
     folder: Path | None = None  # where an edgeq.json may lie
+    gguf_keys: Callable[[], Mapping[str, Any]] = (
+        dict  # metadata of a GGUF file; the tokenizer's where it is known
+    )
 
     @property
     def parameters(self) -> int:
         return sum(prod(shape) for _, shape in self.tensors)
 
-    def work(self, types: Mapping[str, str], cache_bytes: int = 2) -> Work:
+    def work(self, types: Mapping[str, str], cache_bytes: float = 2.0) -> Work:
         """The work of running it with these types, by tensor name."""
         merged: dict[tuple[str, float], int] = {}
         tied = all(name != "output.weight" for name, _ in self.tensors)

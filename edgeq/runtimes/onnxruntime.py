@@ -17,34 +17,57 @@ Feeds = dict[str, NDArray[Any]]
 VERSION: str = ort.__version__
 
 
-class OnnxSession:
-    """A graph in ONNX Runtime's CPU provider. ``threads`` 0 leaves the count to the runtime.
+CPU = "CPUExecutionProvider"
+# ONNX Runtime's names of tensors' types whose NumPy name is another.
+_TYPES = {"float": "float32", "double": "float64"}
 
-    ``config`` holds entries for the session, as ``session_config.json`` has them.
+
+class OnnxSession:
+    """A graph in ONNX Runtime, by default in its CPU provider. ``threads`` 0 leaves the count to the runtime.
+
+    ``config`` holds entries for the session, as ``session_config.json`` has them. ``providers`` are execution providers
+    by the runtime's names, the best first; those that are not installed are left out, and the CPU's comes last.
     """
 
-    def __init__(self, path: Path, threads: int = 0, config: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        threads: int = 0,
+        config: Mapping[str, str] | None = None,
+        providers: Sequence[str] = (),
+    ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised, too
         options.intra_op_num_threads = threads
         for key, value in (config or {}).items():
             options.add_session_config_entry(key, value)
+        installed = [name for name in providers if name in ort.get_available_providers()]
         try:
-            self.runtime = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            chosen = list(dict.fromkeys([*installed, CPU]))
+            self.runtime = ort.InferenceSession(str(path), options, providers=chosen)
         except Exception as error:  # the runtime raises its own unrelated types
             raise EdgeqError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})") from None
         self.path = path
         self.inputs = {i.name: list(i.shape) for i in self.runtime.get_inputs()}
+        self.types = {i.name: _numpy_type(i.type) for i in self.runtime.get_inputs()}
         self.outputs = [o.name for o in self.runtime.get_outputs()]
 
     def run(self, feeds: Feeds, outputs: Sequence[str]) -> list[NDArray[np.float32]]:
-        """The named outputs, fed with what the graph knows of ``feeds``; raises EdgeqError when the runtime refuses."""
+        """The named outputs, fed with what the graph knows of ``feeds``; raises EdgeqError when the runtime refuses.
+
+        Floats are given in the graph's own width: caches of a float16 graph are float16.
+        """
         try:
-            known = {name: value for name, value in feeds.items() if name in self.inputs}
+            known = {name: self._typed(name, value) for name, value in feeds.items() if name in self.inputs}
             result: list[NDArray[np.float32]] = self.runtime.run(list(outputs), known)
         except Exception as error:  # as above
             raise EdgeqError(f"{self.path}: ONNX Runtime cannot run it ({_first_line(error)})") from None
         return result
+
+    def _typed(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
+        wanted = self.types[name]
+        is_wider = value.dtype == np.float32 and wanted == "float16"
+        return value.astype(np.float16) if is_wider else value
 
     def empty_past(self) -> Feeds:
         """Empty cache tensors for every ``past_key_values`` input."""
@@ -52,7 +75,9 @@ class OnnxSession:
         for name, shape in caches.items():
             if len(shape) != 4 or not isinstance(shape[1], int) or not isinstance(shape[3], int):
                 raise EdgeqError(f"{self.path}: input {name} does not say its heads and their width")
-        return {name: np.zeros((1, shape[1], 0, shape[3]), np.float32) for name, shape in caches.items()}
+        return {
+            name: np.zeros((1, shape[1], 0, shape[3]), self.types[name]) for name, shape in caches.items()
+        }
 
     def past_of(self, present: Sequence[NDArray[np.float32]]) -> Feeds:
         """The cache inputs of the next run, from the ``present.*`` outputs of this one, in output order."""
@@ -92,6 +117,12 @@ def empty_past(n_layers: int, n_kv_heads: int, head_dim: int) -> Feeds:
     return {
         f"past_key_values.{layer}.{part}": empty for layer in range(n_layers) for part in ("key", "value")
     }
+
+
+def _numpy_type(name: str) -> str:
+    """``tensor(float16)`` as NumPy names it; float32 for what is no tensor."""
+    inner = name.removeprefix("tensor(").removesuffix(")") if name.startswith("tensor(") else "float"
+    return _TYPES.get(inner, inner)
 
 
 def _first_line(error: Exception) -> str:

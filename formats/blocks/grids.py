@@ -15,7 +15,7 @@ from edgeq.formats.blocks import by_name, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6
 from edgeq.formats.blocks.base import Bytes, Floats
 from edgeq.formats.blocks.packing import unpack_fifth_bits, unpack_nibbles
 from edgeq.formats.blocks.super_block import sub_block_scales
-from edgeq.formats.checkpoint.quantized import Grid
+from edgeq.formats.grid import Grid
 
 
 class _Parts(NamedTuple):

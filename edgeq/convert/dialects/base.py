@@ -37,6 +37,10 @@ class DecoderOps(OnnxOps, ABC):
     def finish(cls, model: ir.Model) -> None:
         """What is easier done to the whole graph; here nothing."""
 
+    @classmethod
+    def quantized(cls, model: ir.Model) -> None:
+        """What is done to the whole graph once its weights are quantized; here nothing."""
+
     def once(self, name: str, emit: Callable[[], ir.Value]) -> ir.Value:
         """What all layers share, emitted where the first one asks."""
         if name not in self._once:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from edgeq.formats.checkpoint.quantized.base import LAYOUTS, Grid, PackedWeight, Settings
+from edgeq.formats.checkpoint.quantized.base import LAYOUTS, PackedWeight, Settings
 from edgeq.formats.checkpoint.safetensors import Checkpoint
 from edgeq.formats.errors import FormatError
+from edgeq.formats.grid import Grid
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

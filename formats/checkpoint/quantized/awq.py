@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from edgeq.formats.checkpoint.quantized.base import (
     FLOATS,
-    Grid,
     GridWeight,
     PackedWeight,
     Settings,
@@ -33,6 +32,7 @@ from edgeq.formats.checkpoint.quantized.base import (
     layout,
 )
 from edgeq.formats.checkpoint.safetensors import Checkpoint
+from edgeq.formats.grid import Grid
 
 _PER_WORD = 8
 _NIBBLE_OF_ROW = (0, 4, 1, 5, 2, 6, 3, 7)

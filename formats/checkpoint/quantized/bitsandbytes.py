@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 
 from edgeq.formats.checkpoint.quantized.base import (
     FLOATS,
-    Floats,
     PackedWeight,
     Settings,
     check_part,
@@ -38,6 +37,7 @@ from edgeq.formats.checkpoint.quantized.base import (
     layout,
 )
 from edgeq.formats.checkpoint.safetensors import Checkpoint
+from edgeq.formats.grid import Floats
 
 _STATE = ".quant_state.bitsandbytes__"
 _TABLES = ("nf4", "fp4")

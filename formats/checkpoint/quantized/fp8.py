@@ -26,7 +26,6 @@ import numpy as np
 
 from edgeq.formats.checkpoint.quantized.base import (
     FLOATS,
-    Floats,
     PackedWeight,
     Settings,
     check_part,
@@ -34,6 +33,7 @@ from edgeq.formats.checkpoint.quantized.base import (
     layout,
 )
 from edgeq.formats.checkpoint.safetensors import Checkpoint
+from edgeq.formats.grid import Floats
 
 Tile = tuple[int, int]
 _DTYPE = "float8_e4m3fn"

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from edgeq.formats.checkpoint.quantized.base import (
     FLOATS,
-    Grid,
     GridWeight,
     PackedWeight,
     Settings,
@@ -37,6 +36,7 @@ from edgeq.formats.checkpoint.quantized.base import (
     unpack,
 )
 from edgeq.formats.checkpoint.safetensors import Checkpoint
+from edgeq.formats.grid import Grid
 
 _BITS = (2, 4, 8)  # 3 bits cross the words' borders
 

@@ -53,7 +53,9 @@ def output_error(weights: np.ndarray, values: np.ndarray, statistics: Statistics
 
 
 @pytest.mark.parametrize("name", ["Q4_K", "Q2_K", "Q4_0"])
-def test_feedback_is_better_than_weights_alone_and_descent_better_still(model: engine.Model, gram: Statistics, name: str):
+def test_feedback_is_better_than_weights_alone_and_descent_better_still(
+    model: engine.Model, gram: Statistics, name: str
+):
     weights, grid = model.weights.vector(NAME)[:64], BlockGrid(name)
     errors = {}
     for method in ("nearest", "importance", "gptq", "descent"):
@@ -152,7 +154,13 @@ def test_onnx_holds_the_chosen_integers(text: Path, tmp_path: Path):
     notes = json.loads((tmp_path / "edgeq.json").read_text())["exports"][0]["notes"]
     assert any("chosen on" in note and "descent" in note for note in notes), notes
     graph = onnx.load(tmp_path / "model_q4.onnx").graph
-    sizes = {a.i for node in graph.node if node.op_type == "MatMulNBits" for a in node.attribute if a.name == "block_size"}
+    sizes = {
+        a.i
+        for node in graph.node
+        if node.op_type == "MatMulNBits"
+        for a in node.attribute
+        if a.name == "block_size"
+    }
     assert sizes == {32}
 
 

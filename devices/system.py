@@ -1,0 +1,32 @@
+"""What psutil says of this machine, and the standard library where psutil is not installed (a benchmark's zip)."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+
+psutil: ModuleType | None
+try:
+    import psutil
+except ImportError:  # the zip of ``edgeq bench --pack`` asks for numpy and numba only
+    psutil = None
+
+
+def physical_cores() -> int:
+    """Cores without their second threads; with those where psutil is not there to tell."""
+    count = os.cpu_count() if psutil is None else psutil.cpu_count(logical=False)
+    return count or 1
+
+
+def total_memory() -> int:
+    """Bytes of memory, 0 where nothing says."""
+    if psutil is not None:
+        return int(psutil.virtual_memory().total)
+    if hasattr(os, "sysconf") and {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= os.sysconf_names.keys():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 0
+
+
+def has_battery() -> bool:
+    """Whether there is one, as far as psutil says."""
+    return psutil is not None and psutil.sensors_battery() is not None

@@ -1,0 +1,225 @@
+"""``edgeq bench MODEL…``: models in engines on this machine, each measured in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from edgeq.bench import engines
+from edgeq.bench.child import Job, Measurement
+from edgeq.errors import EdgeqError, FormatError, InputError, UsageError
+from edgeq.json_files import read_json
+from edgeq.versions import versions
+
+FORMAT = 1  # of the JSON file
+_MOST_BYTES = 64 << 20  # of such a file
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure: all combinations; ``engine`` "" takes the one for each file."""
+
+    models: Sequence[Path]
+    engine: str = ""
+    threads: Sequence[int] = (1,)
+    prompts: Sequence[int] = (128, 512)
+    gen: int = 64
+    repeat: int = 5
+    progress: Progress = lambda stage, done, total: None
+
+
+@dataclass
+class Result:
+    """One combination: what was measured (None where it failed, ``error`` says why) and the figures made of it."""
+
+    model: str
+    bytes: int
+    engine: str
+    engine_version: str
+    threads: int
+    prompt: int
+    gen: int
+    measured: Measurement | None = None
+    error: str = ""
+    figures: dict[str, float | None] = field(default_factory=dict)
+
+
+def run(options: Options) -> dict[str, Any]:
+    """The record that the files hold; raises UsageError for an engine that does not run a model."""
+    engines.load_all()
+    jobs = list(_jobs(options))
+    results = []
+    for done, job in enumerate(jobs):
+        options.progress(f"{Path(job.path).name} in {job.engine}", done, len(jobs))
+        if job.engine in engines.COMPILED and (not done or jobs[done - 1].path != job.path):
+            _compile(job)
+        results.append(_result(job))
+    return {
+        "edgeq_bench": FORMAT,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        "results": [asdict(result) for result in results],
+    }
+
+
+def machine() -> dict[str, Any]:
+    """This machine as its system describes it, and how busy it was."""
+    from edgeq.devices.host import host_facts
+
+    facts = host_facts()
+    busy = list(os.getloadavg()) if hasattr(os, "getloadavg") else None
+    return {
+        "name": facts.name,
+        "system": f"{platform.system()} {platform.release()}",
+        "cores": [asdict(group) for group in facts.groups],
+        "instruction_sets": list(facts.isa),
+        "memory_bytes": facts.memory,
+        "load_average": busy,
+    }
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A file that ``edgeq bench`` wrote; raises FormatError for another."""
+    if path.is_file() and path.stat().st_size > _MOST_BYTES:
+        raise FormatError(path, "is too large for a result of edgeq bench")
+    record: dict[str, Any] = read_json(path, dict)
+    results = record.get("results")
+    if record.get("edgeq_bench") != FORMAT or not isinstance(results, list):
+        raise FormatError(
+            path, "is no result of edgeq bench", "write one with edgeq bench MODEL -o FILE.json"
+        )
+    return record
+
+
+def _jobs(options: Options) -> Iterator[Job]:
+    for model in options.models:
+        engine = _engine_of(model, options.engine)
+        for threads in options.threads:
+            for prompt in options.prompts:
+                yield Job(str(model), engine, threads, prompt, options.gen, options.repeat)
+
+
+def _engine_of(model: Path, wanted: str) -> str:
+    if not model.exists():
+        raise InputError(f"{model}: no such file or directory")
+    kind = "directory" if model.is_dir() else "onnx" if model.suffix == ".onnx" else "gguf"
+    allowed = {"directory": ["embedded"], "gguf": ["embedded", "llama.cpp"], "onnx": ["onnxruntime"]}[kind]
+    if wanted and wanted not in allowed:
+        raise UsageError(f"--engine {wanted} does not run {model}; take {' or '.join(allowed)}")
+    return wanted or allowed[0]
+
+
+def _compile(job: Job) -> None:
+    """Run the model briefly in another process: its kernels are kept on disk, and loading is timed with them."""
+    with contextlib.suppress(EdgeqError):  # what goes wrong is reported by the measurement itself
+        in_child(replace(job, prompt=min(job.prompt, 16), gen=min(job.gen, 2), repeat=1))
+
+
+def _result(job: Job) -> Result:
+    path = Path(job.path)
+    result = Result(
+        model=path.name,
+        bytes=_bytes(path),
+        engine=job.engine,
+        engine_version="",
+        threads=job.threads,
+        prompt=job.prompt,
+        gen=job.gen,
+    )
+    try:
+        result.measured = in_child(job)
+        result.engine_version = engines.VERSIONS[job.engine]()
+        result.figures = figures(result.measured, job.prompt)
+    except EdgeqError as error:
+        result.error = str(error)
+    return result
+
+
+def in_child(job: Job) -> Measurement:
+    """Measure in a process of its own; raises EdgeqError with what it said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeq.bench.child"],
+        input=json.dumps(asdict(job)),
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        words = done.stderr.strip().splitlines()
+        raise EdgeqError(
+            f"{job.path}: {job.engine} ended with status {done.returncode}"
+            + (f" ({words[-1][:200]})" if words else "")
+        )
+    answer = json.loads(lines[-1])
+    if "error" in answer:
+        raise EdgeqError(answer["error"])
+    return Measurement(**answer)
+
+
+def figures(measured: Measurement, prompt: int) -> dict[str, float | None]:
+    """Tokens per second and seconds: medians (p50), and p95 of what takes long. None where there is nothing to say.
+
+    ``first_token_s`` is from a prompt to the first token of a loaded model; the time of loading is its own figure.
+    Joules are of a turn, prompt and generation, by its tokens. The drops are of the last turn against the first.
+    """
+    graph = measured.kind == "graph"
+    prefill, decode, steps = measured.prefill, measured.decode, measured.steps
+    per_turn = len(steps) // len(decode) if decode else 0
+    joules = [value for value in measured.joules if value is not None]
+    clocks = measured.megahertz
+    slowest = decode or prefill
+    return {
+        "load_s": measured.load,
+        "runs_per_s": 1 / statistics.median(prefill),
+        "prefill_tokens_per_s": None if graph else prompt / statistics.median(prefill),
+        "decode_tokens_per_s": per_turn / statistics.median(decode) if decode else None,
+        "first_token_s": statistics.median(prefill) if measured.kind == "decoder" else None,
+        "prefill_p50_s": statistics.median(prefill),
+        "prefill_p95_s": percentile(prefill, 95),
+        "step_p50_s": statistics.median(steps) if steps else None,
+        "step_p95_s": percentile(steps, 95) if steps else None,
+        "peak_memory_bytes": float(measured.peak_memory),
+        "joules_per_token": statistics.median(joules) / (prompt + per_turn) if joules else None,
+        "degrees_first": measured.degrees[0],
+        "degrees_last": measured.degrees[1],
+        "clock_drop": 1 - clocks[1] / clocks[0] if clocks[0] and clocks[1] else None,
+        "speed_drop": 1 - slowest[0] / slowest[-1],
+    }
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Of sorted values, between neighbours in proportion."""
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * percent / 100
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def _bytes(path: Path) -> int:
+    """Of a model's files: a directory's weights, a graph with what lies outside it, all shards of a GGUF file."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    if path.suffix == ".onnx":
+        return sum(file.stat().st_size for file in [path, *path.parent.glob(f"{path.name}[._]data*")])
+    from edgeq.formats.gguf.split import open_gguf
+
+    try:
+        with open_gguf(path) as file:
+            return sum(part.stat().st_size for part in file.paths)
+    except EdgeqError:
+        return path.stat().st_size
