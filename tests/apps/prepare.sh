@@ -21,21 +21,21 @@ chromium=$(command -v chromium || command -v chromium-browser || command -v goog
 libraries=
 if [ -z "$chromium" ]; then
     command -v apt-get dpkg >/dev/null || { echo "prepare.sh: needs Chromium, or Debian's apt-get and dpkg" >&2; exit 1; }
-    mkdir -p "$folder"/{lists/partial,cache/archives/partial,root}
+    mkdir -p "$folder"/{lists/partial,cache/archives/partial,debian}
     apt=(apt-get -qq -o Dir::State::Lists="$folder/lists" -o Dir::Cache="$folder/cache" -o Dir::State::status=/dev/null
          -o APT::Sandbox::User="$(id -un)" -o Debug::NoLocking=1)
     "${apt[@]}" update
     # As if nothing were installed, so that all of its libraries come along; the C library stays the machine's.
     "${apt[@]}" install --download-only --no-install-recommends -y chromium-headless-shell fontconfig fonts-dejavu-core
     rm -f "$folder"/cache/archives/libc6_*.deb
-    for package in "$folder"/cache/archives/*.deb; do dpkg -x "$package" "$folder/root"; done
+    for package in "$folder"/cache/archives/*.deb; do dpkg -x "$package" "$folder/debian"; done
     rm -rf "$folder/cache" "$folder/lists"
-    chromium="$folder/root/usr/lib/chromium/chromium-headless-shell"
-    libraries=$(echo "$folder"/root/usr/lib/*-linux-gnu "$folder"/root/lib/*-linux-gnu | tr ' ' ':')
+    chromium="$folder/debian/usr/lib/chromium/chromium-headless-shell"
+    libraries=$(echo "$folder"/debian/usr/lib/*-linux-gnu "$folder"/debian/lib/*-linux-gnu | tr ' ' ':')
 fi
 cat > "$folder/chromium" <<END
 #!/bin/sh
-[ -z "$libraries" ] || export LD_LIBRARY_PATH="$libraries" FONTCONFIG_FILE="$folder/root/etc/fonts/fonts.conf"
+[ -z "$libraries" ] || export LD_LIBRARY_PATH="$libraries" FONTCONFIG_FILE="$folder/debian/etc/fonts/fonts.conf"
 exec "$chromium" --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run "\$@"
 END
 printf '#!/bin/sh\nexec "%s" "$@"\n' "$(command -v node)" > "$folder/node"
