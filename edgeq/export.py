@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from edgeq.allocation.goal import Wanted
 from edgeq.calibration.text import Text, read_text
 from edgeq.convert import gguf_file
 from edgeq.convert.checkpoint_rows import CheckpointRows
@@ -24,7 +25,7 @@ from edgeq.file_hash import sha256
 from edgeq.formats.atomic import atomic_file, check_output
 from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mixes import file_type
-from edgeq.formats.gguf.overrides import parse_override
+from edgeq.formats.gguf.overrides import Override, parse_override
 from edgeq.formats.gguf.split_writer import parse_size
 from edgeq.hub import model_name
 from edgeq.options import parsed
@@ -44,6 +45,7 @@ Progress = Callable[[str, int, int], None]
 Format = Literal["gguf", "onnx"]
 
 _SPEED_BATCH = 16
+_ALLOCATED_CHARACTERS = 4_000_000  # of a text, when types are chosen
 _SHOWN = 8  # names of tensors in one note
 
 
@@ -76,6 +78,7 @@ class Request:
     force: bool = False
     threads: int = 0
     target: Settings | None = None
+    wanted: Wanted = field(default_factory=Wanted)
     progress: Progress = _no_progress
     warn: Callable[[str], None] = lambda message: None
 
@@ -107,7 +110,7 @@ def _run(request: Request, quant: str, source: ModelSource, text: Text) -> Resul
     read_exports(request.out / JSON_NAME)  # a file there that is not ours is refused before the work
     started = time.perf_counter()
     convert = _to_gguf if request.to == "gguf" else _to_onnx
-    path, files, tensors, notes = convert(request, quant, source, text)
+    path, files, tensors, notes, more = convert(request, quant, source, text)
     seconds = time.perf_counter() - started
     record: dict[str, Any] = {
         "file": path.name,
@@ -128,7 +131,7 @@ def _run(request: Request, quant: str, source: ModelSource, text: Text) -> Resul
         "notes": notes,
         "proof": _prove(request, source, text, path, quant) if request.proof else None,
         "versions": versions(),
-    }
+    } | more
     if request.target is not None:
         record["target"] = request.target.record()
         if entries := request.target.session_entries():
@@ -187,10 +190,13 @@ def _canonical_quant(request: Request) -> str:
         from edgeq.convert import onnx_file
 
         return onnx_file.canonical_quant(request.quant)
+    if request.wanted:
+        return request.wanted.label()
     return parsed("--quant", request.quant, lambda text: file_type(text).name)
 
 
-Converted = tuple[Path, list[Path], list[TensorResult], list[str]]
+# The file, all files, what became of the tensors, notes, and what else the record says.
+Converted = tuple[Path, list[Path], list[TensorResult], list[str], dict[str, Any]]
 
 
 def _to_gguf(request: Request, quant: str, source: ModelSource, text: Text) -> Converted:
@@ -198,16 +204,30 @@ def _to_gguf(request: Request, quant: str, source: ModelSource, text: Text) -> C
     check_output(path, force=request.force)
     assert isinstance(source, SourceModel)
     rows = CheckpointRows(source)
+    if request.wanted:
+        return _allocated(request, source, rows, text, path)
     overrides = [parsed("--tensor-type", text, parse_override) for text in request.tensor_types]
+    return *_write_gguf(request, quant, rows, overrides, path), {}
+
+
+def _write_gguf(
+    request: Request,
+    quant: str,
+    rows: CheckpointRows,
+    overrides: Sequence[Override],
+    path: Path,
+    compared: int = 0,
+) -> tuple[Path, list[Path], list[TensorResult], list[str]]:
+    """Plan and write one file; ``compared`` tokens at the text's beginning, at least, are not calibrated on."""
     importance, imatrix_keys = column_weights(request.imatrix, rows, request.warn)
-    calibration = _own_calibration(request)
+    calibration = _own_calibration(request, compared)
     weighted = importance is not None or calibration is not None
     planned = gguf_file.plan(rows, quant, overrides, has_imatrix=weighted)
     notes = planned.fallback_notes()
     for line in (*planned.fallback_summary(), *rows.notes):
         request.warn(line)
     notes += rows.notes
-    notes += _left_out(source)
+    notes += _left_out(rows.source)
     options = gguf_file.WriteOptions(
         force=request.force,
         progress=lambda name, done, total: request.progress("encoding", done, total),
@@ -221,21 +241,63 @@ def _to_gguf(request: Request, quant: str, source: ModelSource, text: Text) -> C
     else:
         from edgeq.convert.calibrated import encoded_tensors
 
-        with encoded_tensors(rows, planned, calibration, request.out) as encoded:
+        with encoded_tensors(rows, planned, calibration, path.parent) as encoded:
             encoded.use_in(options)
             paths, tensors = gguf_file.write(rows, planned, path, options)
             notes.append(encoded.note())
     return path, paths, tensors, notes + gguf_file.handling_summary(tensors)
 
 
-def _own_calibration(request: Request) -> Calibration | None:
-    """What ``--effort best`` calibrates on; what the proof compares on is left out of it."""
+def _allocated(
+    request: Request, source: SourceModel, rows: CheckpointRows, text: Text, path: Path
+) -> Converted:
+    """The file whose types meet what the user wants of it, out of several that are written and measured."""
+    from edgeq.allocation import gguf as allocation
+    from edgeq.allocation.goal import exactly, nearest_mix, times
+    from edgeq.engine.model import from_source
+
+    tokens = source.tokenizer().encode(text.content[:_ALLOCATED_CHARACTERS]).ids
+    compared = allocation.held_out(source, len(tokens))
+    quiet = replace(request, warn=_say_nothing, force=True)
+    written: dict[tuple[str, ...], tuple[Path, list[Path], list[TensorResult], list[str]]] = {}
+    with tempfile.TemporaryDirectory(prefix=".edgeq-trial-", dir=request.out) as folder:
+
+        def write(types: Mapping[str, str]) -> Path:
+            trial, key = Path(folder) / f"trial-{len(written)}.gguf", tuple(types.values())
+            quant = nearest_mix(types, source.shape)
+            written[key] = _write_gguf(quiet, quant, rows, exactly(types), trial, compared)
+            return trial
+
+        found = allocation.allocate(
+            allocation.Request(
+                source=source,
+                model=from_source(source),
+                tokens=tokens,
+                goal=request.wanted.goal(source.parameters()),
+                fixed_bytes=allocation.fixed_bytes(rows),
+                write=write,
+                types=request.wanted.candidates(),
+                times=times(source, request.wanted.machine),
+                progress=request.progress,
+            )
+        )
+        trial, _, tensors, notes = written[tuple(found.allocation.chosen.types.values())]
+        trial.replace(path)
+    return path, [path], tensors, notes, {"allocation": found.record()}
+
+
+def _say_nothing(message: str) -> None:
+    pass
+
+
+def _own_calibration(request: Request, compared: int = 0) -> Calibration | None:
+    """What ``--effort best`` calibrates on; what is compared on is left out of it."""
     if request.effort is not Effort.best or request.calibration is None or request.imatrix is not None:
         return None
     from edgeq.calibration.samples import Calibration
     from edgeq.evaluation.proof import COMPARED_TOKENS
 
-    skip = COMPARED_TOKENS if request.proof else 0
+    skip = max(compared, COMPARED_TOKENS if request.proof else 0)
     return Calibration(request.calibration, skip, request.progress, request.warn)
 
 
@@ -272,7 +334,7 @@ def _to_onnx(request: Request, quant: str, source: ModelSource, text: Text) -> C
     for target, content in companions.items():
         with atomic_file(target, force=request.force) as file:
             file.write(content)
-    return path, written.files, written.tensors, options.notes + _left_out(source)
+    return path, written.files, written.tensors, options.notes + _left_out(source), {}
 
 
 @contextmanager

@@ -17,12 +17,17 @@ from edgeq.allocation.search import Allocation, Goal, Problem, Types, search
 from edgeq.allocation.sensitivity import groups_of, output_errors, probe_type, sensitivity
 from edgeq.allocation.trial import Coded, Coder
 from edgeq.calibration.importance import ImportanceCollector
+from edgeq.convert import gguf_file
+from edgeq.convert.gguf_sources import RowSource
 from edgeq.devices.detect import instruction_set
 from edgeq.engine.model import Model, from_gguf
 from edgeq.engine.weights import Floats
 from edgeq.errors import InputError
-from edgeq.formats.gguf.mixes import ModelShape
+from edgeq.formats.gguf.mixes import ModelShape, is_quantizable
 from edgeq.formats.gguf.reader import GGUFFile
+from edgeq.formats.gguf.serialize import header_bytes
+from edgeq.formats.gguf.types import DEFAULT_ALIGNMENT
+from edgeq.formats.gguf.writer import lay_out
 from edgeq.source import ModelSource
 
 _WINDOW = 128  # tokens of one forward pass
@@ -31,6 +36,7 @@ _CALIBRATED, _PROBED, _MEASURED = 16_384, 2048, 4096  # tokens
 _LARGE = 300_000_000  # parameters from which on fewer tokens and groups are measured
 _CALIBRATED_LARGE, _PROBED_LARGE, _MEASURED_LARGE = 4096, 512, 1024
 _GROUPS, _GROUPS_LARGE = 64, 16
+_OWN_KEYS = 1024  # bytes for what says how the file was made
 _LOGITS = 1 << 26  # float32 logits that are kept of the float model: 256 MB
 
 
@@ -115,6 +121,19 @@ def allocate(request: Request) -> Found:
     problem = Problem(options, scaled, request.fixed_bytes, times.of, times.fixed, measure)
     counts = {"calibrated": sum(map(len, calibrated)), "probed": probed.tokens, "measured": held.tokens}
     return Found(search(problem, request.goal), scaled.measured, probe, counts)
+
+
+def fixed_bytes(rows: RowSource) -> int:
+    """What a file of the model has beside its quantized tensors, at most: header, small tensors, padding."""
+    planned = gguf_file.plan(rows, "Q8_0")
+    keys = rows.metadata() | {"general.architecture": rows.shape.architecture}
+    header = len(header_bytes(keys, lay_out(planned.tensors, DEFAULT_ALIGNMENT))) + _OWN_KEYS
+    small = [tensor for tensor in planned.tensors if not is_quantizable(tensor.name, tensor.shape)]
+    return (
+        header
+        + sum(planned.nbytes(tensor) for tensor in small)
+        + DEFAULT_ALIGNMENT * (len(planned.tensors) + 1)
+    )
 
 
 def _is_large(source: ModelSource) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf, prod
 
-from edgeq.allocation.candidates import DEFAULT_TYPES, parse_types
+from edgeq.allocation.candidates import DEFAULT_TYPES, parse_types, size_of
 from edgeq.allocation.search import Goal
 from edgeq.devices.machine import Machine
 from edgeq.devices.predict import decode_seconds
 from edgeq.devices.work import Product, Work
 from edgeq.errors import UsageError
 from edgeq.formats.gguf.mix_table import FILE_TYPES
+from edgeq.formats.gguf.overrides import Override
 from edgeq.formats.gguf.split_writer import parse_size
 from edgeq.options import parsed
 from edgeq.planning.model import cached_layers
@@ -51,6 +53,16 @@ class Wanted:
         if self.max_size is not None:
             parsed("--max-size", self.max_size, parse_size)
         self.candidates()
+
+    def label(self) -> str:
+        """What the file is called by, in place of a quant."""
+        parts = [
+            self.max_size,
+            None if self.target_bpw is None else f"{self.target_bpw:g}bpw",
+            None if self.max_kl is None else f"kl{self.max_kl:g}",
+            None if self.min_tps is None else f"{self.min_tps:g}tps",
+        ]
+        return "-".join(["auto", *(part.replace(" ", "") for part in parts if part)])
 
     def candidates(self) -> tuple[str, ...]:
         """The types that tensors may get: those asked for, without what the device has no rate for."""
@@ -104,11 +116,16 @@ def times(source: ModelSource, machine: Machine | None) -> Times:
     return Times(seconds, decode_seconds(rest, machine, _DEPTH))
 
 
-def nearest_mix(types: dict[str, str], nbytes: Callable[[str], int]) -> str:
+def exactly(types: Mapping[str, str]) -> list[Override]:
+    """Overrides that give each of these tensors its type."""
+    return [Override(re.compile(f"^{re.escape(name)}$"), kind) for name, kind in types.items()]
+
+
+def nearest_mix(types: Mapping[str, str], shape_of: Callable[[str], tuple[int, ...]]) -> str:
     """llama.cpp's name for a file most of whose bytes are of one type: what general.file_type says of it."""
     sizes: dict[str, int] = {}
     for name, kind in types.items():
-        sizes[kind] = sizes.get(kind, 0) + nbytes(name)
+        sizes[kind] = sizes.get(kind, 0) + size_of(kind, shape_of(name))
     base = max(sizes, key=lambda kind: sizes[kind])
     named = [kind.name for kind in FILE_TYPES.values() if kind.base == base]
     return next((name for name in named if name.endswith("_M")), named[0])

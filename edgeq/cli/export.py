@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeq.cli import _allocation
 from edgeq.cli._dialect import Dialect
 from edgeq.cli._effort import GGUFEffortOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, progress_bar, warn
@@ -50,6 +51,11 @@ def export(
     target: TargetOption = None,
     context: ContextOption = 0,
     most_loss: LossOption = None,
+    max_size: _allocation.SizeOption = None,
+    target_bpw: _allocation.BpwOption = None,
+    max_kl: _allocation.KlOption = None,
+    min_tps: _allocation.TpsOption = None,
+    types: _allocation.TypesOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -167,6 +173,8 @@ def export(
     `edgeq export path/to/SmolLM2-135M-Instruct --to gguf --quant Q4_K_M --app ollama --app wllama -o out/`
 
     `edgeq export tests/assets/tinylm --target raspberry-pi-5 -o out/`
+
+    `edgeq export tests/assets/tinylm --max-kl 0.02 --calibration text.txt -o out/`
     """
     from edgeq.errors import UsageError
     from edgeq.export import Request, run
@@ -174,8 +182,12 @@ def export(
     from edgeq.hub import model_name, resolve
     from edgeq.report.facts import facts
 
+    wanted = _allocation.wanted(max_size, target_bpw, max_kl, min_tps, types, target)
     settings = None
-    if target is not None:
+    if wanted:
+        _allocation.check_alone(to and to.value, quant, context, most_loss, tensor_type, imatrix)
+        to, quant = Format.gguf, wanted.label()
+    elif target is not None:
         folder = resolve(model)
         settings = _for_target(target, folder, to, quant, context, most_loss)
         to, quant = Format(settings.to), settings.quant
@@ -234,6 +246,7 @@ def export(
             force=force,
             threads=threads,
             target=settings,
+            wanted=wanted,
             progress=progress,
             warn=warn,
         )

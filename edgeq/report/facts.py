@@ -21,6 +21,8 @@ def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if record.get("calibration"):
         rows.append(("calibrated on", _calibration(record["calibration"])))
+    if "allocation" in record:
+        rows.append(("types", _types(record["allocation"])))
     proof = record.get("proof")
     if proof is None:
         return [*rows, ("proof", "skipped (--no-proof)")]
@@ -50,6 +52,14 @@ def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         speed = f"{proof['speed_against_float']:.2f} times the float graph's speed{doing}"
         rows.append(("against float", speed))
     return rows
+
+
+def _types(allocation: Mapping[str, Any]) -> str:
+    """Which types were chosen, and the KL that was measured of them on held-out text."""
+    chosen, tokens = allocation["chosen"], allocation["tokens"]["measured"]
+    counts = ", ".join(f"{count} × {kind}" for kind, count in chosen["counts"].items())
+    error = chosen["measured"]["kl_standard_error"]
+    return f"{counts}; KL {chosen['kl']:.5f} ± {error:.5f} on {tokens:,} tokens held out"
 
 
 def megabytes(count: int) -> str:

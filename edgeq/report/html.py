@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 from edgeq.report.facts import facts, megabytes
+from edgeq.report.front_plot import front_plot
 from edgeq.report.plots import error_by_layer, size_by_type
 
 
@@ -25,6 +26,7 @@ def render(exports: Sequence[Mapping[str, Any]]) -> str:
                 "facts": facts(record),
                 "sizes": Markup(size_by_type(record["tensors"])),
                 "errors": Markup(errors) if errors else None,
+                "front": Markup(front_plot(record["allocation"])) if "allocation" in record else None,
             }
         )
     return environment.get_template("report.html.j2").render(sections=sections)
