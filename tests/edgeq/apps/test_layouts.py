@@ -89,7 +89,7 @@ def _errors(folder: Path, app: str) -> list[str]:
 
 
 def test_there_is_a_layout_for_every_consumer() -> None:
-    assert sorted(GGUF) == ["llama.rn", "lm-studio", "node-llama-cpp", "ollama", "wllama"]
+    assert sorted(GGUF) == ["edgeq", "llama.rn", "lm-studio", "node-llama-cpp", "ollama", "wllama"]
     assert sorted(ONNX) == ["onnxruntime-react-native", "onnxruntime-web", "transformers.js"]
     assert all(one.__doc__ for one in LAYOUTS.values())
 
@@ -292,7 +292,7 @@ def test_a_failure_leaves_nothing(gguf: Path, tmp_path: Path, monkeypatch: pytes
 def test_wrong_words(gguf: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="edgeq plan"):
         find("ios")
-    with pytest.raises(UsageError, match=r"there are llama\.rn"):
+    with pytest.raises(UsageError, match=r"there are edgeq, llama\.rn"):
         find("llama")
     with pytest.raises(UsageError, match="loads ONNX"):
         pack(gguf, find("transformers.js"), tmp_path)
