@@ -277,7 +277,7 @@ def main() -> None:
         "--characters",
         type=int,
         default=150_000,
-        help="of code, and of English, to calibrate on; 32,768 tokens are read",
+        help="of code, and of English, to calibrate on (32,768 tokens of it)",
     )
     parser.add_argument("--shape", default="2048x8192", help="of the matrix that is timed")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
