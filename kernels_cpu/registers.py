@@ -162,6 +162,15 @@ class Emitter:
         same = isinstance(value, (int, float))
         return Register(self.builder, filled(kind, value) if same else ir.Constant(kind, list(value)))  # type: ignore
 
+    def together(self, parts: Sequence[Register]) -> Register:
+        """Registers of one lane each as the lanes of one."""
+        element = parts[0].kind.element
+        whole = ir.Constant(ir.VectorType(element, len(parts)), ir.Undefined)
+        for i, part in enumerate(parts):
+            one = self.builder.extract_element(part.value, ir.Constant(I32, 0))
+            whole = self.builder.insert_element(whole, one, ir.Constant(I32, i))
+        return Register(self.builder, whole)
+
     def zero(self, element: ir.Type) -> Register:
         return self.constant(element, self.lanes, 0.0 if element == F32 else 0)
 
@@ -179,6 +188,13 @@ class Emitter:
             name = f"llvm.fma.v{self.lanes}f32"
             return Register(self.builder, call(self.builder, name, a.kind, a.value, b.value, c.value))
         return a * b + c
+
+    def sum_of(self, register: Register) -> Register:
+        """The sum of its lanes, in a register of one."""
+        while register.kind.count > 1:
+            half = register.kind.count // 2
+            register = register.shuffled(range(half)) + register.shuffled(range(half, 2 * half))
+        return register
 
     @contextmanager
     def loop(self, count: Any) -> Iterator[Any]:

@@ -7,7 +7,14 @@ import numpy as np
 from edgeq.kernels_cpu import simd
 from edgeq.kernels_cpu.jit import kernel
 from edgeq.kernels_cpu.products.arrange import arrange_row
-from edgeq.kernels_cpu.products.tiles import ROWS, operand_bytes, tile, unpack, unpacked_block_bytes
+from edgeq.kernels_cpu.products.tiles import (
+    ROWS,
+    next_block,
+    operand_bytes,
+    tile,
+    unpack,
+    unpacked_block_bytes,
+)
 
 # Columns of a panel that are unpacked at a time. For few rows that is what fits the nearest cache; with more of
 # them, what ends and begins with a segment costs more.
@@ -45,9 +52,9 @@ def many_rows(first, last, layout, packed, codes, scales, words, out):
     for segment in range(first * segments, last * segments):
         panel, at = segment // segments, segment % segments * step
         count = min(step, blocks - at)
-        weights = simd.address(packed) + (panel * blocks + at) * block_bytes
+        weights = simd.address(packed) + panel * blocks * block_bytes + at * next_block(layout)
         ahead = weights + count * block_bytes  # beyond the last panel, too: nothing is read
-        unpack(layout, count, weights, panel_at)
+        unpack(layout, count, blocks, weights, panel_at)
         for t in range(0, rows, ROWS):
             block = t * blocks + at * ROWS
             x = x_at + block * columns * size

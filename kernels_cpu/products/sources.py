@@ -18,6 +18,8 @@ from edgeq.kernels_cpu.products.layout import REGISTERS, Layout
 from edgeq.kernels_cpu.products.sums import MatrixSums, Sums
 from edgeq.kernels_cpu.registers import F16, F32, I8, I16, I32, Emitter, Register
 
+_CODES = 2  # bytes before the codes of a block of signed bytes
+
 
 class Chunk(NamedTuple):
     """What is summed up before it is scaled: some groups of a unit, one digit of their codes."""
@@ -114,6 +116,39 @@ class Packed:
         """Zero points, int32."""
         at = self.block_bytes - self.layout.rows + j * self.layout.lanes
         return self.e.load(block_at, at, I8, self.layout.lanes).extended(I32, signed=False)
+
+
+class OwnRows(Packed):
+    """Reads encoded rows, ``stride`` bytes from one to the next, of a format with ``signed_bytes``."""
+
+    def __init__(self, e: Emitter, layout: Layout, sums: Sums, stride: Any) -> None:
+        super().__init__(e, layout, sums)
+        self.block_bytes, self.stride = layout.next_block, stride
+
+    def _code(self, unit_at: Any, register: int, group: int) -> Register:
+        """Four columns of as many rows as there are lanes, less their sign."""
+        j, group = register // self.layout.step_registers, register % self.layout.step_registers + group
+        words = [
+            self.e.load(self._row(unit_at, j, lane), _CODES + 4 * group, I32, 1)
+            for lane in range(self.e.lanes)
+        ]
+        return self.e.together(words).bits_as(I8, self.layout.register) ^ -128
+
+    def float(self, block_at: Any, n: int, j: int) -> Register:
+        rows = (self._row(block_at, j, lane) for lane in range(self.e.lanes))
+        return self.e.together([self.e.load(at, 0, F16, 1) for at in rows]).as_floats()
+
+    def codes(self, block_at: Any) -> Register:
+        """All codes of the block of one row, signed."""
+        return self.e.load(block_at, _CODES, I8, self.layout.format.block)
+
+    def d(self, block_at: Any) -> Register:
+        """Its scale, in every lane."""
+        one = self.e.load(block_at, 0, F16, 1).as_floats()
+        return one.shuffled([0] * self.e.lanes)
+
+    def _row(self, at: Any, j: int, lane: int) -> Any:
+        return self.e.moved(at, self.stride, j * self.layout.lanes + lane)
 
 
 class Unpacked:
