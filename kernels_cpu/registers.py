@@ -97,6 +97,19 @@ class Register:
         return self._of(self.builder.shuffle_vector(self.value, second, mask))
 
 
+def transposed(rows: Sequence[Register]) -> list[Register]:
+    """As many registers as each has lanes, a power of 2: lane i of register k of the result is lane k of register i."""
+    registers, lanes = list(rows), range(len(rows))
+    step = 1
+    while step < len(rows):
+        for i in (i for i in lanes if not i & step):
+            a, b = registers[i], registers[i + step]
+            registers[i] = a.shuffled([k + len(rows) - step if k & step else k for k in lanes], b)
+            registers[i + step] = a.shuffled([k + len(rows) if k & step else k + step for k in lanes], b)
+        step *= 2
+    return registers
+
+
 class Variable:
     """A register that changes in a loop; the optimiser turns it into one."""
 

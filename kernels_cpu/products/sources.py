@@ -16,7 +16,7 @@ from llvmlite import ir
 from edgeq.kernels_cpu.integer_dot import lookup
 from edgeq.kernels_cpu.products.layout import REGISTERS, Layout
 from edgeq.kernels_cpu.products.sums import MatrixSums, Sums
-from edgeq.kernels_cpu.registers import F16, F32, I8, I16, I32, Emitter, Register
+from edgeq.kernels_cpu.registers import F16, F32, I8, I16, I32, Emitter, Register, transposed
 
 _CODES = 2  # bytes before the codes of a block of signed bytes
 
@@ -124,15 +124,18 @@ class OwnRows(Packed):
     def __init__(self, e: Emitter, layout: Layout, sums: Sums, stride: Any) -> None:
         super().__init__(e, layout, sums)
         self.block_bytes, self.stride = layout.next_block, stride
+        self._columns: dict[
+            tuple[Any, int], list[Register]
+        ] = {}  # of the block and register of rows last asked for
 
     def _code(self, unit_at: Any, register: int, group: int) -> Register:
-        """Four columns of as many rows as there are lanes, less their sign."""
-        j, group = register // self.layout.step_registers, register % self.layout.step_registers + group
-        words = [
-            self.e.load(self._row(unit_at, j, lane), _CODES + 4 * group, I32, 1)
-            for lane in range(self.e.lanes)
-        ]
-        return self.e.together(words).bits_as(I8, self.layout.register) ^ -128
+        """Four columns of as many rows as there are lanes, as the codes are packed: unsigned."""
+        j, first = divmod(register, self.layout.step_registers)
+        if (unit_at, j) not in self._columns:
+            rows = (self._row(unit_at, j, lane) for lane in range(self.e.lanes))
+            loaded = [self.e.load(at, _CODES, I32, self.e.lanes) for at in rows]
+            self._columns = {(unit_at, j): transposed(loaded)}
+        return self._columns[unit_at, j][first + group].bits_as(I8, self.layout.register) ^ -128
 
     def float(self, block_at: Any, n: int, j: int) -> Register:
         rows = (self._row(block_at, j, lane) for lane in range(self.e.lanes))

@@ -103,7 +103,7 @@ class Tile:
 
     def _bring_near(self, ahead_at: Any, b: Any) -> None:
         """Prefetch packed block b. Where the tile itself reads them, CPUs see the next one coming."""
-        if not isinstance(self.source, Unpacked) or self.layout.own_rows:
+        if not isinstance(self.source, Unpacked):
             return
         builder = self.e.builder
         with builder.if_then(builder.icmp_signed("!=", ahead_at, ir.Constant(I64, 0))):

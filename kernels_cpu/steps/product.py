@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from edgeq.kernels_cpu.jit import helper, step
 from edgeq.kernels_cpu.memory import get, put, word
-from edgeq.kernels_cpu.products.panels import FEW_ROWS, SEGMENT, SEGMENT_OF_FEW
+from edgeq.kernels_cpu.products.panels import FEW_ROWS, SEGMENT, SEGMENT_OF_FEW, blocks_ahead
 from edgeq.kernels_cpu.products.tiles import ROWS, next_block, operand_bytes, tile, unpack
 from edgeq.kernels_cpu.steps import STATE_ROWS
 
@@ -75,7 +75,7 @@ def _panel_times_rows(layout, at, scratch, weights, panel, begin, end):
     for segment in range(0, blocks, step_):
         count = min(step_, blocks - segment)
         packed = weights + segment * next_block(layout)
-        ahead = packed + count * block_bytes  # beyond the last panel, too: nothing is read
+        ahead = weights + (segment + blocks_ahead(layout, block_bytes, count, blocks)) * block_bytes
         unpack(layout, count, blocks, packed, panel_at)
         for t in range(begin, end, ROWS):
             out = word(at, 9) + t * stride + 4 * panel * width
