@@ -97,6 +97,19 @@ class Register:
         return self._of(self.builder.shuffle_vector(self.value, second, mask))
 
 
+def transposed(rows: Sequence[Register]) -> list[Register]:
+    """As many registers as each has lanes, a power of 2: lane i of register k of the result is lane k of register i."""
+    registers, lanes = list(rows), range(len(rows))
+    step = 1
+    while step < len(rows):
+        for i in (i for i in lanes if not i & step):
+            a, b = registers[i], registers[i + step]
+            registers[i] = a.shuffled([k + len(rows) - step if k & step else k for k in lanes], b)
+            registers[i + step] = a.shuffled([k + len(rows) if k & step else k + step for k in lanes], b)
+        step *= 2
+    return registers
+
+
 class Variable:
     """A register that changes in a loop; the optimiser turns it into one."""
 
@@ -162,6 +175,15 @@ class Emitter:
         same = isinstance(value, (int, float))
         return Register(self.builder, filled(kind, value) if same else ir.Constant(kind, list(value)))  # type: ignore
 
+    def together(self, parts: Sequence[Register]) -> Register:
+        """Registers of one lane each as the lanes of one."""
+        element = parts[0].kind.element
+        whole = ir.Constant(ir.VectorType(element, len(parts)), ir.Undefined)
+        for i, part in enumerate(parts):
+            one = self.builder.extract_element(part.value, ir.Constant(I32, 0))
+            whole = self.builder.insert_element(whole, one, ir.Constant(I32, i))
+        return Register(self.builder, whole)
+
     def zero(self, element: ir.Type) -> Register:
         return self.constant(element, self.lanes, 0.0 if element == F32 else 0)
 
@@ -179,6 +201,13 @@ class Emitter:
             name = f"llvm.fma.v{self.lanes}f32"
             return Register(self.builder, call(self.builder, name, a.kind, a.value, b.value, c.value))
         return a * b + c
+
+    def sum_of(self, register: Register) -> Register:
+        """The sum of its lanes, in a register of one."""
+        while register.kind.count > 1:
+            half = register.kind.count // 2
+            register = register.shuffled(range(half)) + register.shuffled(range(half, 2 * half))
+        return register
 
     @contextmanager
     def loop(self, count: Any) -> Iterator[Any]:

@@ -54,7 +54,8 @@ class StepWeights(Protocol):
 
 
 class PackedWeights:
-    """Tensors by GGUF name, rows in Hugging Face order. All matrices are packed at once, one after the other.
+    """Tensors by GGUF name, rows in Hugging Face order. All matrices that products do not take as they are in the file
+    are packed at once, one after the other.
 
     ``keep`` writes the packed weights to the user's cache, unless they are there. Raises NotRecordableError for a type
     that has no product, EdgeqError as ``prepacked`` does.
@@ -70,7 +71,10 @@ class PackedWeights:
             raise NotRecordableError(
                 f"tensor {unknown} is {file.info(unknown).type_name}, which has no product"
             )
-        self._packed = packed_weights(file, wanted, isa, keep)
+        own = {name: self._as_they_are(name) for name, order in wanted.items() if order is None}
+        taken = {name: packed for name, packed in own.items() if packed is not None}
+        packed = {name: order for name, order in wanted.items() if name not in taken}
+        self._packed = taken | packed_weights(file, packed, isa, keep)
 
     def has(self, name: str) -> bool:
         """Whether the model has that tensor."""
@@ -108,6 +112,13 @@ class PackedWeights:
         """The matrices that are multiplied with, which a table is only where it is the head as well."""
         tables = _TABLES if _HEAD in self.specs else _TABLES[1:]
         return [name for name, spec in self.specs.items() if len(spec.shape) > 1 and name not in tables]
+
+    def _as_they_are(self, name: str) -> Packed | None:
+        """The matrix on the file's map, if products take its rows so."""
+        info = self.file.info(name)
+        if len(info.shape) != 2:
+            return None
+        return products.unpacked(info.type_name, self.file.rows(name), info.columns, self.isa)
 
     def _is_float(self, name: str) -> bool:
         return self.file.info(name).type_name in FLOAT_TYPES

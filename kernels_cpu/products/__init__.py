@@ -22,7 +22,7 @@ from edgeq.kernels_cpu import threads
 from edgeq.kernels_cpu.isa import Isa
 from edgeq.kernels_cpu.products import blocked
 from edgeq.kernels_cpu.products.interleave import interleave
-from edgeq.kernels_cpu.products.layout import Format, Layout, layout_of
+from edgeq.kernels_cpu.products.layout import Format, Layout, layout_of, own_rows_of
 from edgeq.kernels_cpu.products.panels import many_rows, one_row
 from edgeq.kernels_cpu.products.tiles import ROWS
 from edgeq.kernels_cpu.quantized_activations import Quantized, quantize
@@ -96,6 +96,20 @@ def pack(
     for i in range(stacked):
         _fill(packed.matrix(i), write, i * packed.n)
     return _finished(packed)
+
+
+def unpacked(name: str, rows: Bytes, columns: int, isa: Isa) -> Packed | None:
+    """Encoded rows, uint8 ``[N, row_bytes(columns)]``, as they are, for types that are multiplied as fast so.
+
+    Nothing is copied: the rows must stay what they are. None where they have to be packed: for other
+    types and instruction sets, and where the rows fill no whole panels. Raises EdgeqError as ``pack`` does.
+    """
+    by_name(name).check_rows(rows, columns)
+    layout = own_rows_of(_module(name).FORMAT, isa)
+    if layout is None or len(rows) % layout.rows or not rows.flags.c_contiguous:
+        return None
+    shape = packed_shape(layout, len(rows), columns)
+    return Packed(read_only(rows.reshape(shape)), len(rows), columns, layout, isa)
 
 
 def pack_blocked(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from edgeq.kernels_cpu.integer_dot import has_lookup
+from edgeq.kernels_cpu.integer_dot import has_lookup, has_signs
 from edgeq.kernels_cpu.isa import Isa, has_halves
 
 VERSION = 1  # of what packed bytes mean; files of another one are made anew
@@ -43,6 +43,7 @@ class Format:
     bias: int = 0
     levels: tuple[int, ...] | None = None  # the codes are indices into these
     halves: bool = True  # floats are stored in half precision
+    signed_bytes: bool = False  # an encoded block is d in half precision, then the codes as signed bytes
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,13 @@ class Layout:
     format: Format
     lanes: int
     features: frozenset[str]
+    own_rows: bool = (
+        False  # nothing is rearranged: a panel is its rows as they are encoded, one after the other
+    )
 
-    def __reduce__(self) -> tuple[type[Layout], tuple[Format, int, frozenset[str]]]:
+    def __reduce__(self) -> tuple[type[Layout], tuple[Format, int, frozenset[str], bool]]:
         """Pickled (into the cache of kernels) without what is remembered beside the fields."""
-        return Layout, (self.format, self.lanes, self.features)
+        return Layout, (self.format, self.lanes, self.features, self.own_rows)
 
     @cached_property
     def rows(self) -> int:
@@ -147,6 +151,11 @@ class Layout:
         return self.units * self.unit_bytes + self.floats * self.float_bytes + zeros
 
     @cached_property
+    def next_block(self) -> int:
+        """From a block of a panel's first row to the one of the next columns."""
+        return self.block_bytes // self.rows if self.own_rows else self.block_bytes
+
+    @cached_property
     def block_registers(self) -> int:
         """Registers that an unpacked block has beside its units."""
         return REGISTERS * (self.floats + self.has_zeros)
@@ -160,3 +169,12 @@ class Layout:
 def layout_of(format_: Format, isa: Isa) -> Layout:
     """The layout of a format on an instruction set."""
     return Layout(format_, isa.float_lanes, isa.features)
+
+
+def own_rows_of(format_: Format, isa: Isa) -> Layout | None:
+    """The layout that takes encoded rows as they are; None where products would be slower than with packed ones.
+
+    That is wherever a register does not hold just a block, or there is no multiplication of signed bytes (vpsignb).
+    """
+    fits = format_.signed_bytes and format_.block == 4 * isa.float_lanes and has_signs(isa.features)
+    return Layout(format_, isa.float_lanes, isa.features, own_rows=True) if fits else None

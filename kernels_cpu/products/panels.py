@@ -5,13 +5,28 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.kernels_cpu import simd
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper, kernel
 from edgeq.kernels_cpu.products.arrange import arrange_row
-from edgeq.kernels_cpu.products.tiles import ROWS, operand_bytes, tile, unpack, unpacked_block_bytes
+from edgeq.kernels_cpu.products.tiles import (
+    ROWS,
+    next_block,
+    operand_bytes,
+    tile,
+    unpack,
+    unpacked_block_bytes,
+)
 
 # Columns of a panel that are unpacked at a time. For few rows that is what fits the nearest cache; with more of
 # them, what ends and begins with a segment costs more.
 FEW_ROWS, SEGMENT_OF_FEW, SEGMENT = 32, 512, 2048
+
+
+@helper
+def blocks_ahead(layout, block_bytes, count, blocks):
+    """From a segment of ``count`` blocks to what comes near meanwhile: the next segment or, where a panel is whole rows,
+    as much of the next panel. Behind the last one is nothing, which does no harm, since nothing is read.
+    """
+    return count if next_block(layout) == block_bytes else blocks
 
 
 @kernel
@@ -45,9 +60,10 @@ def many_rows(first, last, layout, packed, codes, scales, words, out):
     for segment in range(first * segments, last * segments):
         panel, at = segment // segments, segment % segments * step
         count = min(step, blocks - at)
-        weights = simd.address(packed) + (panel * blocks + at) * block_bytes
-        ahead = weights + count * block_bytes  # beyond the last panel, too: nothing is read
-        unpack(layout, count, weights, panel_at)
+        panel_of = simd.address(packed) + panel * blocks * block_bytes
+        weights = panel_of + at * next_block(layout)
+        ahead = panel_of + (at + blocks_ahead(layout, block_bytes, count, blocks)) * block_bytes
+        unpack(layout, count, blocks, weights, panel_at)
         for t in range(0, rows, ROWS):
             block = t * blocks + at * ROWS
             x = x_at + block * columns * size

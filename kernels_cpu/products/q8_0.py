@@ -7,7 +7,7 @@ from edgeq.formats.blocks.q8_0 import FIELDS
 from edgeq.kernels_cpu.products.fields import Fields, Plane, Stored
 from edgeq.kernels_cpu.products.layout import Format
 
-FORMAT = Format("Q8_0", 32, (8,), "Q8_0", bias=128)
+FORMAT = Format("Q8_0", 32, (8,), "Q8_0", bias=128, signed_bytes=True)
 STORED = Stored((Plane(2, 8, 32),), flip=128)
 
 

@@ -16,7 +16,9 @@ from llvmlite import ir
 from edgeq.kernels_cpu.integer_dot import lookup
 from edgeq.kernels_cpu.products.layout import REGISTERS, Layout
 from edgeq.kernels_cpu.products.sums import MatrixSums, Sums
-from edgeq.kernels_cpu.registers import F16, F32, I8, I16, I32, Emitter, Register
+from edgeq.kernels_cpu.registers import F16, F32, I8, I16, I32, Emitter, Register, transposed
+
+_CODES = 2  # bytes before the codes of a block of signed bytes
 
 
 class Chunk(NamedTuple):
@@ -114,6 +116,42 @@ class Packed:
         """Zero points, int32."""
         at = self.block_bytes - self.layout.rows + j * self.layout.lanes
         return self.e.load(block_at, at, I8, self.layout.lanes).extended(I32, signed=False)
+
+
+class OwnRows(Packed):
+    """Reads encoded rows, ``stride`` bytes from one to the next, of a format with ``signed_bytes``."""
+
+    def __init__(self, e: Emitter, layout: Layout, sums: Sums, stride: Any) -> None:
+        super().__init__(e, layout, sums)
+        self.block_bytes, self.stride = layout.next_block, stride
+        self._columns: dict[
+            tuple[Any, int], list[Register]
+        ] = {}  # of the block and register of rows last asked for
+
+    def _code(self, unit_at: Any, register: int, group: int) -> Register:
+        """Four columns of as many rows as there are lanes, as the codes are packed: unsigned."""
+        j, first = divmod(register, self.layout.step_registers)
+        if (unit_at, j) not in self._columns:
+            rows = (self._row(unit_at, j, lane) for lane in range(self.e.lanes))
+            loaded = [self.e.load(at, _CODES, I32, self.e.lanes) for at in rows]
+            self._columns = {(unit_at, j): transposed(loaded)}
+        return self._columns[unit_at, j][first + group].bits_as(I8, self.layout.register) ^ -128
+
+    def float(self, block_at: Any, n: int, j: int) -> Register:
+        rows = (self._row(block_at, j, lane) for lane in range(self.e.lanes))
+        return self.e.together([self.e.load(at, 0, F16, 1) for at in rows]).as_floats()
+
+    def codes(self, block_at: Any) -> Register:
+        """All codes of the block of one row, signed."""
+        return self.e.load(block_at, _CODES, I8, self.layout.format.block)
+
+    def d(self, block_at: Any) -> Register:
+        """Its scale, in every lane."""
+        one = self.e.load(block_at, 0, F16, 1).as_floats()
+        return one.shuffled([0] * self.e.lanes)
+
+    def _row(self, at: Any, j: int, lane: int) -> Any:
+        return self.e.moved(at, self.stride, j * self.layout.lanes + lane)
 
 
 class Unpacked:

@@ -19,9 +19,9 @@ from edgeq.kernels_cpu.compiling import Purpose
 from edgeq.kernels_cpu.integer_dot import multiply_pairs
 from edgeq.kernels_cpu.isa import name_of
 from edgeq.kernels_cpu.products.layout import REGISTERS, Layout
-from edgeq.kernels_cpu.products.sources import Chunk, Packed, Source, Unpacked
-from edgeq.kernels_cpu.products.sums import MatrixSums, Sums, sums_for
-from edgeq.kernels_cpu.registers import F32, I16, I32, I64, Cell, Emitter, Register, Variable
+from edgeq.kernels_cpu.products.sources import Chunk, OwnRows, Packed, Source, Unpacked
+from edgeq.kernels_cpu.products.sums import MatrixSums, SignSums, Sums, sums_for
+from edgeq.kernels_cpu.registers import F32, I8, I16, I32, I64, Cell, Emitter, Register, Variable
 
 _LINE = 64  # bytes of a cache line
 ROWS = 4  # of activations in a tile: with 2 registers of weight rows, 8 sums in 16 registers
@@ -34,7 +34,8 @@ class LayoutType(types.Type):
         self.layout = layout
         self.purpose = Purpose(layout.format.name, name_of(layout.lanes, layout.features))
         features = " ".join(sorted(layout.features))
-        super().__init__(name=f"LayoutType({layout.format}, {layout.lanes}, {features})")
+        own = ", own rows" if layout.own_rows else ""
+        super().__init__(name=f"LayoutType({layout.format}, {layout.lanes}, {features}{own})")
 
 
 register_model(LayoutType)(models.OpaqueModel)
@@ -235,11 +236,32 @@ def emit_tile(builder: ir.IRBuilder, layout: Layout, rows: int, addresses: Seque
     """``tile`` by LLVM values: blocks, weights, codes, scales, words, out, out_stride, ahead."""
     blocks, weights, codes, scales, words, out, stride, ahead = addresses
     e = Emitter(builder, layout.lanes, layout.features)
+    if layout.own_rows and rows == 1:
+        _emit_dots(e, layout, blocks, weights, codes, scales, out)
+        return
     sums = sums_for(e, layout.code_bits, rows)
     source = (Packed if rows == 1 else Unpacked)(e, layout, sums)
     rows_at = [e.moved(out, stride, i) for i in range(rows)]
     results = [[Cell(e, e.offset(at, j * layout.register), F32) for j in range(REGISTERS)] for at in rows_at]
     Tile(e, layout, source, sums, results).emit(blocks, weights, Row(codes, scales, words), ahead)
+
+
+def _emit_dots(
+    e: Emitter, layout: Layout, blocks: Any, rows_at: Any, codes: Any, scales: Any, out: Any
+) -> None:
+    """One row of activations × a panel of encoded rows, each by itself, since memory is read in its order."""
+    stride, sums = e.moved(ir.Constant(I64, 0), blocks, layout.next_block), SignSums(e, layout.code_bits)
+    source = OwnRows(e, layout, sums, stride)
+    with e.loop(ir.Constant(I64, layout.rows)) as row:
+        row_at = e.builder.add(rows_at, e.builder.mul(row, stride))
+        total = e.variable(e.zero(F32))
+        with e.loop(blocks) as b:
+            block_at, x_at = e.moved(row_at, b, layout.next_block), e.moved(codes, b, layout.format.block)
+            sum_ = sums.added(None, source.codes(block_at), e.load(x_at, 0, I8, layout.register))
+            d = source.d(block_at) * e.load_word(e.moved(scales, b, 4), 0, F32)
+            total.set(e.fma(d, sum_.as_floats(), total.get()))
+        to = e.moved(out, row, 4)
+        e.store(to, 0, e.load(to, 0, F32, 1) + e.sum_of(total.get()))
 
 
 @intrinsic(prefer_literal=True)
@@ -260,24 +282,39 @@ def tile(_typing, layout, rows, blocks, weights, codes, scales, words, out, out_
 
 
 @intrinsic
-def unpack(_typing, layout, blocks, weights, out):
-    """Write one panel of packed weights to ``out``, unpacked. All but the layout are addresses, int64."""
+def unpack(_typing, layout, blocks, of_blocks, weights, out):
+    """Write ``blocks`` of the ``of_blocks`` of a panel to ``out``, unpacked; weights and out are addresses, int64."""
     if not isinstance(layout, LayoutType):
         return None
 
     def codegen(context, builder, sig, args):
         e = Emitter(builder, layout.layout.lanes, layout.layout.features)
         sums = sums_for(e, layout.layout.code_bits, ROWS)
-        packed, unpacked = (source(e, layout.layout, sums) for source in (Packed, Unpacked))
+        packed, unpacked = Packed(e, layout.layout, sums), Unpacked(e, layout.layout, sums)
+        if layout.layout.own_rows:
+            stride = builder.mul(args[2], ir.Constant(I64, layout.layout.next_block))
+            packed = OwnRows(e, layout.layout, sums, stride)
         with e.loop(args[1]) as b:
-            block_at, to = e.moved(args[2], b, packed.block_bytes), e.moved(args[3], b, unpacked.block_bytes)
+            block_at, to = e.moved(args[3], b, packed.block_bytes), e.moved(args[4], b, unpacked.block_bytes)
             with e.loop(ir.Constant(I64, layout.layout.units)) as u:
                 unit_at = e.moved(block_at, u, packed.unit_bytes)
                 unpacked.write_unit(e.moved(to, u, unpacked.unit_bytes), packed, unit_at)
             unpacked.write_floats(to, packed, block_at)
         return context.get_dummy_value()
 
-    return types.none(layout, types.int64, types.int64, types.int64), codegen
+    return types.none(layout, *[types.int64] * 4), codegen
+
+
+@intrinsic
+def next_block(_typing, layout):
+    """``Layout.next_block``, int64."""
+    if not isinstance(layout, LayoutType):
+        return None
+
+    def codegen(context, builder, sig, args):
+        return ir.Constant(I64, layout.layout.next_block)
+
+    return types.int64(layout), codegen
 
 
 def unpacked_bytes(layout: Layout) -> int:

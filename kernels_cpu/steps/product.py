@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from edgeq.kernels_cpu.jit import helper, step
 from edgeq.kernels_cpu.memory import get, put, word
-from edgeq.kernels_cpu.products.panels import FEW_ROWS, SEGMENT, SEGMENT_OF_FEW
-from edgeq.kernels_cpu.products.tiles import ROWS, operand_bytes, tile, unpack
+from edgeq.kernels_cpu.products.panels import FEW_ROWS, SEGMENT, SEGMENT_OF_FEW, blocks_ahead
+from edgeq.kernels_cpu.products.tiles import ROWS, next_block, operand_bytes, tile, unpack
 from edgeq.kernels_cpu.steps import STATE_ROWS
 
 
@@ -74,9 +74,9 @@ def _panel_times_rows(layout, at, scratch, weights, panel, begin, end):
     panel_at = (scratch + 63) & -64
     for segment in range(0, blocks, step_):
         count = min(step_, blocks - segment)
-        packed = weights + segment * block_bytes
-        ahead = packed + count * block_bytes  # beyond the last panel, too: nothing is read
-        unpack(layout, count, packed, panel_at)
+        packed = weights + segment * next_block(layout)
+        ahead = weights + (segment + blocks_ahead(layout, block_bytes, count, blocks)) * block_bytes
+        unpack(layout, count, blocks, packed, panel_at)
         for t in range(begin, end, ROWS):
             out = word(at, 9) + t * stride + 4 * panel * width
             if segment == 0:
