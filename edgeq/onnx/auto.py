@@ -45,7 +45,10 @@ def run_auto(request: Request) -> dict[str, Any]:
                 raise
             continue
         share = record["bytes"] / record["float32_bytes"]
-        if last or not (record["gates"] or share > _LARGEST):
+        large = (
+            share > _LARGEST and number < len(tried) - 1
+        )  # another quant may be smaller, the last is no closer
+        if last or not (record["gates"] or large):
             break
         why = "; ".join(record["gates"]) or f"within 1 % it has {share:.0%} of the float size"
         missed = f"{candidate.quant} was tried before: {why}"

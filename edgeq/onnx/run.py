@@ -163,7 +163,7 @@ class _Run:
             return None
 
     def _refuse_quantized(self) -> None:
-        found = {node.op_type for node in self.model.graph.all_nodes()} & _QUANTIZED
+        found = _quantized_operators(self.model)
         if found:
             raise InputError(
                 f"{self.request.source}: is quantized already ({', '.join(sorted(found))}); start from the float file"
@@ -245,7 +245,7 @@ class _Run:
         """Note the weights that no quant took; raise InputError where that is all of them."""
         if not self.quant.rounds_layers:
             return
-        if found.layers and _float_values(model) >= _float_values(self.model):
+        if found.layers and not _quantized_operators(model):
             raise InputError(
                 f"{self.request.source}: {self.quant.name} rounds none of its weights, which are few or of operators "
                 "that it leaves alone; take another --quant, or give --calibration"
@@ -416,6 +416,10 @@ def _pattern(text: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise UsageError(f"--keep-float {text}: is no regular expression ({error})") from None
+
+
+def _quantized_operators(model: ir.Model) -> set[str]:
+    return {node.op_type for node in model.graph.all_nodes()} & _QUANTIZED
 
 
 def _float_values(model: ir.Model) -> int:

@@ -31,7 +31,7 @@ def prepare(model: ir.Model) -> list[str]:
             f"{len(replaceable)} weights were inputs that a caller could replace; they are constants now"
         )
     _name_everything(model)
-    common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.LiftSubgraphInitializersToMainGraphPass()(model)
     before = model.opset_imports[""]
     if raise_opset(model):

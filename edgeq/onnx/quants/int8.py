@@ -44,16 +44,16 @@ def int8(job: Job) -> Apply:
     unsteady = [linear.name for linear in find_linears(job.model) if is_unsteady(linear.activation)]
     if unsteady:
         job.notes.append(f"quantized at run time, for want of a steady range: {', '.join(unsteady)}")
-    floating = [str(c.node.name) for c in find_convolutions(job.model) if is_unsteady(c.node.inputs[0])]
+    convolutions = [c.node for c in find_convolutions(job.model) if not c.transposed]
+    floating = [str(node.name) for node in convolutions if is_unsteady(node.inputs[0])]
     if floating:
         job.notes.append(f"left in float, for want of a steady range: {', '.join(floating)}")
     job.session.update(job.profile.session)
     profile = job.profile
 
     def apply(model: ir.Model, layers: Collection[str]) -> None:
-        signed = (
-            SAFE_RANGE if profile.types is U8U8 else profile.limit
-        )  # their weights are int8 in any scheme
+        # The weights of these are int8 in any scheme.
+        signed = SAFE_RANGE if profile.types is U8U8 else profile.limit
         dynamic_int8(model, signed, only=[name for name in unsteady if name in layers])
         lstm_int8(model, signed, only=layers)
         steady = [name for name in layers if name not in floating]
