@@ -36,6 +36,7 @@ class Defaults:
     per_layer: float
     per_layer_and_thread: float
     gpu_per_layer: float
+    per_row: float
     low: float
     high: float
 
@@ -62,6 +63,7 @@ def defaults(path: Path = PATH) -> Defaults:
         per_layer=waiting.number("per_layer", 0, 1e4) / 1e6,
         per_layer_and_thread=waiting.number("per_layer_and_thread", 0, 1e4) / 1e6,
         gpu_per_layer=waiting.number("gpu_per_layer", 0, 1e4) / 1e6,
+        per_row=waiting.number("per_row", 0, 10) / 1e6,
         low=spread.number("low", 0.1, 1),
         high=spread.number("high", 1, 10),
     )

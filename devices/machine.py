@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgeq.devices.classes import CoreClass, Defaults, defaults, rate_of
 from edgeq.devices.profile import Cluster, Gpu, Profile, Rates
+from edgeq.devices.repacking import repacked
 from edgeq.formats.errors import EdgeqError
 from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
 
@@ -30,6 +31,7 @@ class Machine:
     waiting: float
     memory_gb: float
     measured: bool
+    row_seconds: Mapping[str, float] = field(default_factory=dict)  # of a short row of weights, by type
 
 
 def cpu_of(profile: Profile, threads: int = 0, engine: str = "llama.cpp") -> Machine:
@@ -52,6 +54,7 @@ def cpu_of(profile: Profile, threads: int = 0, engine: str = "llama.cpp") -> Mac
         waiting=_waiting(known, threads),
         memory_gb=profile.memory.gb,
         measured=read is not None or rates is not None,
+        row_seconds=_row_seconds(profile, known, threads, engine),
     )
 
 
@@ -79,6 +82,13 @@ def _bandwidth(profile: Profile, known: Defaults, threads: int) -> float:
 
 def _waiting(known: Defaults, threads: int) -> float:
     return known.per_layer + (known.per_layer_and_thread * threads if threads > 1 else 0.0)
+
+
+def _row_seconds(profile: Profile, known: Defaults, threads: int, engine: str) -> dict[str, float]:
+    """llama.cpp calls a function for each row of the types that it does not repack; edgeq takes panels of rows."""
+    if engine != "llama.cpp":
+        return {}
+    return dict.fromkeys(TENSOR_TYPES_BY_NAME.keys() - repacked(profile.isa), known.per_row / threads)
 
 
 def _by_type(profile: Profile, threads: int, rates: Rates | None, what: str) -> dict[str, float]:

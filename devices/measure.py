@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -67,6 +67,9 @@ def measure(
             float_gops=_float_gops(),
             rates=Rates("edgeq", count, decode, prefill, SOURCE),
         )
+        measured = dataclasses.replace(
+            measured, rates=dataclasses.replace(measured.rates, prefill=with_floats(prefill, measured))
+        )
         progress("measuring", len(names) + 1, len(names) + 1)
         return measured
     finally:
@@ -87,6 +90,11 @@ def with_measured(profile: Profile, measured: Measured, extra: tuple[Rates, ...]
         rates=(measured.rates, *extra),
         sources={**profile.sources, SOURCE: Source(what, today)},
     )
+
+
+def with_floats(prefill: Mapping[str, float], measured: Measured) -> dict[str, float]:
+    """Operations by type, those on 16-bit weights at the float32 peak: they are widened once for many rows."""
+    return {**prefill, "F16": round(measured.float_gops, 1)}
 
 
 def any_rows(name: str, rows: int) -> np.ndarray:

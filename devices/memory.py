@@ -1,9 +1,9 @@
 """How much memory a model takes while it runs, and how much an app may take on a device.
 
 Resident memory of llama.cpp: weights as in the file; on a CPU, where the file is mapped, a second copy of those that it
-repacks for its faster products; the cache in float16, a window's with one batch more and in whole 256 positions; the
-hidden states of a batch. Logits of a whole batch are reserved but not touched. Sources: llama_kv_cache_iswa and
-ggml_repack_get_optimal_repack_type of llama.cpp 0c1e57098; constants fitted to measured peaks (docs/prediction.md).
+repacks for its faster products (``repacking``); the cache in float16, a window's with one batch more and in whole 256
+positions; the hidden states of a batch. Logits of a whole batch are reserved but not touched. Source:
+llama_kv_cache_iswa of llama.cpp 0c1e57098; constants fitted to measured peaks (docs/prediction.md).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from edgeq.devices.fields import read_toml
 from edgeq.devices.predict import BATCH
 from edgeq.devices.profile import APPS, Profile
+from edgeq.devices.repacking import repacked
 from edgeq.devices.work import Work
 
 PATH = Path(__file__).with_name("limits.toml")
@@ -26,12 +27,6 @@ _RUNTIME_BYTES, _TOKEN_BYTES = (
     52_000_000,
     130,
 )  # a process with llama.cpp in it; and for each token of the vocabulary
-# What llama.cpp repacks, by the instruction set that it needs.
-_REPACKED = {
-    "avx2": frozenset({"Q4_0", "Q4_K", "IQ4_NL", "MXFP4"}),
-    "avx512f": frozenset({"Q2_K"}),
-    "dotprod": frozenset({"Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL", "MXFP4"}),
-}
 _MAPPED_APPS = ("desktop", "server")  # others read the file into memory of their own
 
 
@@ -62,17 +57,18 @@ def repacked_types(isa: Collection[str], app: str) -> frozenset[str]:
     """Block types that llama.cpp holds twice on a CPU with these instruction sets, in an app of that kind."""
     if app not in _MAPPED_APPS:
         return frozenset()
-    return frozenset().union(*(types for name, types in _REPACKED.items() if name in isa))
+    return repacked(isa)
 
 
-def footprint(
-    work: Work, weight_bytes: int, context: int, repacked: Collection[str] = frozenset()
-) -> Footprint:
-    """Memory of a model whose tensors take ``weight_bytes``, with room for ``context`` positions."""
+def footprint(work: Work, weight_bytes: int, context: int, twice: Collection[str] = frozenset()) -> Footprint:
+    """Memory of a model whose tensors take ``weight_bytes``, with room for ``context`` positions.
+
+    ``twice`` are the types that the runtime holds in a second layout, too (``repacked_types``).
+    """
     positions = -(-context // _STEP) * _STEP
     return Footprint(
         weights=weight_bytes,
-        repacked=round(sum(p.nbytes for p in work.products if p.type_name in repacked)),
+        repacked=round(sum(p.nbytes for p in work.products if p.type_name in twice)),
         cache=round(work.cache_values(positions, extra=BATCH) * work.cache_bytes),
         compute=min(BATCH, context) * _BATCH_VALUES * work.hidden * _FLOAT_BYTES,
         runtime=_RUNTIME_BYTES + _TOKEN_BYTES * work.vocab,

@@ -9,6 +9,7 @@ from edgeq.devices.machine import Machine
 from edgeq.devices.work import Product, Work
 
 BATCH = 512  # positions that llama.cpp reads at a time (n_ubatch)
+RATED_COLUMNS = 2048  # weights in a row of the matrices that rates are measured with
 
 
 @dataclass(frozen=True)
@@ -33,30 +34,34 @@ def prefill_speed(work: Work, machine: Machine, tokens: int) -> Speed:
 def decode_seconds(work: Work, machine: Machine, depth: int) -> float:
     """Seconds for one token: every product, the cache of ``depth`` positions, and the waiting in each layer."""
     cache = work.cache_values(depth) * work.cache_bytes / (machine.read_gbs * 1e9)
-    return _products(work, machine, 1) + cache + work.layers * machine.waiting
+    products = sum(_seconds(product, machine, 1) for product in work.products)
+    return products + cache + work.layers * machine.waiting
 
 
 def prefill_seconds(work: Work, machine: Machine, tokens: int) -> float:
     """Seconds for a prompt, in batches of 512."""
-    seconds = 0.0
+    logits = [product for product in work.products if product.last_only]
+    seconds = sum(_seconds(product, machine, 1) for product in logits)
     for start in range(0, tokens, BATCH):
         rows = min(BATCH, tokens - start)
         # Each row's queries meet all keys before it, and the scores all values.
         pairs = rows * (start + rows / 2)
         attention = 4 * work.attention * work.layers * pairs / (machine.prefill["F16"] * 1e9)
-        seconds += _products(work, machine, rows) + attention + work.layers * machine.waiting
+        products = sum(_seconds(product, machine, rows) for product in work.products if not product.last_only)
+        seconds += products + attention + work.layers * machine.waiting
     return seconds
 
 
-def _products(work: Work, machine: Machine, rows: int) -> float:
-    return sum(_seconds(product, machine, rows) for product in work.products)
-
-
 def _seconds(product: Product, machine: Machine, rows: int) -> float:
-    """The slowest of reading the weights, taking their codes apart (once for all rows) and multiplying."""
+    """The slowest of reading the weights, taking their codes apart (once for all rows) and multiplying.
+
+    For one row of activations also what each row of weights costs beyond its weights, where rows are shorter than those
+    that the rates were measured with.
+    """
     touched = min(1.0, product.share * rows)  # many rows use all experts
     name = product.type_name
-    return max(
+    beyond = max(0.0, product.rows - product.weights / RATED_COLUMNS) * machine.row_seconds.get(name, 0.0)
+    return (beyond * product.share if rows == 1 else 0.0) + max(
         touched * product.nbytes / (machine.read_gbs * 1e9),
         touched * product.weights / (machine.decode[name] * 1e9),
         2 * product.share * product.weights * rows / (machine.prefill[name] * 1e9) if rows > 1 else 0.0,

@@ -10,11 +10,17 @@ from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
 
 @dataclass(frozen=True)
 class Product:
-    """Weights of one type that a token is multiplied with; it reads ``share`` of them (experts used of all)."""
+    """Weights of one type that a token is multiplied with; it reads ``share`` of them (experts used of all).
+
+    ``rows`` is how many sums of products they make, 0 where nobody counts them. ``last_only`` says that of a prompt
+    only the last token is multiplied with them: the matrix of the logits.
+    """
 
     type_name: str
     weights: int
     share: float = 1.0
+    rows: int = 0
+    last_only: bool = False
 
     @property
     def nbytes(self) -> float:

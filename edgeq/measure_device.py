@@ -19,6 +19,7 @@ from edgeq.devices.measure import (
     any_rows,
     best_rate,
     measure,
+    with_floats,
     with_measured,
 )
 from edgeq.devices.profile import Profile, Rates
@@ -26,6 +27,9 @@ from edgeq.kernels_cpu import threads
 from edgeq.runtimes import ggml
 
 _MANY = 64  # rows of activations
+# Of many rows llama.cpp's graph multiplies so many times as fast as its plain products: repacked, or in tiles. Fitted
+# to six models on one AVX2 machine (benchmarks/prediction_here.py).
+_GRAPH = 1.6
 
 
 def measured_profile(
@@ -50,10 +54,10 @@ def _ggml_rates(found: Measured, types: Sequence[str]) -> Rates:
         for name in types:
             one, many = (_rate(name, rows) for rows in (1, _MANY))
             if one and many:
-                decode[name], prefill[name] = round(one, 2), round(2 * many, 1)
+                decode[name], prefill[name] = round(one, 2), round(2 * many * _GRAPH, 1)
     finally:
         threads.set_threads(before)
-    return Rates("llama.cpp", found.threads, decode, prefill, SOURCE)
+    return Rates("llama.cpp", found.threads, decode, with_floats(prefill, found), SOURCE)
 
 
 def _rate(name: str, rows: int) -> float:

@@ -235,6 +235,8 @@ def _candidate(entry: Entry, place: _Place) -> Candidate:
         problem = "a page cannot load an ONNX graph of more than 4 GB"
     if made.target == "onnx" and place.api == "cuda" and made.quant == "int8-dynamic" and entry.unit != "CPU":
         problem = "the CUDA provider has no kernel for DynamicQuantizeLinear"
+    if made.target == "onnx" and made.quant == "float16" and entry.unit == "CPU":
+        problem = "on a CPU ONNX Runtime computes float16 in float32, and keeps both"
     return Candidate(
         name=made.name,
         file_bytes=made.file_bytes,

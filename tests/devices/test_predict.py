@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.devices.library import find
-from edgeq.devices.machine import Machine
+from edgeq.devices.machine import Machine, cpu_of
 from edgeq.devices.memory import ceiling, footprint, repacked_types
 from edgeq.devices.predict import decode_seconds, decode_speed, prefill_seconds, prefill_speed
 from edgeq.devices.profile import Limit
@@ -66,6 +66,30 @@ def test_prefill_is_bound_by_arithmetic():
     """2 × 1e9 × 512 operations at 100e9 a second are 10.24 s."""
     seconds = prefill_seconds(work(Product("Q8_0", 10**9), cached=()), machine(), 512)
     assert seconds == pytest.approx(10.24, rel=0.01)
+
+
+def test_of_a_prompt_only_the_last_token_gets_logits():
+    """2 × 1e8 × 64 operations at 100e9 a second are 0.128 s; the head takes the time of one token."""
+    body, head = Product("Q8_0", 10**8), Product("Q8_0", 10**9, last_only=True)
+    one = machine(read_gbs=1000, decode=1000)
+    alone = prefill_seconds(work(body, cached=()), one, 64)
+    assert alone == pytest.approx(0.128, rel=0.01)
+    assert prefill_seconds(work(body, head, cached=()), one, 64) == pytest.approx(alone + 1.0625e-3)
+
+
+def test_short_rows_cost_llama_cpp_a_call_each():
+    """1e6 rows of 512 weights are 0.75e6 rows more than the rates had: 12 ns each by four threads are 2.25 ms."""
+    rows = Product("Q8_0", 512 * 10**6, rows=10**6)
+    plain = machine()
+    slowed = dataclasses.replace(plain, row_seconds={"Q8_0": 12e-9 / 4})
+    more = decode_seconds(work(rows, cached=()), slowed, 0) - decode_seconds(work(rows, cached=()), plain, 0)
+    assert more == pytest.approx(2.25e-3)
+    long = dataclasses.replace(rows, rows=512 * 10**6 // 4096)
+    assert decode_seconds(work(long, cached=()), slowed, 0) == decode_seconds(work(long, cached=()), plain, 0)
+    ours, theirs = (cpu_of(find("n100"), 4, engine).row_seconds for engine in ("edgeq", "llama.cpp"))
+    assert ours == {}
+    assert theirs["Q6_K"] == pytest.approx(3e-9)
+    assert "Q4_K" not in theirs  # repacked
 
 
 @given(works, rates, rates, rates, st.floats(1, 4), st.integers(0, 5000))

@@ -19,7 +19,7 @@ from edgeq.errors import EdgeqError, UsageError
 from edgeq.formats.blocks import by_name
 from edgeq.formats.gguf.mix_table import FILE_TYPES
 from edgeq.plan import Request, run
-from edgeq.planning.formats import GGUF_QUANTS, formats_of
+from edgeq.planning.formats import GGUF_QUANTS, ONNX_BLOCKS, ONNX_QUANTS, formats_of
 from edgeq.planning.model import open_model
 from edgeq.quantize import Request as Quantize
 from edgeq.quantize import run as quantize
@@ -92,7 +92,7 @@ def test_every_family(name, tmp_path):
     record = planned(path, context=256)
     assert record["choice"]
     assert record["model"]["kind"] == "decoder"
-    assert len(record["formats"]) == len(GGUF_QUANTS) + 3
+    assert len(record["formats"]) == len(GGUF_QUANTS) + len(ONNX_QUANTS) + len(ONNX_BLOCKS)
     for row in record["formats"]:
         assert row["memory"]["total"] > row["file_bytes"] * 0.5
         assert (
@@ -160,7 +160,7 @@ def test_a_window_needs_less_cache(tmp_path):
 def test_the_limit_of_memory_rejects(llama):
     record = planned(llama, "iphone-13-pro")
     assert record["choice"] is None
-    assert all("GB of memory" in row["reason"] for row in record["formats"])
+    assert all("GB of memory" in row["reason"] for row in record["formats"] if row["quant"] != "float16")
     box = dataclasses.replace(find("epyc-9654"), limits=(Limit("server", 6.5, "a control group", "maker"),))
     small = run(Request(llama, box))
     assert small["choice"]
@@ -173,6 +173,33 @@ def test_a_gpu_is_used_where_there_is_one(llama):
     assert cpu["formats"][0]["unit"] == "CPU"
     assert {r["unit"] for r in gpu["formats"] if r["format"] == "onnx"} == {"CPU"}
     assert planned(llama, "rtx-3060")["formats"][0]["speed"]["prefill"]["tokens_per_second"] > 500
+
+
+def test_float16_in_onnx_is_for_gpus(llama):
+    formats = planned(llama, "epyc-9654")["formats"]
+    row = next(row for row in formats if (row["format"], row["quant"]) == ("onnx", "float16"))
+    assert "computes float16 in float32" in row["reason"]
+    on_gpu = planned(llama, "h100-sxm")["formats"]
+    reasons = {row["quant"]: row["reason"] for row in on_gpu if row["format"] == "onnx"}
+    assert "DynamicQuantizeLinear" in reasons["int8-dynamic"]
+    assert "on a CPU" not in reasons["float16"]
+    assert all((row["n_gpu_layers"] == 33) == (row["format"] == "gguf") for row in on_gpu)
+
+
+def test_a_gpu_with_a_host_holds_what_it_can(llama):
+    """Both parts' seconds add up, so it is slower than the GPU and faster than the CPU."""
+    card = dataclasses.replace(find("rtx-3060").gpus[0], gb=4)
+    host = dataclasses.replace(find("ryzen-9-7950x"), gpus=(card,))
+    (row,) = run(Request(llama, host, quants={"gguf": ["Q4_K_M"]}))["formats"]
+    assert 0 < row["n_gpu_layers"] < 33
+    assert row["unit"].endswith("and CPU")
+    (cpu,) = run(Request(llama, host, unit="cpu", quants={"gguf": ["Q4_K_M"]}))["formats"]
+    whole = dataclasses.replace(host, gpus=(dataclasses.replace(card, gb=12),))
+    (gpu,) = run(Request(llama, whole, quants={"gguf": ["Q4_K_M"]}))["formats"]
+    speeds = [one["speed"]["decode"]["tokens_per_second"] for one in (cpu, row, gpu)]
+    assert speeds == sorted(speeds)
+    assert row["place"] == 1
+    assert gpu["n_gpu_layers"] == 33
 
 
 def test_the_model_s_own_quality_goes_before_the_typical(tinylm, tmp_path):
