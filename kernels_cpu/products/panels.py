@@ -23,8 +23,8 @@ FEW_ROWS, SEGMENT_OF_FEW, SEGMENT = 32, 512, 2048
 
 @helper
 def blocks_ahead(layout, block_bytes, count, blocks):
-    """From a segment of ``count`` blocks to what comes near meanwhile: the next segment or, where a panel is whole rows,
-    as much of the next panel. Behind the last one is nothing, which does no harm, since nothing is read.
+    """From a segment of ``count`` blocks to what comes near meanwhile: the next segment or, where a panel is whole
+    rows, as much of the next panel. Behind the last one is nothing, which does no harm, since nothing is read.
     """
     return count if next_block(layout) == block_bytes else blocks
 
