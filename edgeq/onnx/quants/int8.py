@@ -21,8 +21,8 @@ from edgeq.onnx.job import Apply, Job, onnx_quant
 
 # A static range that half of the samples do not fill to a third would clip or waste: such layers go dynamic.
 _UNSTEADY = 3.0
-# The largest magnitude of a channel is soon found; the paper takes as many.
-_SMOOTHING_SAMPLES = 512
+# The largest magnitude of a channel is soon found, and only its root counts.
+_SMOOTHING_SAMPLES = 128
 # ONNX Runtime then dequantizes constant kernels once, when it loads the file.
 _FOLD = {"session.disable_quant_qdq": "1"}
 
