@@ -11,8 +11,10 @@ from edgeq.errors import UsageError
 from edgeq.formats.onnx.int8 import SAFE_RANGE, U8U8
 from edgeq.formats.onnx.passes.conv_int8 import conv_int8
 from edgeq.formats.onnx.passes.conv_weights import conv_weights
+from edgeq.formats.onnx.passes.correct_bias import correct_biases
 from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
 from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
+from edgeq.formats.onnx.passes.equalize import equalizable, equalize
 from edgeq.formats.onnx.passes.lstm_int8 import lstm_int8
 from edgeq.formats.onnx.passes.smooth import smooth, smoothable
 from edgeq.formats.onnx.passes.static_int8 import static_int8
@@ -47,6 +49,10 @@ def int8(job: Job) -> Apply:
     job.session.update(job.profile.session)
     profile = job.profile
 
+    means = {
+        name: collector.channel_mean for name, collector in seen.items() if collector.channels is not None
+    }
+
     def apply(model: ir.Model, layers: Collection[str]) -> None:
         chosen = {name: kinds.get(name, INT8) for name in layers}
         if job.exempt_to != FLOAT:
@@ -56,6 +62,8 @@ def int8(job: Job) -> Apply:
         at_run_time = [name for name, kind in chosen.items() if kind == DYNAMIC]
         # At run time and in LSTMs weights are int8 in any scheme.
         signed = SAFE_RANGE if profile.types is U8U8 else profile.limit
+        correct_biases(model, profile.limit, means, static)
+        correct_biases(model, signed, means, at_run_time)
         dynamic_int8(model, signed, at_run_time)
         lstm_int8(model, signed, only=layers)
         conv_int8(model, profile.limit, intervals, profile.types, static, wide)
@@ -99,12 +107,14 @@ def int8_dynamic(job: Job) -> Apply:
 
 
 def _smooth(job: Job) -> None:
-    """Fold outlier channels of what norms give into the layers behind."""
+    """Fold outlier channels of what norms and convolutions give into the layers behind."""
     watched = set(values_to_watch(job.model))
-    values = [value for value in smoothable(job.model) if value in watched]
+    values = [value for value in (*smoothable(job.model), *equalizable(job.model)) if value in watched]
     if values:
         collectors = job.observe("smoothing", values, _SMOOTHING_SAMPLES)
-        smooth(job.model, {name: c.channel_max for name, c in collectors.items() if c.channel_max.size})
+        channel_max = {name: c.channel_max for name, c in collectors.items() if c.channel_max.size}
+        smooth(job.model, channel_max)
+        equalize(job.model, channel_max)
 
 
 def _without_data(job: Job) -> Apply:
