@@ -84,6 +84,8 @@ def quantize(
                 accuracy_level=options.get("--accuracy-level"),
                 nearest=options.get("--nearest", False),
                 keep_float=options.get("--keep-float", ()),
+                node_types=options.get("--node-type", ()),
+                exempt_to=options.get("--exempt-to", "float"),
                 min_cosine=min_cosine,
                 allow_slower=options.get("--allow-slower", False),
                 cache=not options.get("--no-cache", False),

@@ -170,6 +170,23 @@ def quantize(
             help="ONNX: a regular expression of node or tensor names to leave alone; may be repeated.",
         ),
     ] = None,
+    node_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--node-type",
+            help="ONNX int8, int8-dynamic: PATTERN=TYPE for single layers: float, int8 (static), int16 (activations of "
+            "16 bits) or dynamic. The pattern is a regular expression of the names of a layer, its input and its "
+            "weight; may be repeated, the first match decides. One that decides nothing is an error.",
+        ),
+    ] = None,
+    exempt_to: Annotated[
+        str | None,
+        typer.Option(
+            "--exempt-to",
+            help="ONNX int8: what layers become that break the target: float (the default), or int16 (activations of "
+            "16 bits; ONNX Runtime's CPU computes them in float, and slower).",
+        ),
+    ] = None,
     min_cosine: Annotated[
         float | None,
         typer.Option(
@@ -237,6 +254,8 @@ def quantize(
         "--accuracy-level": accuracy_level,
         "--nearest": nearest,
         "--keep-float": keep_float,
+        "--node-type": node_type,
+        "--exempt-to": exempt_to,
         "--min-cosine": min_cosine,
         "--allow-slower": allow_slower,
         "--no-cache": no_cache,

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from edgeq.errors import InputError
+from edgeq.errors import InputError, UsageError
+from edgeq.onnx.node_types import FLOAT
 from edgeq.onnx.run import DEFAULT_MIN_COSINE, Request, run, target_path
 
 WITHIN_1_PERCENT = (
@@ -33,6 +34,8 @@ def candidates(request: Request) -> Iterator[Request]:
 
 def run_auto(request: Request) -> dict[str, Any]:
     """The record of the first candidate that no gate refuses, or of the last. Raises EdgeqError."""
+    if request.node_types or request.exempt_to != FLOAT:
+        raise UsageError("--node-type and --exempt-to go with a quant of your choice; name it with --quant")
     path, missed = target_path(request, "int8"), ""
     tried = list(candidates(request))
     for number, candidate in enumerate(tried, start=1):

@@ -25,6 +25,7 @@ from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.blocked_weights import Form
 from edgeq.formats.onnx.recurrent import find_lstms
 from edgeq.onnx.isa import Profile
+from edgeq.onnx.node_types import FLOAT, NodeType, find_layers, types_of
 
 _PIECE = 1 << 20  # numbers
 Apply = Callable[[ir.Model, Collection[str]], None]
@@ -61,12 +62,15 @@ class Job:
     method: Method
     folder: Path
     keep_float: Sequence[re.Pattern[str]] = ()
+    node_types: Sequence[NodeType] = ()
+    exempt_to: str = FLOAT  # what a layer becomes that breaks the target: of the quant's node types
     blocks: Blocks = field(default_factory=Blocks)
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     notes: list[str] = field(default_factory=list)
     session: dict[str, str] = field(default_factory=dict)
     cache: bool = True  # keep what calibration saw in the user's cache
     passes: list[Pass] = field(default_factory=list)
+    types: dict[str, str] = field(default_factory=dict)  # what the user wants of single layers, by name
 
     @cached_property
     def layers(self) -> list[str]:
@@ -80,7 +84,11 @@ class Job:
         broken = {name for name, weight in weights if not _is_finite(weight)}
         if broken:
             self.notes.append(f"left as they are, for NaN or infinite weights: {', '.join(sorted(broken))}")
-        return [name for name in dict(weights) if name not in broken]
+        return [name for name in dict(weights) if name not in broken and self.types.get(name) != FLOAT]
+
+    def check_types(self) -> None:
+        """Match the user's patterns with the graph as it is before anything is folded. Raises UsageError."""
+        self.types = types_of(find_layers(self.model), self.node_types)
 
     def kept(self, name: str) -> bool:
         """Whether the user keeps what has this name in float."""
@@ -128,21 +136,27 @@ Plan = Callable[[Job], Apply]
 
 @dataclass(frozen=True)
 class OnnxQuant:
-    """``rounds_layers``: it quantizes layers one by one, so that single ones can be put back to float."""
+    """``rounds_layers``: it quantizes layers one by one, so that single ones can be put back to float.
+
+    ``node_types`` are the types that single layers can have.
+    """
 
     name: str
     plan: Plan
     rounds_layers: bool
+    node_types: Collection[str]
 
 
 ONNX_QUANTS: dict[str, OnnxQuant] = {}
 
 
-def onnx_quant(name: str, rounds_layers: bool = True) -> Callable[[Plan], Plan]:
+def onnx_quant(
+    name: str, rounds_layers: bool = True, node_types: Collection[str] = (FLOAT,)
+) -> Callable[[Plan], Plan]:
     """Register a function as a quant of ONNX files."""
 
     def register(plan: Plan) -> Plan:
-        ONNX_QUANTS[name] = OnnxQuant(name, plan, rounds_layers)
+        ONNX_QUANTS[name] = OnnxQuant(name, plan, rounds_layers, node_types if rounds_layers else ())
         return plan
 
     return register

@@ -34,6 +34,7 @@ from edgeq.onnx.isa import Profile, changed, find_profile, find_types
 from edgeq.onnx.job import Apply, Blocks, Job, OnnxQuant, find_quant
 from edgeq.onnx.judge import Judge
 from edgeq.onnx.left import left_in_float
+from edgeq.onnx.node_types import FLOAT, INT16, parse_node_types
 from edgeq.onnx.sessions import write_config
 from edgeq.options import parsed
 from edgeq.outputs import output_folder
@@ -73,6 +74,8 @@ class Request:
     scheme: str | None = None
     full_range: bool = False
     keep_float: Sequence[str] = ()
+    node_types: Sequence[str] = ()
+    exempt_to: str = FLOAT
     block_size: int | None = None
     asymmetric: bool = False
     dialect: Form = "ort"
@@ -131,6 +134,10 @@ class _Run:
         chosen = changed(parsed("--isa", request.isa, find_profile), types, request.full_range)
         blocks = _blocks(request, chosen)
         patterns = [_pattern(text) for text in request.keep_float]
+        types_wanted = parse_node_types(request.node_types, quant.node_types, quant.name)
+        if request.exempt_to not in {FLOAT, INT16} & {FLOAT, *quant.node_types}:
+            known = "float or int16" if INT16 in quant.node_types else "float"
+            raise UsageError(f"--exempt-to {request.exempt_to}: for {quant.name} there is {known}")
         self.model = read_model(request.source)
         self._refuse_quantized()
         self.inputs = self._inputs()
@@ -141,8 +148,9 @@ class _Run:
         self.samples, self.test = (data, data) if data.made_up else data.split()
         self.job = Job(
             self.model, None if data.made_up else self.samples, chosen, method, path.parent, patterns,
-            blocks, request.progress, notes, cache=request.cache,
+            types_wanted, request.exempt_to, blocks, request.progress, notes, cache=request.cache,
         )  # fmt: skip
+        self.job.check_types()
         for text, pattern in zip(request.keep_float, patterns, strict=True):
             names = [node.name or "" for node in self.model.graph.all_nodes()]
             if not any(map(pattern.search, [*names, *self.model.graph.initializers])):
@@ -220,6 +228,8 @@ class _Run:
             "calibration": self._calibration(),
             "layers": found.layers,
             "exempted": found.exempted,
+            "exempted_to": request.exempt_to,
+            "node_types": job.types,
             "session": job.session,
             "notes": job.notes,
             "proof": proof,
@@ -297,7 +307,8 @@ class _Run:
         if found.exempted:
             names = ", ".join(f"{name} ({effect:.4f})" for name, effect in found.exempted.items())
             self.job.notes.append(
-                f"back to float, because all quantized gave {found.before:.4f}; what each cost alone: {names}"
+                f"back to {self.request.exempt_to}, because all quantized gave {found.before:.4f}; what each cost "
+                f"alone: {names}"
             )
         return found, model
 

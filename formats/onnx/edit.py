@@ -100,6 +100,17 @@ def insert(
     return _insert(model, before, ir.node(op_type, inputs, attributes or None, domain=domain))[0]
 
 
+_QDQ_OF_16_BITS = 21  # ONNX's own QuantizeLinear has them from this opset on
+
+
+def qdq_domain(model: ir.Model, dtype: type[np.generic]) -> str:
+    """The domain whose QuantizeLinear knows these codes: ONNX's own, or ONNX Runtime's for 16 bits in older opsets."""
+    if np.dtype(dtype).itemsize == 1 or model.opset_imports.get("", _OLDEST_OPSET) >= _QDQ_OF_16_BITS:
+        return ""
+    model.opset_imports.setdefault("com.microsoft", 1)
+    return "com.microsoft"
+
+
 def insert_many(
     model: ir.Model, before: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], outputs: int
 ) -> Sequence[ir.Value]:

@@ -23,7 +23,13 @@ class Types:
     activation: type[np.uint8] | type[np.int8]
     weight: type[np.int8] | type[np.uint8]
 
+    @property
+    def wide(self) -> type[np.uint16] | type[np.int16]:
+        """The type of an activation that gets 16 bits."""
+        return np.uint16 if self.activation is np.uint8 else np.int16
 
+
+Codes = type[np.uint8] | type[np.int8] | type[np.uint16] | type[np.int16]
 U8S8, S8S8, U8U8 = Types(np.uint8, np.int8), Types(np.int8, np.int8), Types(np.uint8, np.uint8)
 
 _LARGEST = 127  # an int8 weight is symmetric: -128 is not used
@@ -104,20 +110,19 @@ def _larger_half(values: NDArray[np.int16]) -> NDArray[np.int16]:
 
 @dataclass(frozen=True)
 class ActivationRange:
-    """The real interval that an 8-bit activation covers."""
+    """The real interval that the codes of an activation cover."""
 
     low: float
     high: float
 
-    def scale_and_zero_point(
-        self, dtype: type[np.uint8] | type[np.int8] = np.uint8
-    ) -> tuple[np.float32, np.uint8 | np.int8]:
+    def scale_and_zero_point(self, dtype: Codes = np.uint8) -> tuple[np.float32, np.integer[Any]]:
         """Scale and zero point; the interval is widened so that 0 is exactly representable."""
         low, high = min(self.low, 0.0), max(self.high, 0.0)
-        scale = np.float32((high - low) / 255)
+        steps = int(np.iinfo(dtype).max) - int(np.iinfo(dtype).min)
+        scale = np.float32((high - low) / steps)
         if scale < TINY:  # nothing but zeros, or next to it
             scale = np.float32(1)
-        zero = int(np.clip(round(-low / float(scale)), 0, 255))
+        zero = int(np.clip(round(-low / float(scale)), 0, steps))
         return scale, dtype(zero + int(np.iinfo(dtype).min))
 
 

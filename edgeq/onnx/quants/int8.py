@@ -2,69 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
-from edgeq.formats.onnx.convolution import find_convolutions
+from edgeq.calibration.ranges import RangeCollector
+from edgeq.errors import UsageError
 from edgeq.formats.onnx.int8 import SAFE_RANGE, U8U8
-from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.conv_int8 import conv_int8
 from edgeq.formats.onnx.passes.conv_weights import conv_weights
+from edgeq.formats.onnx.passes.correct_bias import correct_biases
 from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
 from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
+from edgeq.formats.onnx.passes.equalize import equalizable, equalize
 from edgeq.formats.onnx.passes.lstm_int8 import lstm_int8
 from edgeq.formats.onnx.passes.smooth import smooth, smoothable
 from edgeq.formats.onnx.passes.static_int8 import static_int8
 from edgeq.formats.onnx.placement import values_to_watch
 from edgeq.onnx.job import Apply, Job, onnx_quant
+from edgeq.onnx.node_types import DYNAMIC, FLOAT, INT8, INT16, find_layers, wide_values
 
 # A static range that half of the samples do not fill to a third would clip or waste: such layers go dynamic.
 _UNSTEADY = 3.0
-# The largest magnitude of a channel is soon found; the paper takes as many.
-_SMOOTHING_SAMPLES = 512
+# The largest magnitude of a channel is soon found, and only its root counts.
+_SMOOTHING_SAMPLES = 128
 # ONNX Runtime then dequantizes constant kernels once, when it loads the file.
 _FOLD = {"session.disable_quant_qdq": "1"}
 
 
-@onnx_quant("int8")
+@onnx_quant("int8", node_types=(FLOAT, INT8, INT16, DYNAMIC))
 def int8(job: Job) -> Apply:
     """Ranges from the data; linear layers with unsteady ones, or in loops, are quantized at run time."""
     if job.samples is None:
+        static = next((name for name, wanted in job.types.items() if wanted in (INT8, INT16)), None)
+        if static is not None:
+            raise UsageError(
+                f"--node-type: {static} cannot be {job.types[static]} without --calibration, which says its range"
+            )
         job.notes.append("no --calibration, so no ranges: nothing is quantized statically")
         return _without_data(job)
     _smooth(job)
     collectors = job.observe("ranges", values_to_watch(job.model))
     seen = {name: collector for name, collector in collectors.items() if collector.samples}
     intervals = {name: job.method(collector) for name, collector in seen.items()}
-
-    def is_unsteady(value: ir.Value | None) -> bool:
-        return value is None or value.name not in seen or seen[value.name].peak_ratio() > _UNSTEADY
-
-    unsteady = [linear.name for linear in find_linears(job.model) if is_unsteady(linear.activation)]
-    if unsteady:
-        job.notes.append(f"quantized at run time, for want of a steady range: {', '.join(unsteady)}")
-    convolutions = [c.node for c in find_convolutions(job.model) if not c.transposed]
-    floating = [str(node.name) for node in convolutions if is_unsteady(node.inputs[0])]
-    if floating:
-        job.notes.append(f"left in float, for want of a steady range: {', '.join(floating)}")
+    kinds = _kinds(job, seen)
     job.session.update(job.profile.session)
     profile = job.profile
 
+    means = {
+        name: collector.channel_mean for name, collector in seen.items() if collector.channels is not None
+    }
+
     def apply(model: ir.Model, layers: Collection[str]) -> None:
-        # The weights of these are int8 in any scheme.
+        chosen = {name: kinds.get(name, INT8) for name in layers}
+        if job.exempt_to != FLOAT:
+            chosen |= {name: job.exempt_to for name in job.layers if name not in chosen}
+        wide = wide_values(find_layers(model), chosen)
+        static = [name for name, kind in chosen.items() if kind in (INT8, INT16)]
+        at_run_time = [name for name, kind in chosen.items() if kind == DYNAMIC]
+        # At run time and in LSTMs weights are int8 in any scheme.
         signed = SAFE_RANGE if profile.types is U8U8 else profile.limit
-        dynamic_int8(model, signed, only=[name for name in unsteady if name in layers])
+        correct_biases(model, profile.limit, means, static)
+        correct_biases(model, signed, means, at_run_time)
+        dynamic_int8(model, signed, at_run_time)
         lstm_int8(model, signed, only=layers)
-        steady = [name for name in layers if name not in floating]
-        conv_int8(model, profile.limit, intervals, profile.types, only=steady)
-        static_int8(model, profile.limit, intervals, profile.types, only=layers)
+        conv_int8(model, profile.limit, intervals, profile.types, static, wide)
+        static_int8(model, profile.limit, intervals, profile.types, static, wide)
         _tables(model, job)
 
     return apply
 
 
-@onnx_quant("int8-dynamic")
+def _kinds(job: Job, seen: Mapping[str, RangeCollector]) -> dict[str, str]:
+    """What each layer is to be: what the user wants, or what its range allows."""
+    found: dict[str, str] = {}
+    dynamic: list[str] = []
+    floating: list[str] = []
+    for layer in find_layers(job.model):
+        wanted, collector = job.types.get(layer.name), seen.get(str(layer.activation.name))
+        if wanted in (INT8, INT16) and collector is None:
+            raise UsageError(
+                f"--node-type: {layer.name} cannot be {wanted}, no sample says the range of what it reads; "
+                f"take {FLOAT if layer.convolution else DYNAMIC}"
+            )
+        if wanted is not None:
+            found[layer.name] = wanted
+        elif collector is not None and collector.peak_ratio() <= _UNSTEADY:
+            found[layer.name] = INT8
+        else:
+            found[layer.name] = FLOAT if layer.convolution else DYNAMIC
+            (floating if layer.convolution else dynamic).append(layer.name)
+    for names, what in ((dynamic, "quantized at run time"), (floating, "left in float")):
+        if names:
+            job.notes.append(f"{what}, for want of a steady range: {', '.join(names)}")
+    return found
+
+
+@onnx_quant("int8-dynamic", node_types=(FLOAT, DYNAMIC))
 def int8_dynamic(job: Job) -> Apply:
     """Linear layers at run time, kernels of convolutions as weights only; with data, outliers are folded first."""
     if job.samples is not None:
@@ -73,12 +107,14 @@ def int8_dynamic(job: Job) -> Apply:
 
 
 def _smooth(job: Job) -> None:
-    """Fold outlier channels of what norms give into the layers behind."""
+    """Fold outlier channels of what norms and convolutions give into the layers behind."""
     watched = set(values_to_watch(job.model))
-    values = [value for value in smoothable(job.model) if value in watched]
+    values = [value for value in (*smoothable(job.model), *equalizable(job.model)) if value in watched]
     if values:
         collectors = job.observe("smoothing", values, _SMOOTHING_SAMPLES)
-        smooth(job.model, {name: c.channel_max for name, c in collectors.items() if c.channel_max.size})
+        channel_max = {name: c.channel_max for name, c in collectors.items() if c.channel_max.size}
+        smooth(job.model, channel_max)
+        equalize(job.model, channel_max)
 
 
 def _without_data(job: Job) -> Apply:

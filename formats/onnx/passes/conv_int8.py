@@ -11,6 +11,7 @@ Rules
    depthwise kernel is summed in 32 bits: it has no limit.
 6. A channel whose bias does not fit into int32 gets a coarser kernel scale, one without weights the scale that
    rounds its bias well.
+7. A value in ``wide`` gets 16 bits wherever it is rounded. ONNX Runtime then computes what reads it in floats.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from edgeq.formats.onnx.edit import (
     constant,
     insert,
     is_standard,
+    qdq_domain,
     remove_unused,
 )
 from edgeq.formats.onnx.int8 import (
@@ -54,11 +56,12 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Grid:
-    """Scale and zero point of a tensor's codes."""
+    """Scale and zero point of a tensor's codes, and the domain of the operators that know their type."""
 
     size: np.float32
     scale: ir.Value
     zero: ir.Value
+    domain: str
 
 
 def conv_int8(
@@ -67,20 +70,26 @@ def conv_int8(
     ranges: Mapping[str, ActivationRange],
     types: Types = U8S8,
     only: Collection[str] | None = None,
+    wide: Collection[str] = (),
 ) -> int:
     """Rewrite the convolutions (those named in ``only``, or all) whose input and output have ranges, by value name.
 
-    Returns how many were rewritten.
+    ``wide`` names the values of 16 bits. Returns how many were rewritten.
     """
     check_opset(model)
-    return _Pass(model, limit, ranges, types).run(only)
+    return _Pass(model, limit, ranges, types, wide).run(only)
 
 
 class _Pass:
     def __init__(
-        self, model: ir.Model, limit: int, ranges: Mapping[str, ActivationRange], types: Types
+        self,
+        model: ir.Model,
+        limit: int,
+        ranges: Mapping[str, ActivationRange],
+        types: Types,
+        wide: Collection[str],
     ) -> None:
-        self.model, self.limit, self.ranges, self.types = model, limit, ranges, types
+        self.model, self.limit, self.ranges, self.types, self.wide = model, limit, ranges, types, wide
         self.grids: dict[ir.Value, _Grid] = {}  # of the outputs of DequantizeLinear
         self.pairs: dict[tuple[ir.Value, object], ir.Value] = {}
 
@@ -127,17 +136,20 @@ class _Pass:
         place = x, node.graph
         if place not in self.pairs:
             grid = self._grid(str(x.name), self.ranges[str(x.name)])
-            codes = insert(self.model, node, "QuantizeLinear", [x, grid.scale, grid.zero])
-            self.pairs[place] = insert(self.model, node, "DequantizeLinear", [codes, grid.scale, grid.zero])
+            codes = insert(self.model, node, "QuantizeLinear", [x, grid.scale, grid.zero], grid.domain)
+            back = insert(self.model, node, "DequantizeLinear", [codes, grid.scale, grid.zero], grid.domain)
+            self.pairs[place] = back
             self.grids[self.pairs[place]] = grid
         return self.pairs[place]
 
     def _grid(self, name: str, interval: ActivationRange) -> _Grid:
-        scale, zero = interval.scale_and_zero_point(self.types.activation)
+        dtype = self.types.wide if name in self.wide else self.types.activation
+        scale, zero = interval.scale_and_zero_point(dtype)
         return _Grid(
             scale,
             add_initializer(self.model, f"{name}_scale", scale),
             add_initializer(self.model, f"{name}_zero_point", zero),
+            qdq_domain(self.model, dtype),
         )
 
     def _kernel(self, convolution: Convolution, rows: Floats, scales: Floats, limit: int) -> ir.Value:
@@ -205,8 +217,9 @@ class _Pass:
         """Put a pair behind an output; what read it reads the pair, which takes its name."""
         y = node.outputs[index]
         name, y.name = str(y.name), None
-        q = ir.node("QuantizeLinear", [y, grid.scale, grid.zero], name=f"{name}_quantize")
-        dq = ir.node("DequantizeLinear", [q.outputs[0], grid.scale, grid.zero], name=f"{name}_dequantize")
+        parts, domain = [grid.scale, grid.zero], grid.domain
+        q = ir.node("QuantizeLinear", [y, *parts], domain=domain, name=f"{name}_quantize")
+        dq = ir.node("DequantizeLinear", [q.outputs[0], *parts], domain=domain, name=f"{name}_dequantize")
         out = dq.outputs[0]
         y.replace_all_uses_with(out, replace_graph_outputs=True)
         q.replace_input_with(0, y)

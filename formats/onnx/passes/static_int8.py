@@ -8,7 +8,8 @@ Rules
 3. A Gemm stays one, its bias in int32 codes of the scale activation x weight: that is QGemm, which gives floats.
 4. A MatMul over rank 2 and the Add of a constant vector behind it become a Gemm, too: ONNX Runtime would make one of
    them before it looks for int8, and its float bias would keep it in float.
-5. A bias that is no constant vector or has no good int32 codes: the Gemm becomes MatMul and Add.
+5. An activation in ``wide`` gets 16 bits: ONNX Runtime then multiplies floats; other runtimes have kernels for it.
+6. A bias that is no constant vector or has no good int32 codes: the Gemm becomes MatMul and Add.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from edgeq.formats.onnx.edit import (
     insert,
     is_standard,
     only_reader,
+    qdq_domain,
     remove_unused,
     replace,
 )
-from edgeq.formats.onnx.int8 import TINY, U8S8, ActivationRange, Types
+from edgeq.formats.onnx.int8 import TINY, U8S8, ActivationRange, Codes, Types
 from edgeq.formats.onnx.linear import Linear, find_linears
 from edgeq.formats.onnx.passes.int8_weights import add_gemm_bias, int8_matrix, int8_weight, stored_as
 
@@ -44,10 +46,11 @@ def static_int8(
     ranges: Mapping[str, ActivationRange],
     types: Types = U8S8,
     only: Collection[str] | None = None,
+    wide: Collection[str] = (),
 ) -> int:
     """Rewrite the linear layers (those named in ``only``, or all) whose activation has a range, by value name.
 
-    Returns how many were rewritten.
+    ``wide`` names the activations of 16 bits. Returns how many were rewritten.
     """
     check_opset(model)
     pairs: dict[_Place, ir.Value] = {}
@@ -58,7 +61,7 @@ def static_int8(
             continue
         place = x, node.graph  # a subgraph's values are not seen outside of it
         if place not in pairs:  # rule 2
-            pair = _pair(model, node, x, ranges, types)
+            pair = _pair(model, node, x, ranges, types.wide if x.name in wide else types.activation)
             if pair is None:
                 continue
             pairs[place] = pair
@@ -70,7 +73,7 @@ def static_int8(
 
 
 def _as_matmul(model: ir.Model, linear: Linear, x: ir.Value, limit: int, types: Types) -> None:
-    """Rules 1 and 5."""
+    """Rules 1 and 6."""
     node = linear.node
     codes, scales = int8_weight(model, linear, limit, types.weight)
     parts = [codes, scales, _middles(model, linear, scales, types)]
@@ -80,7 +83,7 @@ def _as_matmul(model: ir.Model, linear: Linear, x: ir.Value, limit: int, types: 
 
 
 def _as_gemm(model: ir.Model, linear: Linear, x: ir.Value, limit: int, types: Types) -> bool:
-    """Rules 3 and 4; False where rule 5 holds, or where there is no Gemm in sight."""
+    """Rules 3 and 4; False where rule 6 holds, or where there is no Gemm in sight."""
     node, add = linear.node, None
     bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
     if node.op_type == "MatMul":
@@ -155,7 +158,7 @@ def _middles(model: ir.Model, linear: Linear, scales: ir.Value, types: Types) ->
 
 
 def _pair(
-    model: ir.Model, node: ir.Node, x: ir.Value, ranges: Mapping[str, ActivationRange], types: Types
+    model: ir.Model, node: ir.Node, x: ir.Value, ranges: Mapping[str, ActivationRange], dtype: Codes
 ) -> ir.Value | None:
     """The dequantized codes of ``x``, or None where its range is not known."""
     producer = x.producer()
@@ -163,8 +166,9 @@ def _pair(
         return x
     if x.name is None or x.name not in ranges:
         return None
-    scale, zero = ranges[x.name].scale_and_zero_point(types.activation)
+    scale, zero = ranges[x.name].scale_and_zero_point(dtype)
+    domain = qdq_domain(model, dtype)
     scale_value = add_initializer(model, f"{x.name}_scale", scale)
     zero_value = add_initializer(model, f"{x.name}_zero_point", zero)
-    codes = insert(model, node, "QuantizeLinear", [x, scale_value, zero_value])
-    return insert(model, node, "DequantizeLinear", [codes, scale_value, zero_value])
+    codes = insert(model, node, "QuantizeLinear", [x, scale_value, zero_value], domain)
+    return insert(model, node, "DequantizeLinear", [codes, scale_value, zero_value], domain)

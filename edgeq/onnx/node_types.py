@@ -1,0 +1,104 @@
+"""``PATTERN=TYPE``: what the user wants single layers of an ONNX file to be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgeq.errors import UsageError
+from edgeq.formats.onnx.convolution import find_convolutions
+from edgeq.formats.onnx.linear import find_linears
+from edgeq.formats.onnx.placement import only_moves
+
+FLOAT, INT8, INT16, DYNAMIC = "float", "int8", "int16", "dynamic"
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """One ``--node-type``; the first that matches a layer decides."""
+
+    text: str
+    pattern: re.Pattern[str]
+    type_name: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node with constant weights: its name, what it reads, and all names that a pattern may match."""
+
+    name: str
+    activation: ir.Value
+    convolution: bool
+    names: tuple[str, ...]
+
+
+def parse_node_types(texts: Iterable[str], allowed: Collection[str], quant: str) -> list[NodeType]:
+    """Raises UsageError for what is no ``PATTERN=TYPE``, or has a type that the quant does not know."""
+    return [_parsed(text, allowed, quant) for text in texts]
+
+
+def _parsed(text: str, allowed: Collection[str], quant: str) -> NodeType:
+    pattern, equals, type_name = text.rpartition("=")
+    if not equals or not pattern:
+        raise UsageError(f"--node-type {text}: must be PATTERN=TYPE, such as ffn_down=int16")
+    if type_name.lower() not in allowed:
+        raise UsageError(f"--node-type {text}: for {quant} there are {', '.join(sorted(allowed))}")
+    try:
+        return NodeType(text, re.compile(pattern), type_name.lower())
+    except re.error as error:
+        raise UsageError(f"--node-type {text}: is no regular expression ({error})") from None
+
+
+def find_layers(model: ir.Model) -> list[Layer]:
+    """The convolutions and linear layers of a graph."""
+    found = []
+    for convolution in find_convolutions(model):
+        node = convolution.node
+        assert node.inputs[0] is not None
+        found.append(_layer(str(node.name), node.inputs[0], True, convolution.weight))
+    for linear in find_linears(model):
+        found.append(_layer(linear.name, linear.activation, False, linear.weight))
+    return found
+
+
+def _layer(name: str, x: ir.Value, convolution: bool, weight: ir.Value) -> Layer:
+    return Layer(name, x, convolution, (name, str(x.name), str(weight.name)))
+
+
+def types_of(layers: Sequence[Layer], wanted: Sequence[NodeType]) -> dict[str, str]:
+    """Type by layer name, for those that a pattern matches. Raises UsageError for one that decides about nothing."""
+    found: dict[str, str] = {}
+    for one in wanted:
+        matched = [layer for layer in layers if any(map(one.pattern.search, layer.names))]
+        if not matched:
+            raise UsageError(
+                f"--node-type {one.text}: matches no convolution or linear layer with constant weights"
+            )
+        if one.type_name == DYNAMIC:
+            still = next((layer.name for layer in matched if layer.convolution), None)
+            if still is not None:
+                raise UsageError(
+                    f"--node-type {one.text}: {still} is a convolution, and only linear layers can be dynamic"
+                )
+        new = [layer.name for layer in matched if layer.name not in found]
+        if not new:
+            raise UsageError(f"--node-type {one.text}: an earlier pattern decides about all that it matches")
+        found |= dict.fromkeys(new, one.type_name)
+    return found
+
+
+def wide_values(layers: Sequence[Layer], types: Mapping[str, str]) -> set[str]:
+    """The names of the activations that int16 layers read, and of what only moves on the way there."""
+    found = set()
+    for layer in layers:
+        if types.get(layer.name) != INT16:
+            continue
+        value: ir.Value | None = layer.activation
+        while value is not None:
+            found.add(str(value.name))
+            producer = value.producer()
+            value = producer.inputs[0] if producer is not None and only_moves(producer) else None
+    return found
