@@ -38,7 +38,13 @@ def _rounded(
     """Call a kernel over groups of as many rows as it takes at once."""
     rows, columns = values.shape
     turned = values.strides[0] < values.strides[1]  # stored [columns, rows]
-    stored = np.ascontiguousarray(values.T if turned else values, np.float32)
+    stored = values.T if turned else values
+    if stored.strides[1] != 4 or stored.dtype != np.float32:
+        stored = np.ascontiguousarray(stored, np.float32)
+    stored = stored.view()
+    stored.flags.writeable = (
+        False  # as mapped files are; each type that a kernel is called with compiles anew
+    )
     lanes = isa.float_lanes * REGISTERS
     groups, blocks = -(-rows // lanes), scheme.blocks_of(columns)
     codes, scales = np.empty((rows, blocks * scheme.size), np.uint8), np.empty((rows, blocks), np.float32)
@@ -63,36 +69,36 @@ def search_groups(
     addresses = np.empty(lanes, np.int64)
     low_code = -middle if symmetric else _NONE
     high_code = middle - _ONE if symmetric else middle + middle - _ONE
-    for group in range(first, last):
-        row = group * lanes
-        sums = simd.splat(wide, _NONE), simd.splat(wide, _NONE)
-        for block in range(blocks):
-            _load(isa, values, turned, row, block * size, addresses, tile)
-            low, high, peak = _extremes(wide, tile)
-            width = peak if symmetric else high - low
-            flat = abs(width) < _ZERO_BLOCK
-            divisor = simd.select(flat, _ONE, -width if symmetric else width)
-            best = simd.select(flat, _INFINITY, simd.splat(wide, -_ONE))
-            scale = inverse = simd.splat(wide, _NONE)
-            zero = simd.splat(wide, middle)
-            for t in range(trials.size):
-                tried = simd.splat(wide, trials[t]) / divisor
-                if symmetric:
-                    offset = zero
-                    both, own = _sums_around_zero(wide, tile, tried, low_code, high_code)
-                else:
-                    offset = _between(simd.rint(-low * tried), _NONE, high_code)
-                    both, own = _sums(wide, tile, tried, offset, high_code)
-                fit = both / simd.select(own > _NONE, own, _ONE)
-                gain = both * fit
-                better = gain > best
-                best, scale = simd.select(better, gain, best), simd.select(better, fit, scale)
-                inverse, zero = simd.select(better, tried, inverse), simd.select(better, offset, zero)
-            store(wide, found, 0, scale)
-            store(wide, found, 1, zero)
-            sums = _codes(wide, tile, inverse, zero, scale, high_code, symmetric, middle, words, sums)
-            _keep(isa, row, block, size, found, words, addresses, codes, scales, zeros)
-        _add_up(wide, found, sums, min(lanes, rows - row), squares[group])
+    sums = np.zeros((last - first, 2 * lanes), np.float32)
+    for place in range((last - first) * blocks):
+        group, block = _place(place, last - first, blocks, turned)
+        row = (first + group) * lanes
+        _load(isa, values, turned, row, block * size, addresses, tile)
+        low, high, peak = _extremes(wide, tile)
+        width = peak if symmetric else high - low
+        flat = abs(width) < _ZERO_BLOCK
+        divisor = simd.select(flat, _ONE, -width if symmetric else width)
+        best = simd.select(flat, _INFINITY, simd.splat(wide, -_ONE))
+        scale = inverse = simd.splat(wide, _NONE)
+        zero = simd.splat(wide, middle)
+        for t in range(trials.size):
+            tried = simd.splat(wide, trials[t]) / divisor
+            if symmetric:
+                offset = zero
+                both, own = _sums_around_zero(wide, tile, tried, low_code, high_code)
+            else:
+                offset = _between(simd.rint(-low * tried), _NONE, high_code)
+                both, own = _sums(wide, tile, tried, offset, high_code)
+            fit = both / simd.select(own > _NONE, own, _ONE)
+            gain = both * fit
+            better = gain > best
+            best, scale = simd.select(better, gain, best), simd.select(better, fit, scale)
+            inverse, zero = simd.select(better, tried, inverse), simd.select(better, offset, zero)
+        store(wide, found, 0, scale)
+        store(wide, found, 1, zero)
+        _codes(wide, tile, inverse, zero, scale, high_code, symmetric, middle, words, sums[group])
+        _keep(isa, row, block, size, found, words, addresses, codes, scales, zeros)
+    _add_up(first, sums, rows, squares)
 
 
 @kernel
@@ -103,26 +109,32 @@ def nearest_groups(first, last, values, turned, size, symmetric, middle, codes, 
     tile, found, words = vectors(wide, size), vectors(wide, 2), np.empty((size // 4, lanes), np.int32)
     addresses = np.empty(lanes, np.int64)
     columns, top = values.shape[0 if turned else 1], middle + middle - _ONE
-    for group in range(first, last):
-        row = group * lanes
-        sums = simd.splat(wide, _NONE), simd.splat(wide, _NONE)
-        for block in range(blocks):
-            _load(isa, values, turned, row, block * size, addresses, tile)
-            low, high, _ = _extremes(wide, tile)
-            if symmetric:
-                scale = simd.select(high > -low, high, low) / -middle
-                zero = simd.splat(wide, middle)
-            else:
-                scale = (high - low) / top
-                zero = _half_away(_NONE - low / simd.select(scale != _NONE, scale, _ONE), top)
-            inverse = _ONE / scale
-            inverse = simd.select(abs(inverse) < _INFINITY, inverse, _NONE)
-            store(wide, found, 0, scale)
-            store(wide, found, 1, zero)
-            sums = _nearest_codes(wide, tile, inverse, zero, scale, top, words, sums)
-            _keep(isa, row, block, size, found, words, addresses, codes, scales, zeros)
-        _add_up(wide, found, sums, min(lanes, rows - row), squares[group])
-        codes[row : row + lanes, columns:] = 0
+    sums = np.zeros((last - first, 2 * lanes), np.float32)
+    for place in range((last - first) * blocks):
+        group, block = _place(place, last - first, blocks, turned)
+        row = (first + group) * lanes
+        _load(isa, values, turned, row, block * size, addresses, tile)
+        low, high, _ = _extremes(wide, tile)
+        if symmetric:
+            scale = simd.select(high > -low, high, low) / -middle
+            zero = simd.splat(wide, middle)
+        else:
+            scale = (high - low) / top
+            zero = _half_away(_NONE - low / simd.select(scale != _NONE, scale, _ONE), top)
+        inverse = _ONE / scale
+        inverse = simd.select(abs(inverse) < _INFINITY, inverse, _NONE)
+        store(wide, found, 0, scale)
+        store(wide, found, 1, zero)
+        _nearest_codes(wide, tile, inverse, zero, scale, top, words, sums[group])
+        _keep(isa, row, block, size, found, words, addresses, codes, scales, zeros)
+    _add_up(first, sums, rows, squares)
+    codes[first * lanes : last * lanes, columns:] = 0
+
+
+@helper
+def _place(place, groups, blocks, turned):
+    """(group, block) in the order in which the weights lie: block by block where [columns, rows] are stored."""
+    return (place % groups, place // groups) if turned else (place // blocks, place % blocks)
 
 
 @helper
@@ -130,7 +142,7 @@ def _load(isa, values, turned, row, start, addresses, tile):
     """tile[i, lane] = weight start + i of row + lane; zeros behind the ends."""
     size, lanes = tile.shape
     rows, columns = (values.shape[1], values.shape[0]) if turned else values.shape
-    base = simd.address(values)
+    base, stride = simd.address(values), values.strides[0]
     if row + lanes > rows or start + size > columns:
         for i in range(size):
             for lane in range(lanes):
@@ -139,11 +151,12 @@ def _load(isa, values, turned, row, start, addresses, tile):
                 tile[i, lane] = values[at] if fits else _NONE
     elif turned:
         wide = simd.widened(isa, REGISTERS)
+        at = base + stride * start + 4 * row
         for i in range(size):
-            store(wide, tile, i, simd.load(wide, base + 4 * ((start + i) * rows + row)))
+            store(wide, tile, i, simd.load(wide, at + stride * i))
     else:
         for lane in range(lanes):
-            addresses[lane] = base + 4 * columns * (row + lane)
+            addresses[lane] = base + stride * (row + lane)
         load_tile(isa, addresses, start, tile)
 
 
@@ -187,10 +200,11 @@ def _sums(wide, tile, inverse, zero, top):
 
 @helper
 def _codes(wide, tile, inverse, zero, scale, high, symmetric, middle, words, sums):
-    """Four codes a word, and the sums of squares with this block's."""
+    """Four codes a word; this block's squares are added to the sums."""
     low, shift = (-middle, middle) if symmetric else (_NONE, _NONE)
     moved = simd.splat(wide, _NONE) if symmetric else zero
-    errors, squares = sums
+    at = simd.address(sums)
+    errors, squares = simd.load(wide, at), simd.load(wide, at + 2 * sums.size)
     for i in range(0, tile.shape[0], 4):
         word = simd.splat(wide, 0)
         for part in range(4):
@@ -200,12 +214,14 @@ def _codes(wide, tile, inverse, zero, scale, high, symmetric, middle, words, sum
             errors, squares = errors + error * error, squares + x * x
             word = word | (simd.to_int32(code + shift) << (8 * part))
         simd.store(simd.address(words) + words.shape[1] * i, word)
-    return errors, squares
+    simd.store(at, errors)
+    simd.store(at + 2 * sums.size, squares)
 
 
 @helper
 def _nearest_codes(wide, tile, inverse, zero, scale, top, words, sums):
-    errors, squares = sums
+    at = simd.address(sums)
+    errors, squares = simd.load(wide, at), simd.load(wide, at + 2 * sums.size)
     for i in range(0, tile.shape[0], 4):
         word = simd.splat(wide, 0)
         for part in range(4):
@@ -215,7 +231,8 @@ def _nearest_codes(wide, tile, inverse, zero, scale, top, words, sums):
             errors, squares = errors + error * error, squares + x * x
             word = word | (simd.to_int32(code) << (8 * part))
         simd.store(simd.address(words) + words.shape[1] * i, word)
-    return errors, squares
+    simd.store(at, errors)
+    simd.store(at + 2 * sums.size, squares)
 
 
 @helper
@@ -248,10 +265,10 @@ def _keep(isa, row, block, size, found, words, addresses, codes, scales, zeros):
 
 
 @helper
-def _add_up(wide, found, sums, count, out):
-    """The lanes' sums of the rows that there are."""
-    store(wide, found, 0, sums[0])
-    store(wide, found, 1, sums[1])
-    for lane in range(count):
-        out[0] += found[0, lane]
-        out[1] += found[1, lane]
+def _add_up(first, sums, rows, squares):
+    """The lanes' sums of the rows that there are, for each group."""
+    lanes = sums.shape[1] // 2
+    for group in range(len(sums)):
+        for lane in range(min(lanes, rows - (first + group) * lanes)):
+            squares[first + group, 0] += sums[group, lane]
+            squares[first + group, 1] += sums[group, lanes + lane]

@@ -83,6 +83,7 @@ def quantize(
                 dialect=options.get("--dialect", "ort"),
                 accuracy_level=options.get("--accuracy-level"),
                 nearest=options.get("--nearest", False),
+                per_tensor=options.get("--per-tensor", False),
                 keep_float=options.get("--keep-float", ()),
                 node_types=options.get("--node-type", ()),
                 exempt_to=options.get("--exempt-to", "float"),

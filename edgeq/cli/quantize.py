@@ -130,9 +130,7 @@ def quantize(
     ] = False,
     block_size: Annotated[
         int | None,
-        typer.Option(
-            help="ONNX weights in blocks: 16, 32 (the default; 64 for nf4 and fp4), 64, 128 or 256 weights a scale."
-        ),
+        typer.Option(help="ONNX weights in blocks: 16, 32 (the default), 64, 128 or 256 weights a scale."),
     ] = None,
     asymmetric: Annotated[
         bool,
@@ -161,6 +159,13 @@ def quantize(
             "--nearest",
             help="ONNX int2, int4, int8-blocks: round to the nearest, the bytes of ONNX Runtime's own quantizer; "
             "without it each block's scale is searched, for less error.",
+        ),
+    ] = False,
+    per_tensor: Annotated[
+        bool,
+        typer.Option(
+            "--per-tensor",
+            help="ONNX int8, float8: one scale for all of a weight, not one for each output channel.",
         ),
     ] = False,
     keep_float: Annotated[
@@ -253,6 +258,7 @@ def quantize(
         "--dialect": None if dialect is None else dialect.value,
         "--accuracy-level": accuracy_level,
         "--nearest": nearest,
+        "--per-tensor": per_tensor,
         "--keep-float": keep_float,
         "--node-type": node_type,
         "--exempt-to": exempt_to,

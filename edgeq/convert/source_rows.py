@@ -29,3 +29,6 @@ class SourceRows:
         grid = self._source.grid(self._name, self._first + start, self._first + stop)
         self._source.release(self._name)
         return grid
+
+    def done(self) -> None:
+        """Nothing: rows are let go as they are read."""

@@ -65,6 +65,7 @@ class Job:
     node_types: Sequence[NodeType] = ()
     exempt_to: str = FLOAT  # what a layer becomes that breaks the target: of the quant's node types
     blocks: Blocks = field(default_factory=Blocks)
+    per_tensor: bool = False
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     notes: list[str] = field(default_factory=list)
     session: dict[str, str] = field(default_factory=dict)

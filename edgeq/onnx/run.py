@@ -81,6 +81,7 @@ class Request:
     dialect: Form = "ort"
     accuracy_level: int | None = None
     nearest: bool = False
+    per_tensor: bool = False
     min_cosine: float | None = None
     most_exempted: float = 1.0
     allow_slower: bool = False
@@ -148,7 +149,7 @@ class _Run:
         self.samples, self.test = (data, data) if data.made_up else data.split()
         self.job = Job(
             self.model, None if data.made_up else self.samples, chosen, method, path.parent, patterns,
-            types_wanted, request.exempt_to, blocks, request.progress, notes, cache=request.cache,
+            types_wanted, request.exempt_to, blocks, request.per_tensor, request.progress, notes, cache=request.cache,
         )  # fmt: skip
         self.job.check_types()
         for text, pattern in zip(request.keep_float, patterns, strict=True):
@@ -180,7 +181,8 @@ class _Run:
     def _data(self, notes: list[str]) -> Samples:
         given, inputs = self.request.calibration, self.inputs
         if given is None or inputs is None:
-            return made_up_samples(inputs or [], self._accepts)
+            accepts = self._accepts if self.request.proof else lambda feeds: True
+            return made_up_samples(inputs or [], accepts)
         if isinstance(given, Path):
             want = Want(self.request.source, inputs, self.request.images, self.request.samples, notes)
             return open_samples(given, want)
@@ -198,8 +200,10 @@ class _Run:
         from edgeq.report.files import write_report
 
         request, job = self.request, self.job
-        self._check_samples()
-        self.__dict__.pop("reference", None)  # two copies of the graph in the runtime at a time are enough
+        self.can_run = request.proof or not self.samples.made_up
+        if self.can_run:
+            self._check_samples()
+            self.__dict__.pop("reference", None)  # two copies of the graph in the runtime at a time are enough
         apply = self.quant.plan(job)
         found, model = self._quantized(apply)
         self._tell_what_is_left(model, found)
@@ -277,7 +281,6 @@ class _Run:
         first = next(iter(self.samples), None)
         if first is None:
             raise InputError(f"{self.samples.name}: holds no sample; give one at least")
-        self.can_run = True
         try:
             self.reference.run(first, self.reference.outputs)
         except EdgeqError as error:

@@ -144,23 +144,28 @@ class BlockedStore:
         return self._waiting.pop(part)
 
     def _computed(self) -> dict[str, Array]:
-        columns = self._reader.shape[1]
-        packed, squared_error, squared_size = [], 0.0, 0.0
+        rows, columns = self._reader.shape
+        specs = dict(self._layout.specs(rows, columns, self.scheme))
+        specs["offsets"] = np.float32, (self.scheme.blocks_of(columns), rows)
+        whole: dict[str, Array] = {}
+        squared_error, squared_size = 0.0, 0.0
         for start, stop in pieces(self._reader):
             if self._plan is not None:
-                packed.append(self._copied(self._plan, start, stop))
-                continue
-            values = self._reader.rows(start, stop)
-            blocked = self._quantize(values, self.scheme)
-            error, size = blocked.squared_errors(values)
-            squared_error, squared_size = squared_error + error, squared_size + size
-            packed.append(self._layout.pack(blocked, columns))
+                arrays = self._copied(self._plan, start, stop)
+            else:
+                values = self._reader.rows(start, stop)
+                blocked = self._quantize(values, self.scheme)
+                error, size = blocked.squared_errors(values)
+                squared_error, squared_size = squared_error + error, squared_size + size
+                arrays = self._layout.pack(blocked, columns)
+            for part, array in arrays.items():
+                if part not in whole:
+                    whole[part] = np.empty(specs[part][1], specs[part][0])
+                lies_across = part == "offsets" or self._layout is COLUMNS
+                whole[part][(slice(None), slice(start, stop)) if lies_across else slice(start, stop)] = array
+        self._reader.done()
         self.codes.meta[ERROR] = float(np.sqrt(squared_error / squared_size)) if squared_size else 0.0
-        across = 1 if self._layout is COLUMNS else 0
-        return {
-            part: np.concatenate([piece[part] for piece in packed], 1 if part == "offsets" else across)
-            for part in packed[0]
-        }
+        return whole
 
     def _copied(self, plan: GridPlan, start: int, stop: int) -> dict[str, Array]:
         """Rows of the grid, and their offsets where the weight has some."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from edgeq.formats.errors import EdgeqError
 # weight, and what was made of that.
 ERROR, ORIGIN, HANDLING = "edgeq.error", "edgeq.origin", "edgeq.handling"
 
+_TAKEN = "edgeq.names"
 _COUNTER, _FRESH = "edgeq.values", re.compile(r"edgeq_(\d+)")
 _OLDEST_OPSET = 13  # per-channel DequantizeLinear, and Unsqueeze with its axes as an input
 
@@ -74,9 +76,21 @@ def add_lazy_initializer(
 
 
 def free_name(model: ir.Model, name: str) -> str:
-    """The name, or the name and a number where a value of the graph or a subgraph has it already."""
-    taken = set(_names(model))
-    return next(n for n in (name, *(f"{name}_{i}" for i in range(1, len(taken) + 2))) if n not in taken)
+    """The name, or the name and a number where a value of the graph or a subgraph has it already, or had it."""
+    taken = _taken(model)
+    found = next(n for n in (name, *(f"{name}_{i}" for i in range(1, len(taken) + 2))) if n not in taken)
+    taken.add(found)
+    return found
+
+
+def _taken(model: ir.Model) -> set[str]:
+    """All names, collected once for each model: a clone, which gets the notes of its original, is another one."""
+    known = model.meta.get(_TAKEN)
+    if known is None or known[0]() is not model:
+        known = weakref.ref(model), set(_names(model))
+        model.meta[_TAKEN] = known
+    names: set[str] = known[1]
+    return names
 
 
 def _equal(value: ir.Value, data: NDArray[Any]) -> bool:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.formats.checkpoint.quantized import Grid
+from edgeq.formats.mapping import drop_pages
 
 Floats = NDArray[np.float32]
 
@@ -33,21 +34,32 @@ class RowReader(Protocol):
     def grid(self, start: int, stop: int) -> Grid | None:
         """The same rows as integers, where others quantized them to such."""
 
+    def done(self) -> None:
+        """Nobody will read rows soon."""
+
 
 class MatrixRows:
-    """The rows of a matrix in memory, or on a mapped file."""
+    """The rows of a tensor in memory, or on a mapped file; ``transposed`` stores (outputs, inputs)."""
 
     layout: str | None = None
 
-    def __init__(self, matrix: Floats) -> None:
-        self._matrix = matrix
-        self.shape: tuple[int, int] = (matrix.shape[0], matrix.shape[1])
+    def __init__(self, tensor: ir.TensorProtocol, transposed: bool) -> None:
+        self._tensor, self._transposed = tensor, transposed
+        rows, columns = tensor.shape.numpy() if transposed else tensor.shape.numpy()[::-1]
+        self.shape: tuple[int, int] = (rows, columns)
 
     def rows(self, start: int, stop: int) -> Floats:
-        return self._matrix[start:stop]
+        matrix = self._tensor.numpy()
+        return matrix[start:stop] if self._transposed else matrix[:, start:stop].T
 
     def grid(self, start: int, stop: int) -> Grid | None:
         return None
+
+    def done(self) -> None:
+        """Let the system forget the pages of a mapped file."""
+        tensor = self._tensor
+        if isinstance(tensor, ir.ExternalTensor) and tensor.raw is not None:
+            drop_pages(tensor.raw, tensor.offset or 0, tensor.nbytes)
 
 
 class StackedRows:
@@ -78,6 +90,10 @@ class StackedRows:
             return None
         return Grid.stacked(known)
 
+    def done(self) -> None:
+        for part in self._parts:
+            part.done()
+
     def _cut(self, start: int, stop: int) -> Iterator[tuple[RowReader, int, int]]:
         above = 0
         for part in self._parts:
@@ -99,8 +115,7 @@ def rows_of(value: ir.Value, transposed: bool) -> RowReader:
     if reader is not None:
         return reader
     assert value.const_value is not None
-    matrix = value.const_value.numpy()
-    return MatrixRows(matrix if transposed else matrix.T)
+    return MatrixRows(value.const_value, transposed)
 
 
 def pieces(reader: RowReader) -> Iterator[tuple[int, int]]:

@@ -210,7 +210,7 @@ def empty_graph() -> onnx.ModelProto:
         (
             {"quant": "int7"},
             UsageError,
-            "--quant int7: for an ONNX file there are bfloat16, float16, int",
+            "--quant int7: for an ONNX file there are bfloat16, float16, .* int2, int4, int8",
         ),
         (
             {"block_size": 48},

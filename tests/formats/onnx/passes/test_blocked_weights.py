@@ -54,6 +54,9 @@ class GridRows:
     def grid(self, start: int, stop: int) -> Grid:
         return self._grid.reordered(np.arange(start, stop))
 
+    def done(self) -> None:
+        """Nothing to let go of."""
+
 
 def grid_of(
     rows: int, columns: int, size: int, bits: int = 4, ordered: bool = True, offsets: bool = False
