@@ -34,6 +34,7 @@ class Layout:
     ``specs(rows, columns, scheme)`` are their dtypes and shapes, ``pack(blocked, columns)`` the arrays.
     """
 
+    name: str
     specs: Callable[[int, int, Scheme], dict[str, Spec]]
     pack: Callable[[BlockedRows, int], dict[str, Array]]
 
@@ -86,11 +87,12 @@ def _dtype(scheme: Scheme) -> Any:
     return signed if scheme.symmetric else unsigned
 
 
-# MatMulNBits; DequantizeLinear along the last axis; DequantizeLinear along the first.
-PACKED, ROWS, COLUMNS = (
-    Layout(_packed_specs, _pack),
-    Layout(_row_specs, _rows),
-    Layout(_column_specs, _columns),
+# MatMulNBits; GatherBlockQuantized; DequantizeLinear along the last axis; DequantizeLinear along the first.
+PACKED, PACKED_TABLE, ROWS, COLUMNS = (
+    Layout("packed", _packed_specs, _pack),
+    Layout("packed table", _packed_specs, _pack),
+    Layout("rows", _row_specs, _rows),
+    Layout("columns", _column_specs, _columns),
 )
 
 

@@ -12,8 +12,8 @@ Rules
    are of 8 bits, since ONNX Runtime gathers no smaller ones.
 5. A table that a linear layer shares (a tied head) is stored once, with ``tied_bits``. In the standard form the layer
    wants it [K, N]: there 8 bits are gathered after a Transpose, and with 4 the table is stored a second time, in 8.
-6. Left float: layers that ``keep`` names, tables of fewer than ``min_rows`` rows, and in the standard form what no
-   block size divides.
+6. Left float: layers that ``keep`` names, tables of fewer than ``min_rows`` rows, and what no block size divides:
+   such tables, and in the standard form such layers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import onnx_ir as ir
 from edgeq.formats.onnx import edit
 from edgeq.formats.onnx.blocked import SIZES, Quantize, Scheme, quantize_rows
 from edgeq.formats.onnx.blocked_grid import GridPlan, plan_grid
-from edgeq.formats.onnx.blocked_store import COLUMNS, PACKED, ROWS, BlockedStore, Layout
+from edgeq.formats.onnx.blocked_store import COLUMNS, PACKED, PACKED_TABLE, ROWS, BlockedStore, Layout
 from edgeq.formats.onnx.edit import add_initializer, insert
 from edgeq.formats.onnx.linear import Linear, find_linears
 from edgeq.formats.onnx.passes.embedding_int8 import find_table
@@ -111,7 +111,7 @@ class _Pass:
         if key not in self.stores:
             reader = rows_of(weight, transposed)
             how = self._how(reader, layout, bits)
-            name = str(weight.name) if layout is not ROWS else f"{weight.name}_table"
+            name = f"{weight.name}_table" if layout in (ROWS, PACKED_TABLE) else str(weight.name)
             self.stores[key] = None
             if how is not None:
                 quantize = self.options.quantize
@@ -204,9 +204,14 @@ class _Pass:
         self.result.tables += 1
 
     def _packed_rows(self, node: ir.Node, table: ir.Value, tied: bool) -> ir.Value | None:
-        store = self._store(table, True, PACKED, self.options.tied_bits if tied else _TABLE_BITS)
+        shared = self.stores.get((table, PACKED)) if tied else None
+        store = shared
+        if store is None or _width(table) % store.scheme.size:  # the operator would give what fills a row up
+            store = self._store(table, True, PACKED_TABLE, self.options.tied_bits if tied else _TABLE_BITS)
         if store is None or not _readable(node, store):
             return None
+        if shared is not None and store is not shared:
+            self.result.stored_twice.append(str(table.name))
         tensor = store.codes.const_value
         assert tensor is not None
         shape = np.array([edit.dims(tensor)[0], edit.dims(tensor)[1] * edit.dims(tensor)[2]])
@@ -279,6 +284,12 @@ class _Pass:
 def _readable(node: ir.Node, store: BlockedStore) -> bool:
     """Whether a Gather's rows can be had of the blocks: columns as they were, and offsets only for plain ids."""
     return store.order is None and (store.offsets is None or _has_rank_2(node))
+
+
+def _width(table: ir.Value) -> int:
+    """How many numbers a row has."""
+    assert table.const_value is not None
+    return edit.dims(table.const_value)[1]
 
 
 def _has_rank_2(node: ir.Node) -> bool:

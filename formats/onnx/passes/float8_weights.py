@@ -69,11 +69,8 @@ def _axis(node: ir.Node, index: int) -> int | None:
         return 0 if attribute(node, "transB", 0) else 1
     if node.op_type == "Transpose" and len(node.outputs[0].uses()) == 1:
         (reader, place) = next(iter(node.outputs[0].uses()))
-        return (
-            0
-            if reader.op_type == "MatMul" and place == 1 and attribute(node, "perm", [1, 0]) == [1, 0]
-            else None
-        )
+        turned = list(attribute(node, "perm", [1, 0])) == [1, 0]
+        return 0 if turned and reader.op_type == "MatMul" and place == 1 else None
     return _AXES.get((node.op_type, index))
 
 
