@@ -84,6 +84,7 @@ def quantize(
                 accuracy_level=options.get("--accuracy-level"),
                 nearest=options.get("--nearest", False),
                 per_tensor=options.get("--per-tensor", False),
+                ort=options.get("--ort", False),
                 keep_float=options.get("--keep-float", ()),
                 node_types=options.get("--node-type", ()),
                 exempt_to=options.get("--exempt-to", "float"),

@@ -168,6 +168,14 @@ def quantize(
             help="ONNX int8, float8: one scale for all of a weight, not one for each output channel.",
         ),
     ] = False,
+    ort: Annotated[
+        bool,
+        typer.Option(
+            "--ort",
+            help="ONNX: write the file in ONNX Runtime's mobile format (.ort), too, with the list of operators that a "
+            "build for it needs.",
+        ),
+    ] = False,
     keep_float: Annotated[
         list[str] | None,
         typer.Option(
@@ -259,6 +267,7 @@ def quantize(
         "--accuracy-level": accuracy_level,
         "--nearest": nearest,
         "--per-tensor": per_tensor,
+        "--ort": ort,
         "--keep-float": keep_float,
         "--node-type": node_type,
         "--exempt-to": exempt_to,

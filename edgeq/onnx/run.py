@@ -28,7 +28,7 @@ from edgeq.formats.onnx.passes.blocked_weights import Form
 from edgeq.formats.onnx.prepare import prepare
 from edgeq.formats.onnx.read import read_model
 from edgeq.formats.onnx.save import save_model
-from edgeq.onnx.compare import worst
+from edgeq.onnx.compare import compare, worst
 from edgeq.onnx.exempt import Exemption, exempt
 from edgeq.onnx.isa import Profile, changed, find_profile, find_types
 from edgeq.onnx.job import Apply, Blocks, Job, OnnxQuant, find_quant
@@ -44,6 +44,7 @@ from edgeq.versions import versions
 
 DEFAULT_MIN_COSINE = 0.99
 _TRIAL_SAMPLES, _MORE_SAMPLES, _PROOF_SAMPLES, _TIMED_SAMPLES = 16, 64, 256, 4
+_ORT_SAMPLES = 4  # on which the file for mobile builds is compared with the graph
 _TIMED_AGAIN = 2
 _SLOWER = 0.95  # of the float graph's speed; two runs of one graph are often 3 % apart
 _LOST_SECONDS = 2e-4  # a run; below that the cost of starting a few more nodes decides
@@ -82,6 +83,7 @@ class Request:
     accuracy_level: int | None = None
     nearest: bool = False
     per_tensor: bool = False
+    ort: bool = False
     min_cosine: float | None = None
     most_exempted: float = 1.0
     allow_slower: bool = False
@@ -211,6 +213,8 @@ class _Run:
         files = save_model(model, self.path, force=request.force)
         config = write_config(self.path, job.session)
         files += [config] if config else []
+        mobile = self._ort_format() if request.ort else None
+        files += [self.path.with_name(name) for name in mobile["files"]] if mobile else []
         seconds = time.perf_counter() - self.started
         proof = self._proof(found, model) if self.can_run and request.proof else None
         gates = self._gates(proof, found)
@@ -235,6 +239,7 @@ class _Run:
             "exempted_to": request.exempt_to,
             "node_types": job.types,
             "session": job.session,
+            "ort": mobile,
             "notes": job.notes,
             "proof": proof,
             "gates": gates,
@@ -267,6 +272,22 @@ class _Run:
         left = left_in_float(model, self.float_values, frozenset(found.exempted))
         if left is not None:
             self.job.notes.append(left)
+
+    def _ort_format(self) -> dict[str, Any]:
+        """The file for mobile builds: what was written, the operators that it needs, and whether it answers alike."""
+        from edgeq.runtimes.ort_format import required_operators, write_ort
+
+        target, config = write_ort(self.path, self.job.session, force=self.request.force)
+        session = OnnxSession(target, self.threads, self.job.session)
+        found: dict[str, Any] = {
+            "files": [target.name, config.name],
+            "bytes": target.stat().st_size,
+            "operators": required_operators(config),
+        }
+        if self.can_run and self.request.proof:
+            graph = OnnxSession(self.path, self.threads, self.job.session)
+            found["closeness"] = worst(compare(graph, session, self.test.first(_ORT_SAMPLES)))
+        return found
 
     def _accepts(self, feeds: Arrays) -> bool:
         """Whether the float graph runs with these."""
