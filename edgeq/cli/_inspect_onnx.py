@@ -12,14 +12,20 @@ from edgeq.errors import GateError, InputError, UsageError
 
 
 def show_lint(
-    path: Path, others: Mapping[str, bool], lint: bool, strict: bool, version: str | None, as_json: bool
+    path: Path,
+    others: Mapping[str, bool],
+    lint: bool,
+    strict: bool,
+    version: str | None,
+    operators: Path | None,
+    as_json: bool,
 ) -> None:
     """Print the findings; with ``strict``, an error or a warning raises GateError."""
-    from edgeq.inspection.onnx_lint import Target, lint_onnx, parse_version
+    from edgeq.inspection.onnx_lint import Target, lint_onnx, missing_operators, parse_version
     from edgeq.options import parsed
 
     if not lint:
-        raise UsageError("--strict and --ort-version go with --lint")
+        raise UsageError("--strict, --ort-version and --operators go with --lint")
     for option, given in others.items():
         if given:
             raise UsageError(f"--lint and {option} do not go together; give one of them")
@@ -27,7 +33,10 @@ def show_lint(
         raise InputError(f"{path}: no such file or directory")
     if path.suffix.lower() != ".onnx":
         raise UsageError(f"{path}: is no ONNX file; --lint is for ONNX files only")
-    target = Target(None if version is None else parsed("--ort-version", version, parse_version))
+    target = Target(
+        None if version is None else parsed("--ort-version", version, parse_version),
+        () if operators is None else missing_operators(path, operators),
+    )
     findings = lint_onnx(path, target)
     counts = Counter(finding.severity.value for _, finding in findings)
     bad = counts["error"] + counts["warning"]

@@ -52,6 +52,13 @@ def inspect(
             "them), and whether the files are those of its manifest; exit code 3 when there is an error."
         ),
     ] = None,
+    operators: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --lint: the list of operators (.required_operators.config) that the mobile build was made with; "
+            "what the file needs beyond it is found."
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show a model's tensors, types, sizes and metadata; hash, compare or check a GGUF file; lint an ONNX file.
@@ -78,9 +85,9 @@ def inspect(
         return
     from edgeq.cli import _inspect_onnx as onnx
 
-    if lint or strict or ort_version is not None:
+    if lint or strict or ort_version is not None or operators is not None:
         gguf = {"--sha256": sha256, "--diff": diff is not None, "--check": check}
-        onnx.show_lint(model, gguf, lint, strict, ort_version, as_json)
+        onnx.show_lint(model, gguf, lint, strict, ort_version, operators, as_json)
         return
     from edgeq.cli import _inspect_gguf as toolbox
 

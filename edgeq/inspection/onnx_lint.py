@@ -17,9 +17,14 @@ from edgeq.inspection.findings import Finding, Severity
 
 @dataclass(frozen=True)
 class Target:
-    """Where the file shall run: the runtime's version, if stated, as (major, minor)."""
+    """Where the file shall run.
+
+    ``version`` of the runtime, if stated, is (major, minor); ``lacks`` holds what a build of chosen operators does not
+    have of those that the file needs, as (domain;opset, operator).
+    """
 
     version: tuple[int, int] | None = None
+    lacks: tuple[tuple[str, str], ...] = ()
 
 
 Rule = Callable[[ir.Model, Target], Iterator[Finding]]
@@ -39,6 +44,18 @@ def parse_version(text: str) -> tuple[int, int]:
     if len(parts) < 2 or not all(part.isdecimal() for part in parts):
         raise InputError(f"{text}: is no version; write it as 1.20")
     return int(parts[0]), int(parts[1])
+
+
+def missing_operators(path: Path, build: Path) -> tuple[tuple[str, str], ...]:
+    """What the graph needs, once the runtime has optimized it, and a build's list of operators does not name.
+
+    ``build`` is what the build was made with: ``--include_ops_by_config``. Raises EdgeqError.
+    """
+    from edgeq.runtimes.ort_format import operators_of, required_operators
+
+    known = {(key, name) for key, names in required_operators(build).items() for name in names}
+    needed = operators_of(path)
+    return tuple((key, name) for key, names in needed.items() for name in names if (key, name) not in known)
 
 
 def lint_onnx(path: Path, target: Target) -> list[tuple[str, Finding]]:

@@ -40,6 +40,7 @@ from edgeq.options import parsed
 from edgeq.outputs import output_folder
 from edgeq.peak_memory import peak_memory
 from edgeq.runtimes.onnxruntime import VERSION, OnnxSession
+from edgeq.runtimes.ort_format import ort_paths, required_operators, write_ort
 from edgeq.versions import versions
 
 DEFAULT_MIN_COSINE = 0.99
@@ -107,7 +108,8 @@ def run(request: Request) -> dict[str, Any]:
     quant = find_quant(request.quant)
     path = target_path(request, quant.name)
     with output_folder(path.parent):
-        check_output(path, force=request.force)
+        for target in (path, *(ort_paths(path) if request.ort else ())):
+            check_output(target, force=request.force)
         return _Run(request, quant, path).record()
 
 
@@ -205,7 +207,9 @@ class _Run:
         self.can_run = request.proof or not self.samples.made_up
         if self.can_run:
             self._check_samples()
-            self.__dict__.pop("reference", None)  # two copies of the graph in the runtime at a time are enough
+            self.__dict__.pop(
+                "reference", None
+            )  # two copies of the graph in the runtime at a time are enough
         apply = self.quant.plan(job)
         found, model = self._quantized(apply)
         self._tell_what_is_left(model, found)
@@ -275,8 +279,6 @@ class _Run:
 
     def _ort_format(self) -> dict[str, Any]:
         """The file for mobile builds: what was written, the operators that it needs, and whether it answers alike."""
-        from edgeq.runtimes.ort_format import required_operators, write_ort
-
         target, config = write_ort(self.path, self.job.session, force=self.request.force)
         session = OnnxSession(target, self.threads, self.job.session)
         found: dict[str, Any] = {

@@ -8,14 +8,12 @@ and types that ``build.py --include_ops_by_config`` takes for a build that has n
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import onnxruntime as ort
-from onnxruntime.tools.ort_format_model import create_config_from_models
 
 from edgeq.errors import EdgeqError, OutputExistsError
 
@@ -43,9 +41,9 @@ def write_ort(path: Path, entries: Mapping[str, str], *, force: bool) -> list[Pa
             raise OutputExistsError(target)
     with tempfile.TemporaryDirectory(prefix=".edgeq-ort-", dir=path.parent) as folder:
         made = tuple(Path(folder) / target.name for target in targets)
-        _convert(path, made[0], entries, _FOR_ONE_CPU)
+        convert(path, made[0], entries)
         if made[0].stat().st_size > _GROWN * _size(path):
-            _convert(path, made[0], entries, (*_FOR_ONE_CPU, *_FOLDING))
+            convert(path, made[0], entries, (*_FOR_ONE_CPU, *_FOLDING))
         _list_operators(made[0], made[1])
         for source, target in zip(made, targets, strict=True):
             source.replace(target)
@@ -58,7 +56,10 @@ def _size(path: Path) -> int:
     return path.stat().st_size + (data.stat().st_size if data.exists() else 0)
 
 
-def _convert(source: Path, target: Path, entries: Mapping[str, str], without: Collection[str]) -> None:
+def convert(
+    source: Path, target: Path, entries: Mapping[str, str], without: Collection[str] = _FOR_ONE_CPU
+) -> None:
+    """Write one file in ORT format, without the optimizations ``without``; raises EdgeqError."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -77,16 +78,31 @@ def _convert(source: Path, target: Path, entries: Mapping[str, str], without: Co
 
 def _list_operators(model: Path, target: Path) -> None:
     """The list in ONNX Runtime's form, without the name of the folder where the file was made."""
-    logging.getLogger("onnxruntime.tools").setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(None):
-        create_config_from_models([model], target, enable_type_reduction=True)
+    from onnxruntime.tools.ort_format_model import create_config_from_models  # takes a while to import
+
+    logging.getLogger("ort_format_model.utils").setLevel(logging.ERROR)
+    create_config_from_models([model], target, enable_type_reduction=True)
     target.write_text(target.read_text("utf-8").replace(f"{model.parent}/", ""), "utf-8")
 
 
+def operators_of(path: Path) -> dict[str, list[str]]:
+    """What ``required_operators`` says of a graph once it is written as .ort. Raises EdgeqError."""
+    with tempfile.TemporaryDirectory(prefix="edgeq-ort-") as folder:
+        made, config = Path(folder) / "model.ort", Path(folder) / "model.config"
+        convert(path, made, {})
+        _list_operators(made, config)
+        return required_operators(config)
+
+
 def required_operators(config: Path) -> dict[str, list[str]]:
-    """Operators by "domain;opset", as the list names them."""
+    """Operators by "domain;opset", as the list names them. Raises EdgeqError for a file that is none."""
+    try:
+        lines = config.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        what = getattr(error, "strerror", None) or "is no text"
+        raise EdgeqError(f"{config}: cannot be read as a list of operators ({what})") from None
     found: dict[str, list[str]] = {}
-    for line in config.read_text("utf-8").splitlines():
+    for line in lines:
         if not line.startswith("#") and line.count(";") >= 2:
             domain, opset, names = line.split(";", 2)
             found[f"{domain};{opset}"] = _names(names)

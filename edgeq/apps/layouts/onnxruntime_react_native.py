@@ -15,7 +15,7 @@ from edgeq.apps.place import place
 from edgeq.apps.registry import ONNXLayout, layout
 from edgeq.errors import EdgeqError, FormatError, InputError
 from edgeq.inspection.findings import Finding, error
-from edgeq.runtimes.ort_format import write_ort
+from edgeq.runtimes.ort_format import convert
 
 _MOST_BYTES = 2**31 - 1
 
@@ -32,7 +32,8 @@ class ONNXRuntimeReactNative(ONNXLayout):
             raise InputError(
                 f"{model.path}: has bfloat16 weights, which phones' ONNX Runtime does not compute with"
             )
-        write_ort(model.path, folder / main)
+        # Pairs that ARM multiplies as int8 stay pairs (tools/convert_onnx_models_to_ort.py, --target_platform arm).
+        convert(model.path, folder / main, {"session.qdqisint8allowed": "1"})
         for name, path in model.companions.items():
             place(path, folder / name)
         return main

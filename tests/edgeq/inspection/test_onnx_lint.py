@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx_graphs import normal
 
-from edgeq.errors import InputError
-from edgeq.inspection.onnx_lint import RULES, Target, lint_onnx, parse_version
+from edgeq.errors import EdgeqError, InputError
+from edgeq.inspection.onnx_lint import RULES, Target, lint_onnx, missing_operators, parse_version
 from edgeq.onnx import Request, quantize
+from edgeq.runtimes.ort_format import write_ort
 
 CONSTANTS: dict[str, NDArray[Any]] = {
     "s": np.float32(0.02), "z": np.uint8(128), "w": np.full((8, 8), 50, np.int8), "ws": np.full(8, 0.01, np.float32),
@@ -45,6 +46,8 @@ def test_the_registry(tmp_path: Path) -> None:
         "shapes",
         "versions",
         "saturation",
+        "small_layers",
+        "operators",
     }
 
 
@@ -97,28 +100,84 @@ def test_saturation(op: str, tmp_path: Path) -> None:
     assert found(tmp_path, *nodes, w=w) == wanted
 
 
-@pytest.mark.parametrize(
-    ("bits", "block", "problem"), [(4, 32, ""), (4, 48, "blocks of 48"), (3, 32, "3 bits")]
-)
-def test_blocked_products(bits: int, block: int, problem: str, tmp_path: Path) -> None:
-    made = node(
-        "MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", bits=bits, block_size=block, K=96, N=4
-    )
+def product(folder: Path, op: str, packed: NDArray[Any], **attributes: int) -> Path:
+    """A graph of one product with packed weights ``[4, 96]``."""
+    made = node(op, ["x", "w", "s"], ["y"], domain="com.microsoft", K=96, N=4, **attributes)
     x, y = (
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size])
         for name, size in (("x", 96), ("y", 4))
     )
-    constants = [
-        numpy_helper.from_array(np.zeros((4, 3, 16), np.uint8), "w"),
-        numpy_helper.from_array(normal(1, 12), "s"),
-    ]
+    constants = [numpy_helper.from_array(packed, "w"), numpy_helper.from_array(normal(1, 12), "s")]
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(
-        helper.make_graph([made], "g", [x], [y], constants), opset_imports=opsets, ir_version=8
-    )
-    said = [finding.what for _, finding in lint_onnx(saved(model, tmp_path / "m.onnx"), Target())]
+    graph = helper.make_graph([made], "g", [x], [y], constants)
+    return saved(helper.make_model(graph, opset_imports=opsets, ir_version=8), folder / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("bits", "block", "level", "nbytes", "problem"),
+    [
+        (4, 32, 0, 16, ""),
+        (4, 48, 0, 16, "blocks of 48"),
+        (3, 32, 0, 16, "3 bits"),
+        (2, 32, 4, 8, ""),
+        (2, 32, 1, 8, "2 bits in blocks of 32 at accuracy level 1: the matrix is dequantized"),
+        (2, 16, 4, 4, "2 bits in blocks of 16"),
+        (8, 32, 4, 16, "its attributes say [4, 3, 32]"),
+    ],
+)
+def test_blocked_products(
+    bits: int, block: int, level: int, nbytes: int, problem: str, tmp_path: Path
+) -> None:
+    packed = np.zeros((4, -(-96 // block), nbytes), np.uint8)
+    path = product(tmp_path, "MatMulNBits", packed, bits=bits, block_size=block, accuracy_level=level)
+    said = [finding.what for _, finding in lint_onnx(path, Target())]
     assert len(said) == bool(problem)
     assert all(problem in what for what in said)
+
+
+def test_products_by_a_table_and_operators_newer_than_the_runtime(tmp_path: Path) -> None:
+    path = product(tmp_path, "MatMulBnb4", np.zeros(192, np.uint8), block_size=32, quant_type=1)
+    said = [f"{name}: {finding.what}" for name, finding in lint_onnx(path, Target((1, 16)))]
+    assert said == [
+        "versions: MatMulBnb4 is there from ONNX Runtime 1.17 on, not in 1.16",
+        "blocked_products: MatMulBnb4 has no kernel on the CPU: the matrix is dequantized at every run",
+    ]
+    path = product(
+        tmp_path, "MatMulNBits", np.zeros((4, 3, 32), np.uint8), bits=8, block_size=32, accuracy_level=4
+    )
+    assert [finding.what for _, finding in lint_onnx(path, Target((1, 20)))] == [
+        "MatMulNBits of 8 bits is there from ONNX Runtime 1.22 on, not in 1.20"
+    ]
+
+
+def test_small_layers(tmp_path: Path) -> None:
+    few = {"w": np.full((8, 2), 50, np.int8), "ws": np.full(2, 0.01, np.float32), "wz": np.zeros(2, np.int8)}
+    product = node("MatMul", ["d", "wd"], ["y"])
+    assert found(tmp_path, *CODES, WEIGHT, product, **few) == [
+        "small_layers: multiplies each number 2 times only: rounding it costs more than int8 saves"
+    ]
+    shared = [
+        node("MatMul", ["d", "wd"], ["a"]),
+        node("MatMul", ["d", "wd"], ["c"]),
+        node("Add", ["a", "c"], ["y"]),
+    ]
+    assert found(tmp_path, *CODES, WEIGHT, *shared, **few) == []  # rounded for two
+
+
+def test_operators_that_a_build_lacks(tmp_path: Path) -> None:
+    source = saved(small_cnn(), tmp_path / "cnn.onnx")
+    _, config = write_ort(source, {}, force=False)
+    assert missing_operators(source, config) == ()
+    text = config.read_text("utf-8")
+    assert "GlobalAveragePool" in text
+    config.write_text(text.replace("GlobalAveragePool", "Relu"), "utf-8")
+    lacks = missing_operators(source, config)
+    ((name, finding),) = lint_onnx(source, Target(lacks=lacks))
+    assert name == "operators"
+    assert finding.what.startswith("GlobalAveragePool (ai.onnx, opset ")
+    assert finding.where == "p"
+    with pytest.raises(EdgeqError, match="cannot be read as a list of operators"):
+        missing_operators(source, tmp_path / "nowhere.config")
 
 
 def test_shapes(tmp_path: Path) -> None:

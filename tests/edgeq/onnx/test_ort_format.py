@@ -36,7 +36,9 @@ def test_the_file_answers_as_the_graph(quant: str, tmp_path: Path) -> None:
 
 def test_the_list_of_operators(tmp_path: Path) -> None:
     config = tmp_path / "a.config"
-    config.write_text('# of a\nai.onnx;13;Add{"inputs": {"0": ["float", "int64_t"]}},Conv\ncom.microsoft;1;Gelu\n')
+    config.write_text(
+        '# of a\nai.onnx;13;Add{"inputs": {"0": ["float", "int64_t"]}},Conv\ncom.microsoft;1;Gelu\n'
+    )
     assert required_operators(config) == {"ai.onnx;13": ["Add", "Conv"], "com.microsoft;1": ["Gelu"]}
 
 
