@@ -294,7 +294,9 @@ def quantize(
         quant = _for_target(target, source, quant, context, most_loss)
     if out is None or quant is None:
         missing = "--output" if out is None else "--quant"
-        raise UsageError(f"{missing} is missing: to GGUF, `edgeq quantize SOURCE -o OUT -q Q4_K_M`")
+        raise UsageError(
+            f"{missing} is missing: to GGUF, `edgeq quantize SOURCE -o OUT -q Q4_K_M`, or --target DEVICE"
+        )
     _quantize_gguf(
         as_json,
         source=source,

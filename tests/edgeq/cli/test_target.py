@@ -1,0 +1,84 @@
+"""``--target`` as a user sees it: what is written and recorded, and options that do not go together."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edgeq.devices.library import BUILT_IN
+from edgeq.targeting import trial
+
+
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.setenv("EDGEQ_DEVICES", str(tmp_path / "mine"))
+
+
+def test_export_makes_what_the_plan_chooses(edgeq, tinylm, tmp_path):
+    out = tmp_path / "out"
+    done = edgeq("export", tinylm, "--target", "rtx-4090", "--to", "onnx", "-o", out, "--no-proof", "--json")
+    assert done.code == 0, done.err
+    assert "--target rtx-4090: onnx float16" in done.err
+    record = json.loads((out / "edgeq.json").read_text())["exports"][0]
+    assert record["quant"] == "float16"
+    assert record["target"]["onnx"]["provider"] == "CUDAExecutionProvider"
+    assert any("has kernels for all of the graph" in note for note in record["notes"])
+    assert (out / "model_fp16.onnx").is_file()
+
+
+def test_quantize_for_a_phone(edgeq, floats, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    options = ("--target", "iphone-15-pro", "--context", 256, "--dry-run", "--json")
+    done = edgeq("quantize", floats.gguf, "-o", out, *options)
+    assert done.code == 0, done.err
+    assert f"gguf {json.loads(done.out)['quant']}" in done.err
+
+
+def test_this_machine_is_measured_once_and_tried(edgeq, tinylm, tmp_path, monkeypatch):
+    """The measuring and the trial themselves have tests of their own; here a measured profile lies there."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    text = (BUILT_IN / "galaxy-s23.toml").read_text()  # one with rates
+    (folder / "this.toml").write_text(
+        text.replace("[memory]", '[memory]\nread_gbs = 20.0\nread_source = "rates"')
+    )
+    tried = []
+
+    def speeds(model, quants, *, engine, threads):
+        tried.extend(quants)
+        return dict.fromkeys(quants, 50.0)
+
+    monkeypatch.setattr(trial, "measured_speeds", speeds)
+    done = edgeq("quantize", tinylm, "-o", tmp_path, "--target", "this", "--dry-run", "--json")
+    assert done.code == 0, done.err
+    assert 2 <= len(tried) <= trial.MOST
+    assert "measured here: 50.0 tokens/s" in done.err
+    assert "measuring this machine" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "said"),
+    [
+        ("export", (), "give --to and --quant, or --target"),
+        ("export", ("--context", 512, "--to", "gguf", "-q", "Q8_0"), "go with --target"),
+        ("export", ("--target", "pi5", "-q", "Q8_0"), "--quant goes with --to"),
+        ("quantize", (), "or --target DEVICE"),
+        ("quantize", ("--most-loss", 0.1, "-q", "Q8_0"), "go with --target"),
+    ],
+)
+def test_options_that_do_not_go_together(edgeq, tinylm, tmp_path, command, options, said):
+    done = edgeq(command, tinylm, "-o", tmp_path / "o.gguf", *options)
+    assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1), done.err
+    assert said in done.err
+
+
+def test_a_device_that_holds_nothing(edgeq, tmp_path):
+    config = {"model_type": "llama", "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80,
+              "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256,
+              "max_position_embeddings": 8192}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    done = edgeq("export", tmp_path, "--target", "iphone-15", "-o", tmp_path / "out")
+    assert (done.code, len(done.err.splitlines())) == (1, 1)
+    assert "--target iphone-15: no format of" in done.err
