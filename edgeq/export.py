@@ -85,11 +85,12 @@ class Request:
 
 @dataclass
 class Result:
-    """What came of it; ``record`` is the entry in edgeq.json."""
+    """What came of it; ``record`` is the entry in edgeq.json, ``refused`` what apps' libraries would not load."""
 
     path: Path
     record: dict[str, Any]
     files: list[Path] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
 
 def run(request: Request) -> Result:
@@ -168,7 +169,7 @@ def _layouts(request: Request) -> list[Layout]:
 
 
 def _pack(request: Request, layouts: Sequence[Layout], result: Result) -> None:
-    """Lay the written files out for each app; the lint's errors and warnings are told."""
+    """Lay the written files out for each app; the lint's warnings are told, its errors kept."""
     if not layouts:
         return
     from edgeq.apps.pack import pack
@@ -178,8 +179,9 @@ def _pack(request: Request, layouts: Sequence[Layout], result: Result) -> None:
     for layout in layouts:
         request.progress(f"packing for {layout.name}", 0, 1)
         bundle = pack(result.path, layout, request.out, name=name, record=result.record, force=request.force)
-        for line in bundle.problems():
+        for line in bundle.warnings():
             request.warn(f"{layout.name}: {line}")
+        result.refused += [f"{bundle.folder}: {line}" for line in bundle.errors()]
         result.record["apps"].append(bundle.record())
         result.files.append(bundle.folder)
 

@@ -18,12 +18,14 @@ _MOST_NAME = 80  # characters
 class GGUFModel:
     """An open file, or the view of all shards.
 
-    ``name`` fits into file names; ``quant`` is llama.cpp's name of the mix.
+    ``name`` fits into file names; ``quant`` is llama.cpp's name of the mix; ``planned_context`` is what `--target`
+    chose, 0 where nothing was planned.
     """
 
     file: GGUFFile
     name: str
     quant: str
+    planned_context: int = 0
 
     @property
     def paths(self) -> list[Path]:
@@ -54,7 +56,7 @@ class GGUFModel:
         return of_gguf(self.file.path, self.file.metadata)
 
 
-def gguf_model(file: GGUFFile, name: str | None = None) -> GGUFModel:
+def gguf_model(file: GGUFFile, name: str | None = None, planned_context: int = 0) -> GGUFModel:
     """``name``, or what the file is called inside or outside, less the quant that its name ends in."""
     quant = quant_of(file)
     stem = re.sub(r"-\d{5}-of-\d{5}$", "", file.path.stem)
@@ -62,7 +64,7 @@ def gguf_model(file: GGUFFile, name: str | None = None) -> GGUFModel:
     called = file.metadata.get("general.name")
     generic = stem.lower() in ("", "model", "ggml-model")
     found = called if generic and isinstance(called, str) else stem
-    return GGUFModel(file, file_safe(name or found), quant)
+    return GGUFModel(file, file_safe(name or found), quant, planned_context)
 
 
 def quant_of(file: GGUFFile) -> str:

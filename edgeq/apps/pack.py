@@ -15,7 +15,7 @@ from edgeq.apps.gguf_model import gguf_model
 from edgeq.apps.lint import lint
 from edgeq.apps.manifest import NAME, write_manifest
 from edgeq.apps.onnx_model import described, onnx_model
-from edgeq.apps.registry import GGUFLayout, Layout
+from edgeq.apps.registry import GGUFLayout, Layout, ONNXLayout
 from edgeq.errors import EdgeqError, InputError, OutputExistsError, UsageError
 from edgeq.file_hash import sha256
 from edgeq.formats.atomic import sync_folder
@@ -38,11 +38,14 @@ class Bundle:
 
     def errors(self) -> list[str]:
         """What makes the library refuse it, a line each."""
-        return [f"{f.where}: {f.what}" for f in self.findings if f.severity is Severity.error]
+        return self._lines(Severity.error)
 
-    def problems(self) -> list[str]:
-        """The lint's errors and warnings, a line each."""
-        return [f"{f.where}: {f.what}" for f in self.findings if f.severity is not Severity.note]
+    def warnings(self) -> list[str]:
+        """What is probably not meant, a line each."""
+        return self._lines(Severity.warning)
+
+    def _lines(self, severity: Severity) -> list[str]:
+        return [f"{f.where}: {f.what}" for f in self.findings if f.severity is severity]
 
     def record(self) -> dict[str, Any]:
         """What ``--json`` prints."""
@@ -106,17 +109,28 @@ def pack(
     target = out / layout.name
     check_target(target, force)
     with _staged(target) as folder:
-        write = _pack_gguf if isinstance(layout, GGUFLayout) else _pack_onnx
-        facts = write(model, layout, folder, name)  # type: ignore[arg-type]
+        if isinstance(layout, GGUFLayout):
+            facts = _pack_gguf(model, layout, folder, name, _planned_context(record))
+        else:
+            facts = _pack_onnx(model, layout, folder, name)
         measured = {key: record.get(key) if record else None for key in ("proof", "gates")}
         manifest = write_manifest(folder, {"app": layout.name, "format": form, **facts, **measured})
         findings = lint(folder, layout)
     return Bundle(target, manifest, findings)
 
 
-def _pack_gguf(path: Path, layout: GGUFLayout, folder: Path, name: str | None) -> dict[str, Any]:
+def _planned_context(record: Mapping[str, Any] | None) -> int:
+    """The context that `--target` chose."""
+    target = record.get("target") if record else None
+    context = target.get("context") if isinstance(target, dict) else None
+    return context if isinstance(context, int) and context > 0 else 0
+
+
+def _pack_gguf(
+    path: Path, layout: GGUFLayout, folder: Path, name: str | None, context: int
+) -> dict[str, Any]:
     with open_gguf(path) as file:
-        model = gguf_model(file, name)
+        model = gguf_model(file, name, context)
         main = layout.pack(model, folder)
         return {
             "model": {"name": model.name, "architecture": model.architecture},
@@ -127,7 +141,7 @@ def _pack_gguf(path: Path, layout: GGUFLayout, folder: Path, name: str | None) -
         }
 
 
-def _pack_onnx(path: Path, layout: Any, folder: Path, name: str | None) -> dict[str, Any]:
+def _pack_onnx(path: Path, layout: ONNXLayout, folder: Path, name: str | None) -> dict[str, Any]:
     model = onnx_model(path, name)
     main = layout.pack(model, folder)
     graph = model.graph.graph

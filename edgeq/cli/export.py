@@ -176,7 +176,7 @@ def export(
 
     `edgeq export tests/assets/tinylm --max-kl 0.02 --calibration text.txt -o out/`
     """
-    from edgeq.errors import UsageError
+    from edgeq.errors import GateError, UsageError
     from edgeq.export import Request, run
     from edgeq.formats.effort import Effort
     from edgeq.hub import model_name, resolve
@@ -253,10 +253,12 @@ def export(
         result = run(request)
     if as_json:
         print_json(result.record)
-        return
-    for note in result.record["notes"][:4]:
-        warn(note)
-    print_facts([*facts(result.record), *(("written", str(path)) for path in result.files)])
+    else:
+        for note in result.record["notes"][:4]:
+            warn(note)
+        print_facts([*facts(result.record), *(("written", str(path)) for path in result.files)])
+    if result.refused:
+        raise GateError("; ".join(result.refused))
 
 
 _BLOCKED = ("int4", "int8-blocks")

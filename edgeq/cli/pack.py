@@ -72,9 +72,9 @@ def pack(
                     ("needs", needs or "any release that knows the model"),
                 ]
             )
-    failed = [bundle for bundle in bundles if bundle.errors()]
     for bundle in bundles:
-        for line in bundle.problems():
+        for line in bundle.warnings():
             warn(f"{bundle.folder}: {line}")
-    if failed:
-        raise GateError(f"{failed[0].folder}: {failed[0].errors()[0]}")
+    refused = [f"{bundle.folder}: {line}" for bundle in bundles for line in bundle.errors()]
+    if refused:
+        raise GateError("; ".join(refused))

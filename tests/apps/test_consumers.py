@@ -64,7 +64,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _packed(model: Path, app: str, out: Path) -> Bundle:
     bundle = pack(model, find(app), out, name="model")
-    assert not bundle.problems()
+    assert not bundle.errors() + bundle.warnings()
     return bundle
 
 

@@ -79,7 +79,7 @@ def modelfile_of(model: GGUFModel) -> str:
     parameters: list[tuple[str, str]] = []
     template = system = ""
     if not model.is_encoder:
-        context = min(model.context or _MOST_CONTEXT, _MOST_CONTEXT)
+        context = model.planned_context or min(model.context or _MOST_CONTEXT, _MOST_CONTEXT)
         parameters.append(("num_ctx", str(context)))
         parameters += [("stop", text) for text in _stops(model)]
         chat = model.chat()

@@ -210,20 +210,16 @@ def _cache(where: str, pasts: list[str], outputs: list[str], config: Mapping[str
         yield error(
             where, f"has no output {missing[0].replace('past_key_values', 'present')}", "export it again"
         )
-    layers = config.get("num_hidden_layers", config.get("n_layer"))
-    if isinstance(layers, int) and len(pasts) != 2 * layers:
+    text = config.get("text_config")
+    said = {**(text if isinstance(text, dict) else {}), **config}
+    layers = said.get("num_hidden_layers", said.get("n_layer"))
+    if not isinstance(layers, int):
         yield error(
-            where,
-            f"has {len(pasts)} caches, config.json says {layers} layers",
-            "copy the model's own config.json",
+            "config.json", "does not say num_hidden_layers, by which caches are named", "copy the model's own"
         )
-    heads = ("num_attention_heads", "n_head")
-    if not any(isinstance(config.get(key), int) for key in heads):
-        yield error(
-            "config.json",
-            "does not say num_attention_heads, by which the cache is made",
-            "copy the model's own",
-        )
+    elif len(pasts) != 2 * layers:
+        what = f"has {len(pasts)} caches, config.json says {layers} layers"
+        yield error(where, what, "copy the model's own config.json")
     if "logits" not in outputs:
         yield error(where, "has no output logits", "export it again")
 

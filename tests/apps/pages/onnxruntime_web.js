@@ -9,7 +9,7 @@ export async function run(job) {
   const session = await ort.InferenceSession.create(`/bundle/${manifest.main}`, {
     executionProviders: ["wasm"],
     externalData: manifest.external_data.map(({ path, data }) => ({ path, data: `/bundle/${data}` })),
-    extra: { session: manifest.session },
+    extra: manifest.session,
   });
   const feeds = {};
   for (const { name, type } of manifest.inputs) {

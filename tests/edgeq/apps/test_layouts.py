@@ -155,7 +155,13 @@ def test_wllama_gets_shards(gguf: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert len(files) > 1
     assert bundle.manifest["main"] == files[0].name == f"Tiny-Llama-1-Q8_0-00001-of-{len(files):05}.gguf"
     assert max(path.stat().st_size for path in files) <= limit
-    assert not bundle.problems()
+    assert not bundle.errors() + bundle.warnings()
+
+
+def test_ollama_gets_the_context_that_was_planned(gguf: Path, tmp_path: Path) -> None:
+    for record, context in ((None, 64), ({"target": {"context": 48}}, 48)):
+        folder = pack(gguf, find("ollama"), tmp_path, record=record, force=True).folder
+        assert f"PARAMETER num_ctx {context}\n" in (folder / "Modelfile").read_text()
 
 
 def _gone(folder: Path) -> None:
