@@ -237,7 +237,7 @@ def timed(rows: int, columns: int) -> dict[str, float]:
 
 
 def onnx_part(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """KL in ONNX Runtime of MatMulNBits with blocks of 32: round to nearest, and ours."""
+    """KL in ONNX Runtime of MatMulNBits with blocks of 32, by method; nearest is the best of some scales."""
     from edgeq import export
     from edgeq.runtimes.onnxruntime import OnnxSession, decoder_feeds, empty_past
 
@@ -245,8 +245,8 @@ def onnx_part(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     text = folder / "onnx.txt"
     text.write_text(calibration["both"], encoding="utf-8")
     measure, sessions = Measure(held, options.tokens), {}
-    for label, effort in (("nearest", Effort.normal), ("edgeq", Effort.best)):
-        request = export.Request(TINYLM, "onnx", "int4", folder / label, text, effort=effort, dialect="ort")
+    for label, method in (("nearest", None), ("awq", "awq"), ("gptq", "gptq"), ("descent", "descent")):
+        request = export.Request(TINYLM, "onnx", "int4", folder / label, text, method=method, dialect="ort")
         request.proof, request.accuracy_level = False, 1
         sessions[label] = OnnxSession(export.run(request).path)
     hp = measure.model.hp
