@@ -210,9 +210,7 @@ def timed(rows: int, columns: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((rows, columns), np.float32) * np.float32(0.02)
     mix = rng.standard_normal((columns, 64), np.float32)
-    x = rng.standard_normal((2 * columns, 64), np.float32) @ mix.T
-    x += rng.standard_normal(x.shape, np.float32)
-    gram, grid = x.T @ x, BlockGrid("Q4_K")
+    gram, grid = mix @ mix.T + np.float32(8) * np.eye(columns, dtype=np.float32), BlockGrid("Q4_K")
     few, least = weights[:8, :512].copy(), gram[:512, :512].copy()
     METHODS["descent"](few, Statistics(least, 1), grid)  # compiles
 

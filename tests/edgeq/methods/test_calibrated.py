@@ -18,6 +18,7 @@ from edgeq.convert.checkpoint_rows import CheckpointRows
 from edgeq.convert.folded_source import awq_source
 from edgeq.engine import model as engine
 from edgeq.formats.blocks import by_name
+from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.methods import BlockGrid
 from edgeq.source import SourceModel
 
@@ -103,3 +104,21 @@ def test_scales_that_were_folded_in_change_nothing(oracle_folder: OracleFolder, 
     assert not [stem for stem in changed if "attn_output" in stem or "ffn_down" in stem]
     expected, logits = (engine.from_source(each).logits(tokens) for each in (source, folded))
     np.testing.assert_allclose(logits, expected, atol=1e-4 * np.ptp(expected))
+
+
+def test_from_a_gguf_file_as_from_the_checkpoint(oracle_folder: OracleFolder, tmp_path: Path):
+    text = tmp_path / "text.txt"
+    text.write_text("a b c d e f g h i j k l m n o p " * 40)
+    direct, half, twice = (tmp_path / f"{name}.gguf" for name in ("direct", "half", "twice"))
+    calibrated = ["-q", "Q4_0", "--calibration", str(text)]
+    for source, out, options in (
+        (oracle_folder("llama"), direct, calibrated),
+        (oracle_folder("llama"), half, ["-q", "F32"]),
+        (half, twice, calibrated),
+    ):
+        done = CliRunner().invoke(app, ["quantize", str(source), "-o", str(out), *options])
+        assert done.exit_code == 0, done.exception
+    with GGUFFile.open(direct) as first, GGUFFile.open(twice) as second:
+        for name in ("blk.1.attn_q.weight", "blk.1.ffn_down.weight"):
+            same = (first.rows(name) == second.rows(name)).mean()
+            assert same > 0.95, f"{name}: rounding of the inputs may move a few codes, not {1 - same:.0%}"
