@@ -72,6 +72,7 @@ class Request:
     external_from: str | None = None
     effort: Effort = Effort.normal
     imatrix: Path | None = None
+    method: str | None = None  # of edgeq.methods, or awq; needs calibration
     tensor_types: Sequence[str] = ()
     apps: Sequence[str] = ()
     proof: bool = True
@@ -238,16 +239,34 @@ def _write_gguf(
         metadata=imatrix_keys,
         measure_error=True,
     )
-    if calibration is None:
-        paths, tensors = gguf_file.write(rows, planned, path, options)
-    else:
-        from edgeq.convert.calibrated import encoded_tensors
-
-        with encoded_tensors(rows, planned, calibration, path.parent) as encoded:
-            encoded.use_in(options)
-            paths, tensors = gguf_file.write(rows, planned, path, options)
-            notes.append(encoded.note())
+    paths, tensors = _encoded(rows, planned, path, options, calibration, notes)
     return path, paths, tensors, notes + gguf_file.handling_summary(tensors)
+
+
+def _encoded(
+    rows: CheckpointRows,
+    planned: gguf_file.GGUFPlan,
+    path: Path,
+    options: gguf_file.WriteOptions,
+    calibration: Calibration | None,
+    notes: list[str],
+) -> tuple[list[Path], list[TensorResult]]:
+    """Write the file by the calibration's method, where there is one, and note what it did."""
+    if calibration is None:
+        return gguf_file.write(rows, planned, path, options)
+    from edgeq.convert.calibrated import encoded_tensors
+    from edgeq.convert.folded_source import AWQ, awq_source
+    from edgeq.methods import BlockGrid
+
+    if calibration.method == AWQ:
+        grids = {t.name: BlockGrid(t.type_name) for t in planned.tensors if BlockGrid.fits(t.type_name)}
+        folded, note = awq_source(rows.source, grids.get, calibration)
+        notes.append(note)
+        return gguf_file.write(CheckpointRows(folded), planned, path, options)
+    with encoded_tensors(rows, planned, calibration, path.parent) as encoded:
+        encoded.use_in(options)
+        notes.append(encoded.note())
+        return gguf_file.write(rows, planned, path, options)
 
 
 def _allocated(
@@ -293,14 +312,17 @@ def _say_nothing(message: str) -> None:
 
 
 def _own_calibration(request: Request, compared: int = 0) -> Calibration | None:
-    """What ``--effort best`` calibrates on; what is compared on is left out of it."""
-    if request.effort is not Effort.best or request.calibration is None or request.imatrix is not None:
+    """What ``--effort best`` or a method calibrates on; what is compared on is left out of it."""
+    wanted = request.effort is Effort.best or request.method is not None
+    if not wanted or request.calibration is None or request.imatrix is not None:
         return None
-    from edgeq.calibration.samples import Calibration
+    from edgeq.calibration.samples import DEFAULT_METHOD, Calibration
     from edgeq.evaluation.proof import COMPARED_TOKENS
 
     skip = max(compared, COMPARED_TOKENS if request.proof else 0)
-    return Calibration(request.calibration, skip, request.progress, request.warn)
+    return Calibration(
+        request.calibration, request.method or DEFAULT_METHOD, skip, request.progress, request.warn
+    )
 
 
 def _left_out(source: ModelSource) -> list[str]:
@@ -351,11 +373,23 @@ def _onnx_calibrated(
         yield source
         return
     from edgeq.convert.calibrated_source import calibrated_source
+    from edgeq.convert.folded_source import AWQ, awq_source
     from edgeq.formats.onnx.blocked import Scheme
+    from edgeq.methods import IntegerGrid
 
     scheme = Scheme(WEIGHT_ONLY[quant], request.block_size, request.symmetric)
+    if calibration.method == AWQ:
+        if not isinstance(source, SourceModel):
+            raise UsageError(f"{request.model}: --method awq takes a model directory")
+        grid = IntegerGrid(scheme)
+        folded, note = awq_source(
+            source, lambda name: grid if grid.fits(source.shape(name)[-1]) else None, calibration
+        )
+        options.notes.append(note)
+        yield folded
+        return
     with calibrated_source(source, scheme, calibration, request.out) as (weights, found):
-        options.notes.append(found.note(calibration.text))
+        options.notes.append(found.note())
         yield weights
 
 

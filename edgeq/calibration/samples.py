@@ -14,6 +14,7 @@ from edgeq.errors import InputError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+DEFAULT_METHOD = "descent"
 CHUNK = 512  # tokens of a decoder's sample, llama.cpp's for importance matrices
 _MAX_TOKENS = 1 << 15
 _HIDDEN_BYTES = 256 << 20  # what a layer gives for all samples, in memory at a time
@@ -21,9 +22,13 @@ _HIDDEN_BYTES = 256 << 20  # what a layer gives for all samples, in memory at a 
 
 @dataclass
 class Calibration:
-    """A text to calibrate on; ``skip`` tokens at its start are left for a comparison, if it is long enough."""
+    """A text to calibrate on, and the method that uses it (of ``edgeq.methods``).
+
+    ``skip`` tokens at its start are left for a comparison, if it is long enough.
+    """
 
     text: Path
+    method: str = DEFAULT_METHOD
     skip: int = 0
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     warn: Callable[[str], None] = lambda message: None

@@ -25,6 +25,14 @@ class Format(StrEnum):
     onnx = "onnx"
 
 
+class Method(StrEnum):
+    """Methods that need to know what layers read (``edgeq.methods``)."""
+
+    descent = "descent"
+    gptq = "gptq"
+    awq = "awq"
+
+
 def register(app: typer.Typer) -> None:
     app.command("export")(export)
 
@@ -131,6 +139,13 @@ def export(
             help="GGUF: an importance matrix (`edgeq calibrate`, or llama.cpp's own, GGUF or .dat)."
         ),
     ] = None,
+    method: Annotated[
+        Method | None,
+        typer.Option(
+            help="With --calibration, to gguf and to onnx int4 and int8-blocks: how numbers are chosen on it. descent "
+            "is that of --effort best; gptq is quicker; awq scales columns into the norms before them."
+        ),
+    ] = None,
     tensor_type: Annotated[
         list[str] | None,
         typer.Option(
@@ -210,12 +225,16 @@ def export(
     for option, chosen in only_onnx.items():
         if chosen and to is not Format.onnx:
             raise UsageError(f"{option} goes with --to onnx")
-    if effort is not None and to is Format.onnx:
-        blocks = quant.lower().replace("_", "-") in ("int4", "int8-blocks")
-        if effort is not Effort.best or calibration is None or not blocks:
-            raise UsageError(
-                "--effort goes with --to gguf; as best, with --calibration, with --quant int4 and int8-blocks too"
-            )
+    blocks = quant.lower().replace("_", "-") in ("int4", "int8-blocks")
+    if method is not None and (calibration is None or (to is Format.onnx and not blocks)):
+        raise UsageError("--method goes with --calibration, to gguf and to onnx int4 and int8-blocks")
+    if method is not None and imatrix is not None:
+        raise UsageError("--method measures what --imatrix holds, and more: give one of them")
+    calibrated_blocks = effort is Effort.best and calibration is not None and blocks
+    if effort is not None and to is Format.onnx and not calibrated_blocks:
+        raise UsageError(
+            "--effort goes with --to gguf; as best, with --calibration, with --quant int4 and int8-blocks too"
+        )
     only_gguf = {"--imatrix": imatrix, "--tensor-type": tensor_type}
     for option, value in only_gguf.items():
         if value and to is not Format.gguf:
@@ -240,6 +259,7 @@ def export(
             external_from=external_from,
             effort=effort or Effort.normal,
             imatrix=imatrix,
+            method=None if method is None else method.value,
             tensor_types=tensor_type or (),
             apps=app or (),
             proof=proof,

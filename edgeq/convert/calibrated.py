@@ -32,7 +32,6 @@ from edgeq.methods import METHODS, BlockGrid, Statistics
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
-METHOD = "descent"
 _ROWS_VALUES = 1 << 24  # a matrix is encoded this many values at a time
 
 
@@ -41,7 +40,7 @@ class EncodedTensors:
     """Encoded rows by tensor name; column weights of the tensors that were not encoded."""
 
     store: RowStore
-    text: Path
+    calibration: Calibration
     tokens: int
     importance: dict[str, Floats] = field(default_factory=dict)
 
@@ -54,16 +53,17 @@ class EncodedTensors:
 
     def note(self) -> str:
         """A line on what was done."""
-        count = len(self.store)
-        return f"codes and scales of {count} tensors chosen on {self.tokens:,} tokens of {self.text.name} ({METHOD})"
+        count, text = len(self.store), self.calibration.text.name
+        method = self.calibration.method
+        return f"codes and scales of {count} tensors chosen on {self.tokens:,} tokens of {text} ({method})"
 
     def use_in(self, options: WriteOptions) -> None:
         """Write with these tensors and weights, and record where they come from."""
         options.encoded, options.importance = self, self.importance
         options.metadata = {
             **options.metadata,
-            "quantize.calibration.method": METHOD,
-            "quantize.calibration.dataset": self.text.name,
+            "quantize.calibration.method": self.calibration.method,
+            "quantize.calibration.dataset": self.calibration.text.name,
             "quantize.calibration.tokens": self.tokens,
         }
 
@@ -90,7 +90,7 @@ def encoded_tensors(
         if tensor.name in heads and _is_rounded(source, tensor)
     }
     with RowStore.open(folder) as rows:
-        encoded = EncodedTensors(rows, calibration.text, sum(map(len, samples)))
+        encoded = EncodedTensors(rows, calibration, sum(map(len, samples)))
         calibration.progress("calibrating", 0, len(tensors))
         for group, replace in read_in_groups(model, samples, tensors.__contains__):
             _encode_group(source, tensors, group, replace, encoded)
@@ -140,7 +140,7 @@ def _encode(
     decoded = []
     for weights in _pieces(source, tensor):
         try:
-            parts = METHODS[METHOD](weights, statistics, grid)
+            parts = METHODS[encoded.calibration.method](weights, statistics, grid)
         except EdgeqError as error:
             raise InputError(f"{source.where}: tensor {tensor.name}: {error}") from None
         encoded.store.add(tensor.name, grid.pack(parts))

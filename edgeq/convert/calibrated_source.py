@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from edgeq.calibration.grams import read_in_groups
 from edgeq.calibration.samples import Calibration
-from edgeq.convert.calibrated import METHOD
 from edgeq.convert.row_store import RowStore
 from edgeq.engine import model as engine
 from edgeq.errors import EdgeqError, InputError
@@ -45,8 +44,8 @@ class _Weight:
 class CalibratedSource:
     """A ``ModelSource`` some of whose weights are integers; everything else is the wrapped source's."""
 
-    def __init__(self, source: ModelSource, store: RowStore) -> None:
-        self._source, self._store = source, store
+    def __init__(self, source: ModelSource, store: RowStore, calibration: Calibration) -> None:
+        self._source, self._store, self.calibration = source, store, calibration
         self._weights: dict[str, _Weight] = {}
         self.tokens = 0
 
@@ -58,12 +57,11 @@ class CalibratedSource:
         self._store.add(name, integers.codes.astype(np.uint8))
         self._weights[name] = _Weight(integers.scales, integers.zeros, integers.groups)
 
-    def note(self, text: Path) -> str:
+    def note(self) -> str:
         """A line on what was done."""
-        count = len(self._weights)
-        return (
-            f"codes and scales of {count} weights chosen on {self.tokens:,} tokens of {text.name} ({METHOD})"
-        )
+        count, text = len(self._weights), self.calibration.text.name
+        method = self.calibration.method
+        return f"codes and scales of {count} tensors chosen on {self.tokens:,} tokens of {text} ({method})"
 
     def layout(self, name: str) -> str | None:
         return _LAYOUT if name in self._weights else self._source.layout(name)
@@ -94,7 +92,7 @@ def calibrated_source(
         return linear and len(source.shape(name)) == 2 and grid.fits(source.shape(name)[1])
 
     with RowStore.open(folder) as store:
-        found = CalibratedSource(source, store)
+        found = CalibratedSource(source, store, calibration)
         samples = calibration.samples(model, source.tokenizer())
         found.tokens = sum(map(len, samples))
         done, total = 0, sum(map(wanted, (spec.name for spec in model.family.tensors(model.hp))))
@@ -120,7 +118,7 @@ def _choose(
     weights = source.rows(name, 0, source.shape(name)[0])
     source.release(name)
     try:
-        parts = METHODS[METHOD](weights, statistics, grid)
+        parts = METHODS[found.calibration.method](weights, statistics, grid)
     except EdgeqError as error:
         raise InputError(f"{source.path}: tensor {name}: {error}") from None
     found.take(name, grid.integers(parts))

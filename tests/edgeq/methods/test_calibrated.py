@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from edgeq.calibration.samples import Calibration
+from edgeq.cli import app
 from edgeq.convert import gguf_file
 from edgeq.convert.calibrated import encoded_tensors
 from edgeq.convert.checkpoint_rows import CheckpointRows
+from edgeq.convert.folded_source import awq_source
+from edgeq.engine import model as engine
 from edgeq.formats.blocks import by_name
+from edgeq.formats.gguf.reader import GGUFFile
+from edgeq.methods import BlockGrid
 from edgeq.source import SourceModel
 
 
@@ -24,11 +31,6 @@ class RandomTokens(Calibration):
 
 
 OracleFolder = Callable[[str], Path]
-
-
-@pytest.fixture(autouse=True)
-def no_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SourceModel, "tokenizer", lambda self: None)
 
 
 def encoded(model: Path, folder: Path) -> dict[str, float]:
@@ -75,3 +77,48 @@ def test_an_encoder_is_read_whole(encoder_folder: OracleFolder, tmp_path: Path):
     found = encoded(encoder_folder("bert"), tmp_path)
     assert {"attn_q", "attn_output", "ffn_up", "ffn_down"} <= roles(found)
     assert np.nanmax(list(found.values())) < 0.25, found
+
+
+@pytest.mark.parametrize("method", ["descent", "awq"])
+@pytest.mark.parametrize("to", [["gguf", "-q", "Q4_0"], ["onnx", "-q", "int4"]], ids=["gguf", "onnx"])
+def test_export_by_method(oracle_folder: OracleFolder, tmp_path: Path, to: list[str], method: str):
+    text = tmp_path / "text.txt"
+    text.write_text("a b c d e f g h i j k l m n o p " * 40)
+    arguments = ["export", str(oracle_folder("llama")), "--to", *to, "-o", str(tmp_path / "out")]
+    options = ["--calibration", str(text), "--method", method, "--no-proof"]
+    done = CliRunner().invoke(app, [*arguments, *options])
+    assert done.exit_code == 0, done.exception
+    (record,) = json.loads((tmp_path / "out" / "edgeq.json").read_text())["exports"]
+    assert any(f"of text.txt ({method})" in note for note in record["notes"]), record["notes"]
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3"])
+def test_scales_that_were_folded_in_change_nothing(oracle_folder: OracleFolder, name: str):
+    source = SourceModel.open(oracle_folder(name))
+    grid = BlockGrid("Q4_0")
+    folded, _ = awq_source(source, lambda _: grid, RandomTokens(Path("text")))
+    tokens = list(range(1, 60))
+    changed = [s.name for s in source.specs.values() if (folded.array(s.name) != source.array(s.name)).any()]
+    assert [stem for stem in changed if "norm.weight" in stem]
+    assert [stem for stem in changed if "attn_q" in stem or "ffn_up" in stem]
+    assert not [stem for stem in changed if "attn_output" in stem or "ffn_down" in stem]
+    expected, logits = (engine.from_source(each).logits(tokens) for each in (source, folded))
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * np.ptp(expected))
+
+
+def test_from_a_gguf_file_as_from_the_checkpoint(oracle_folder: OracleFolder, tmp_path: Path):
+    text = tmp_path / "text.txt"
+    text.write_text("a b c d e f g h i j k l m n o p " * 40)
+    direct, half, twice = (tmp_path / f"{name}.gguf" for name in ("direct", "half", "twice"))
+    calibrated = ["-q", "Q4_0", "--calibration", str(text)]
+    for source, out, options in (
+        (oracle_folder("llama"), direct, calibrated),
+        (oracle_folder("llama"), half, ["-q", "F32"]),
+        (half, twice, calibrated),
+    ):
+        done = CliRunner().invoke(app, ["quantize", str(source), "-o", str(out), *options])
+        assert done.exit_code == 0, done.exception
+    with GGUFFile.open(direct) as first, GGUFFile.open(twice) as second:
+        for name in ("blk.1.attn_q.weight", "blk.1.ffn_down.weight"):
+            same = (first.rows(name) == second.rows(name)).mean()
+            assert same > 0.95, f"{name}: rounding of the inputs may move a few codes, not {1 - same:.0%}"
