@@ -11,6 +11,7 @@ from types import FunctionType, ModuleType
 from typing import Any, TypeVar, cast
 
 from numba import njit
+from numba.core.runtime import rtsys
 
 from edgeq.kernels_cpu import compiling
 from edgeq.kernels_cpu.inlined import InlinedCompiler
@@ -56,7 +57,19 @@ def _compile(function: F, fastmath: bool | set[str], **options: bool) -> F:
     except RuntimeError:  # neither the package's folder nor a user cache can be written: compile each time
         return cast(F, dispatcher)
     _stamp_with_helpers(dispatcher)
+    dispatcher._cache.load_overload = functools.partial(_load, dispatcher._cache)
     return cast(F, dispatcher)
+
+
+def _load(cache: Any, signature: Any, context: Any) -> Any:
+    """The cache's ``load_overload`` without its ``refresh``, which imports all that Numba can compile, and SciPy.
+
+    A kernel that is compiled already needs none of it but the runtime, and who compiles refreshes anyway. It is a third
+    of a warm start.
+    """
+    rtsys.initialize(context)
+    with cache._guard_against_spurious_io_errors():
+        return cache._load_overload(signature, context)
 
 
 def _stamp_with_helpers(dispatcher: Any) -> None:

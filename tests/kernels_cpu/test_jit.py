@@ -58,6 +58,14 @@ def test_kernels_made_for_a_layout_are_cached(tmp_path: Path):
     assert run(PRODUCTS, tmp_path) == ["0", "3"]
 
 
+def test_kernels_are_loaded_without_what_compiles_them(tmp_path: Path):
+    """And one that is not there is compiled after one that was loaded."""
+    imported = PRODUCTS + "import sys\nprint('numba.np.arraymath' in sys.modules)\n"
+    run(PRODUCTS.replace("(1, 2)", "(1,)"), tmp_path)
+    assert run(imported.replace("(1, 2)", "(1,)"), tmp_path)[-1] == "False"
+    assert run(imported, tmp_path) == ["1", "2", "True"]
+
+
 def test_helpers_are_parts_of_kernels_only(tmp_path: Path):
     """No machine code and no cache file of their own, and what they call is linked all the same."""
     code = (
