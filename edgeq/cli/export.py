@@ -11,6 +11,8 @@ import typer
 from edgeq.cli import _allocation
 from edgeq.cli._dialect import Dialect
 from edgeq.cli._effort import GGUFEffortOption
+from edgeq.cli._export_optimum import Exporter
+from edgeq.cli._export_optimum import export as export_with_optimum
 from edgeq.cli._output import JsonFlag, print_facts, print_json, progress_bar, warn
 from edgeq.cli._target import ContextOption, LossOption, TargetOption
 
@@ -172,6 +174,17 @@ def export(
     threads: Annotated[
         int, typer.Option(min=0, help="Threads of the runtime in the proof; 0 is one for each core.")
     ] = 0,
+    exporter: Annotated[
+        Exporter,
+        typer.Option(
+            help="ONNX: who makes the float graph: edgeq, or optimum (extra [optimum]) for families that edgeq does "
+            "not know; quantized as `edgeq quantize model.onnx` does."
+        ),
+    ] = Exporter.edgeq,
+    exporter_python: Annotated[
+        Path | None,
+        typer.Option(help="The Python interpreter that has optimum, where it is not this one."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace output files that exist.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -184,6 +197,8 @@ def export(
     `edgeq export path/to/all-MiniLM-L6-v2 --to onnx --quant int8 --calibration sentences.txt -o out/`
 
     `edgeq export model-Q4_0.gguf --to onnx --quant int4 --dialect ort -o out/`
+
+    `edgeq export path/to/electra-small --to onnx --quant int8 --exporter optimum --exporter-python env/bin/python`
 
     `edgeq export path/to/SmolLM2-135M-Instruct --to gguf --quant Q4_K_M --app ollama --app wllama -o out/`
 
@@ -239,7 +254,36 @@ def export(
     for option, value in only_gguf.items():
         if value and to is not Format.gguf:
             raise UsageError(f"{option} goes with --to gguf")
+    if exporter is Exporter.optimum and to is not Format.onnx:
+        raise UsageError("--exporter optimum goes with --to onnx")
+    if exporter_python is not None and exporter is not Exporter.optimum:
+        raise UsageError("--exporter-python goes with --exporter optimum")
     folder = resolve(model)
+    if exporter is Exporter.optimum:
+        options = {
+            "quant": quant,
+            "python": exporter_python,
+            "calibration": calibration,
+            "block_size": block_size or 32,
+            "full_range": full_range,
+            "proof": proof,
+            "force": force,
+            "threads": threads,
+        }
+        others = {
+            "--percentile": percentile,
+            "--dialect": dialect,
+            "--asymmetric": asymmetric,
+            "--accuracy-level": accuracy_level,
+            "--tied-bits": tied_bits,
+            "--external-from": external_from,
+            "--app": app,
+            "--target": settings,
+            "--effort": effort,
+        }
+        destination = out or Path(f"{model_name(folder)}-edgeq")
+        export_with_optimum(folder, destination, options, others, as_json=as_json)
+        return
     if quant in _BLOCKED and accuracy_level is None and settings is not None and settings.onnx is not None:
         accuracy_level = settings.onnx.accuracy_level
     with progress_bar() as progress:

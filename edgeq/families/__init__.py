@@ -33,7 +33,7 @@ def for_config(config: Mapping[str, Any], where: str) -> Family:
         raise InputError(
             f"{where}: model_type {model_type!r} is not supported{hint}; edgeq knows "
             f"{', '.join(sorted(BY_MODEL_TYPE))}; "
-            f"for ONNX, pip install 'edgeq[optimum]' and optimum-cli export onnx --model FOLDER OUT"
+            f"for ONNX, pip install 'edgeq[optimum]' and edgeq export FOLDER --to onnx --exporter optimum"
         )
     return BY_MODEL_TYPE[model_type]
 

@@ -77,14 +77,10 @@ def _inspect_gguf(path: Path) -> dict[str, Any]:
 
 
 def _inspect_onnx(path: Path) -> dict[str, Any]:
-    import onnx_ir as ir
-
     from edgeq.formats.onnx.edit import dims
+    from edgeq.formats.onnx.read import parse_model
 
-    try:
-        model = ir.load(path)
-    except Exception as error:  # protobuf and onnx_ir raise many unrelated types for a broken file
-        raise FormatError(path, f"is not a readable ONNX file ({type(error).__name__})") from None
+    model = parse_model(path)
     graph = model.graph
     tensors = [
         {

@@ -84,10 +84,9 @@ def onnx(path: Path) -> PlannedModel:
     """An ONNX graph: its weights' types and shapes. Only as it is: a graph does not say which weight is what."""
     import onnx_ir as ir
 
-    try:
-        model = ir.load(path)
-    except Exception as error:  # protobuf and onnx_ir raise many unrelated types for a broken file
-        raise FormatError(path, f"is not a readable ONNX file ({type(error).__name__})") from None
+    from edgeq.formats.onnx.read import parse_model
+
+    model = parse_model(path)
     tensors, stored, size = [], {}, path.stat().st_size
     for name, value in model.graph.initializers.items():
         tensor = value.const_value

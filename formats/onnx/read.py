@@ -27,7 +27,7 @@ def read_model(path: Path) -> ir.Model:
     reads what nothing makes.
     """
     path = path.absolute()  # onnx_ir checks where external data lies only below a folder that it knows
-    model = _parsed(path)
+    model = parse_model(path)
     if not model.graph.outputs or not len(model.graph):
         raise FormatError(path, "is an ONNX file without a graph", _AGAIN)
     opset = model.opset_imports.get("")
@@ -59,7 +59,11 @@ def tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
                     yield str(node.outputs[0].name), attribute.as_tensor()
 
 
-def _parsed(path: Path) -> ir.Model:
+def parse_model(path: Path) -> ir.Model:
+    """The model of an ONNX file as far as protobuf reads it, to be looked at: its weights are not checked.
+
+    Raises FormatError for what cannot be parsed.
+    """
     size = path.stat().st_size
     if size >= _PROTOBUF_LIMIT:
         problem = f"has {size / 1e9:.1f} GB in one protobuf message, which ends at 2.1"
