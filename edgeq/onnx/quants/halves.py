@@ -1,4 +1,4 @@
-"""Weights in 16 bits."""
+"""Weights in 16 bits, or all that is computed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 import onnx_ir as ir
 
+from edgeq.formats.onnx.passes.half_compute import half_compute
 from edgeq.formats.onnx.passes.half_weights import Kind, half_weights
 from edgeq.onnx.job import Apply, Job, onnx_quant
 
@@ -18,8 +19,21 @@ def float16(job: Job) -> Apply:
 
 @onnx_quant("bfloat16", rounds_layers=False)
 def bfloat16(job: Job) -> Apply:
-    """Weights in bfloat16."""
+    """Weights in bfloat16; ONNX Runtime's CPU provider multiplies no such matrices."""
     return _stored(job, "bfloat16")
+
+
+@onnx_quant("fp16", rounds_layers=False)
+def fp16(job: Job) -> Apply:
+    """Computed in float16, for GPUs, browsers and NPUs; ONNX Runtime casts to float32 where a CPU has no such kernel."""
+
+    def apply(model: ir.Model, layers: Collection[str]) -> None:
+        count, kept = half_compute(model, job.kept)
+        job.notes.append(f"{count} nodes are computed in float16")
+        if kept:
+            job.notes.append(f"{len(kept)} nodes stay in float32, for their range: {', '.join(kept)}")
+
+    return apply
 
 
 def _stored(job: Job, kind: Kind) -> Apply:

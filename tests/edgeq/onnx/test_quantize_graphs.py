@@ -26,7 +26,7 @@ SOURCES: dict[str, tuple[Callable[..., onnx.ModelProto], list[Arrays]]] = {
     "cnn": (small_cnn, CNN),
     "voice": (branches, VOICE),
 }
-QUANTS = ["int8", "int8-dynamic", "int8-blocks", "int4", "float16", "bfloat16"]
+QUANTS = ["int8", "int8-dynamic", "int8-blocks", "int4", "float16", "bfloat16", "fp16", "float8"]
 CLOSE = {"int4": 0.98}  # of small random weights
 
 

@@ -63,6 +63,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "float8-per-tensor": ("float8", {"per_tensor": True}),
     "float16": ("float16", {}),
     "bfloat16": ("bfloat16", {}),
+    "fp16": ("fp16", {}),
 }
 SCHEMES = BLOCKS | OTHERS
 
@@ -81,7 +82,9 @@ def test_agrees_with_the_interpreter(
         options = options | {"accuracy_level": 1}  # 4 rounds activations, which the interpreter does not
     path = quantize(Request(source, tmp_path, quant, proof=False, **options))["files"][0]
     (answer,) = session(path).run(None, {"ids": IDS})
-    assert error([answer], interpreter(path).run(None, {"ids": IDS})) <= 1e-4
+    # The interpreter rounds after every node, the runtime only where two casts do not cancel out.
+    most = 2e-3 if quant == "fp16" else 1e-4
+    assert error([answer], interpreter(path).run(None, {"ids": IDS})) <= most
     assert error([answer], session(source).run(None, {"ids": IDS})) <= {
         "int2": 1.0, "int4": 0.3, "nf4": 0.3, "fp4": 0.3,
     }.get(quant, 0.06)  # fmt: skip
