@@ -49,13 +49,16 @@ def _prompt(path: Path, number: int, line: str) -> Prompt:
     unknown = sorted(value.keys() - {"prompt", "messages", "schema"})
     if unknown:
         raise InputError(f"{where}: unknown key {unknown[0]!r}")
+    schema = value["schema"]
+    if not isinstance(schema, bool | dict) or (
+        isinstance(schema, dict) and not isinstance(schema.get("$schema", ""), str)
+    ):
+        raise InputError(f"{where}: the schema is none, but {schema!r:.50}")
     try:
-        validators.validator_for(value["schema"], validators.Draft202012Validator).check_schema(
-            value["schema"]
-        )
+        validators.validator_for(schema, validators.Draft202012Validator).check_schema(schema)
     except SchemaError as error:
         raise InputError(f"{where}: the schema is none ({error.message[:200]})") from None
-    return Prompt(_asked(where, value), value["schema"])
+    return Prompt(_asked(where, value), schema)
 
 
 def _asked(where: str, value: dict[str, Any]) -> str | tuple[Message, ...]:
