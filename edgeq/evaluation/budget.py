@@ -70,6 +70,7 @@ LIMITS = {
         ),
         Limit("min_accuracy", "accuracy", [("answers", "accuracy")], "accuracy_standard_error", _share, 1),
         Limit("min_valid", "valid answers", [("structured", "valid")], None, _share, 1),
+        Limit("max_p50", "median latency", [("cost", "latency_p50")], None, _seconds),
         Limit("max_p95", "latency at 95 %", [("cost", "latency_p95")], None, _seconds),
         Limit(
             "min_tokens_per_second",
@@ -81,7 +82,7 @@ LIMITS = {
     )
 }
 _SIZES = ("max_memory", "max_size")
-_TIMES = ("max_p95",)
+_TIMES = ("max_p50", "max_p95")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMG]?)B?", re.IGNORECASE)
 
 
