@@ -142,6 +142,13 @@ def export(
             "repeated. (The kinds of app that `edgeq plan --app` knows are about memory.)",
         ),
     ] = None,
+    budget: Annotated[
+        Path | None,
+        typer.Option(
+            help="A budget.toml of limits (edgeq eval knows them): the file is evaluated beside the model on the "
+            "calibration text; one line for each limit that is broken, and exit code 3."
+        ),
+    ] = None,
     proof: Annotated[
         bool,
         typer.Option(
@@ -168,7 +175,10 @@ def export(
 
     `edgeq export tests/assets/tinylm --target raspberry-pi-5 -o out/`
     """
+    from edgeq.cli._evaluation import say_broken
     from edgeq.errors import UsageError
+    from edgeq.evaluation.apart import evaluate_apart
+    from edgeq.evaluation.budget import read_budget
     from edgeq.export import Request, run
     from edgeq.formats.effort import Effort
     from edgeq.hub import model_name, resolve
@@ -208,6 +218,7 @@ def export(
     for option, value in only_gguf.items():
         if value and to is not Format.gguf:
             raise UsageError(f"{option} goes with --to gguf")
+    limits = read_budget(budget) if budget else None
     folder = resolve(model)
     if quant in _BLOCKED and accuracy_level is None and settings is not None and settings.onnx is not None:
         accuracy_level = settings.onnx.accuracy_level
@@ -238,12 +249,19 @@ def export(
             warn=warn,
         )
         result = run(request)
+        broken = []
+        if limits is not None:
+            progress("checking the budget", 0, 1)
+            measured = evaluate_apart(result.path, folder, calibration, result.path.parent, threads)
+            broken = result.record["broken"] = limits.broken(measured)
     if as_json:
         print_json(result.record)
+        say_broken(broken)
         return
     for note in result.record["notes"][:4]:
         warn(note)
     print_facts([*facts(result.record), *(("written", str(path)) for path in result.files)])
+    say_broken(broken)
 
 
 _BLOCKED = ("int4", "int8-blocks")
