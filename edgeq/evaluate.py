@@ -160,7 +160,7 @@ def _open_reference(path: Path, opened: Evaluated, how: How, stack: ExitStack) -
     engine = reference_engine(path, opened.engine)
     reference = open_evaluated(path, replace(how, engine=engine, cache_type=None), stack)
     if reference.kind != opened.kind:
-        raise InputError(f"{path}: is a {reference.kind}, the model a {opened.kind}")
+        raise InputError(f"{path}: cannot be compared, {reference.kind} with {opened.kind}")
     return reference
 
 

@@ -25,7 +25,8 @@ def print_evaluation(record: Mapping[str, Any], written: Sequence[Path]) -> None
     about = f"{record['file']} in {record['runtime']}"
     if record.get("reference"):
         about += f", beside {record['reference']}"
-    console.print(printable(about), _table(("what", "value", "±"), measured_rows(record), right=(1, 2)))
+    console.print(printable(about), soft_wrap=True)
+    console.print(_table(("what", "value", "±"), measured_rows(record), right=(1, 2)))
     if record.get("slices"):
         header = ("tokens of", "count", "KL", "±", "same top")
         console.print("Where it loses", _table(header, slice_rows(record), right=(1, 2, 3, 4)))
@@ -33,7 +34,7 @@ def print_evaluation(record: Mapping[str, Any], written: Sequence[Path]) -> None
         columns = ("tensor", "type", "weight dB", "own dB", "output dB", "KL alone", "±")
         console.print("Tensors, the worst first", _table(columns, layer_rows(record), right=(2, 3, 4, 5, 6)))
     for path in written:
-        console.print(f"written  {printable(str(path))}")
+        console.print(f"written  {printable(str(path))}", soft_wrap=True)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> Table:
