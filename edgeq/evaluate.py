@@ -25,10 +25,10 @@ from edgeq.evaluation.proof import DecoderRuntime, EncoderRuntime
 from edgeq.evaluation.slices import slices
 from edgeq.evaluation.structured import check_answers, read_prompts
 from edgeq.evaluation.windows import DEFAULT_CONTEXT, Scored, Windows, windows_of
-from edgeq.versions import versions
 from edgeq.formats.atomic import check_output
 from edgeq.kernels_cpu.cached import CacheType
 from edgeq.kernels_cpu.threads import set_threads
+from edgeq.versions import versions
 
 Progress = Callable[[str, int, int], None]
 _GENERATED = 80  # tokens for which llama.cpp's cache has room after a window
