@@ -11,7 +11,7 @@ from types import FunctionType, ModuleType
 from typing import Any, TypeVar, cast
 
 from numba import njit
-from numba.core.runtime import rtsys
+from numba.core.runtime.nrt import rtsys
 
 from edgeq.kernels_cpu import compiling
 from edgeq.kernels_cpu.inlined import InlinedCompiler

@@ -165,6 +165,13 @@ def export(
             "May be repeated. (The kinds of app that `edgeq plan --app` knows are about memory.)",
         ),
     ] = None,
+    budget: Annotated[
+        Path | None,
+        typer.Option(
+            help="A budget.toml of limits (edgeq eval knows them): the file is evaluated beside the model on the "
+            "calibration text; one line for each limit that is broken, and exit code 3."
+        ),
+    ] = None,
     proof: Annotated[
         bool,
         typer.Option(
@@ -206,7 +213,10 @@ def export(
 
     `edgeq export tests/assets/tinylm --max-kl 0.02 --calibration text.txt -o out/`
     """
+    from edgeq.cli._evaluation import say_broken
     from edgeq.errors import GateError, UsageError
+    from edgeq.evaluation.apart import evaluate_apart
+    from edgeq.evaluation.budget import read_budget
     from edgeq.export import Request, run
     from edgeq.formats.effort import Effort
     from edgeq.hub import model_name, resolve
@@ -258,6 +268,7 @@ def export(
         raise UsageError("--exporter optimum goes with --to onnx")
     if exporter_python is not None and exporter is not Exporter.optimum:
         raise UsageError("--exporter-python goes with --exporter optimum")
+    limits = read_budget(budget) if budget else None
     folder = resolve(model)
     if exporter is Exporter.optimum:
         options = {
@@ -280,6 +291,7 @@ def export(
             "--app": app,
             "--target": settings,
             "--effort": effort,
+            "--budget": budget,
         }
         destination = out or Path(f"{model_name(folder)}-edgeq")
         export_with_optimum(folder, destination, options, others, as_json=as_json)
@@ -315,12 +327,18 @@ def export(
             warn=warn,
         )
         result = run(request)
+        broken = []
+        if limits is not None:
+            progress("checking the budget", 0, 1)
+            measured = evaluate_apart(result.path, folder, calibration, result.path.parent, threads)
+            broken = result.record["broken"] = limits.broken(measured)
     if as_json:
         print_json(result.record)
     else:
         for note in result.record["notes"][:4]:
             warn(note)
         print_facts([*facts(result.record), *(("written", str(path)) for path in result.files)])
+    say_broken(broken)
     if result.refused:
         raise GateError("; ".join(result.refused))
 

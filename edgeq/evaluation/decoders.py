@@ -31,7 +31,9 @@ class ReadsWindows(Protocol):
 class Comparison(Protocol):
     """What a candidate is compared with, window by window: a model beside it, or a log."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
 
     def compare(self, window: Window, logits: Floats) -> TokenScores:
         """Scores of the candidate's logits ``[n, vocab]`` of a window's scored rows."""

@@ -53,10 +53,10 @@ class EmbeddedRuntime:
 
 
 class FastRuntime:
-    """A decoder's GGUF file in the embedded engine at full speed: packed weights, activations in 8 bits."""
+    """A decoder in the embedded engine at full speed; ``mode`` says what its activations are."""
 
-    def __init__(self, model: fast.FastModel, load_seconds: float) -> None:
-        self.name = f"embedded engine {__version__}, 8-bit activations"
+    def __init__(self, model: fast.FastModel, load_seconds: float, mode: str = "8-bit activations") -> None:
+        self.name = f"embedded engine {__version__}, {mode}"
         self._model, self.load_seconds = model, load_seconds
         self._cache = model.new_cache()
 
@@ -76,7 +76,7 @@ class LlamaCppRuntime:
     def __init__(self, llama: llama_cpp.LlamaCpp) -> None:
         self.name = f"llama.cpp (llama-cpp-python {llama_cpp.version()})"
         self._llama = llama
-        self.load_seconds = llama.load_seconds
+        self.load_seconds, self.peak_memory = llama.load_seconds, llama.peak_memory
 
     def window(self, tokens: Sequence[int], first: int = 0) -> Floats:
         return self._llama.logits(tokens)[0][first:]
@@ -95,11 +95,12 @@ class OnnxRuntime:
     """An ONNX file in ONNX Runtime."""
 
     def __init__(self, path: Path, pooling: str, threads: int = 0) -> None:
+        from edgeq.onnx.sessions import read_config
         from edgeq.runtimes.onnxruntime import VERSION, OnnxSession
 
         self.name = f"ONNX Runtime {VERSION}"
         started = time.perf_counter()
-        self.session = OnnxSession(path, threads)
+        self.session = OnnxSession(path, threads, read_config(path))
         self.load_seconds = time.perf_counter() - started
         self._pooling = pooling
         self._past = self.session.empty_past()

@@ -45,16 +45,16 @@ def compare_logits(reference: Floats, candidate: Floats, following: Sequence[int
     return TokenScores._make(map(np.concatenate, zip(*parts, strict=True)))
 
 
+def log_sums(logits: Floats) -> NDArray[np.float64]:
+    """The logarithm of each row's sum of exponentials, by which logits ``[n, vocab]`` become log probabilities."""
+    step = max(1, _BLOCK_VALUES // logits.shape[1])
+    parts = [_exponentials(logits[i : i + step])[2] for i in range(0, max(1, len(logits)), step)]
+    return np.concatenate(parts) + logits.max(axis=1)
+
+
 def token_nll(logits: Floats, following: Sequence[int]) -> Floats:
     """-log p of the token that follows each row of logits ``[n, vocab]``; NaN where none does."""
-    targets = np.asarray(following, np.int64)
-    step = max(1, _BLOCK_VALUES // logits.shape[1])
-    return np.concatenate(
-        [
-            _nll(*_exponentials(logits[i : i + step])[::2], targets[i : i + step])
-            for i in range(0, max(1, len(targets)), step)
-        ]
-    )
+    return _nll(logits, log_sums(logits), np.asarray(following, np.int64))
 
 
 def _compare(reference: Floats, candidate: Floats, targets: NDArray[np.int64]) -> TokenScores:
@@ -79,9 +79,9 @@ def _exponentials(logits: Floats) -> tuple[Floats, Floats, NDArray[np.float64]]:
     return shifted, weights, np.log(weights.sum(axis=1, dtype=np.float64))
 
 
-def _nll(shifted: Floats, log_sum: NDArray[np.float64], targets: NDArray[np.int64]) -> Floats:
+def _nll(logits: Floats, log_sum: NDArray[np.float64], targets: NDArray[np.int64]) -> Floats:
     known = targets != NO_TOKEN
-    at = shifted[np.arange(len(targets)), np.where(known, targets, 0)]
+    at = logits[np.arange(len(targets)), np.where(known, targets, 0)]
     return np.where(known, log_sum - at, np.nan).astype(np.float32)
 
 

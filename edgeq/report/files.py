@@ -11,6 +11,7 @@ from edgeq import __version__
 from edgeq.errors import FormatError
 from edgeq.formats.atomic import write_json, write_text
 from edgeq.json_files import read_json
+from edgeq.outputs import output_folder
 from edgeq.report.html import render
 
 JSON_NAME, HTML_NAME = "edgeq.json", "report.html"
@@ -18,12 +19,28 @@ JSON_NAME, HTML_NAME = "edgeq.json", "report.html"
 
 def write_report(folder: Path, record: dict[str, Any]) -> list[Path]:
     """Add one export to the folder's edgeq.json (replacing an earlier one of the same file) and draw report.html."""
+    return _write(folder, "exports", record)
+
+
+def write_evaluation(folder: Path, record: dict[str, Any]) -> list[Path]:
+    """Add one result of ``edgeq.evaluate`` in the same way, by its file and engine; makes the folder."""
+    with output_folder(folder):
+        return _write(folder, "evaluations", record)
+
+
+def _write(folder: Path, part: str, record: dict[str, Any]) -> list[Path]:
     json_path, html_path = folder / JSON_NAME, folder / HTML_NAME
-    exports = [old for old in read_exports(json_path) if old.get("file") != record["file"]] + [record]
-    page = render(exports)
-    write_json(json_path, {"edgeq": __version__, "exports": exports}, force=True)
+    found = _read(json_path)
+    found[part] = [old for old in found[part] if _identity(old) != _identity(record)] + [record]
+    page = render(found["exports"], found["evaluations"])
+    kept = {name: records for name, records in found.items() if records or name == "exports"}
+    write_json(json_path, {"edgeq": __version__, **kept}, force=True)
     write_text(html_path, page, force=True)
     return [json_path, html_path]
+
+
+def _identity(record: dict[str, Any]) -> tuple[Any, ...]:
+    return record.get("file"), record.get("engine"), record.get("data"), record.get("kv_type")
 
 
 def read_exports(path: Path) -> list[dict[str, Any]]:
@@ -31,13 +48,23 @@ def read_exports(path: Path) -> list[dict[str, Any]]:
 
     Raises FormatError for one that report.html cannot be drawn from.
     """
+    return _read(path)["exports"]
+
+
+def read_evaluations(path: Path) -> list[dict[str, Any]]:
+    """The evaluations, in the same way."""
+    return _read(path)["evaluations"]
+
+
+def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
     if not path.exists():
-        return []
-    exports = read_json(path, dict).get("exports")
+        return {"exports": [], "evaluations": []}
+    content = read_json(path, dict)
+    exports, evaluations = content.get("exports", ()), content.get("evaluations", [])
     try:
-        if not isinstance(exports, list):
+        if not isinstance(exports, list) or not isinstance(evaluations, list):
             raise TypeError
-        render(exports)
+        render(exports, evaluations)
     except (
         LookupError,
         TypeError,
@@ -46,4 +73,4 @@ def read_exports(path: Path) -> list[dict[str, Any]]:
         UndefinedError,
     ):  # a field gone, or of another type
         raise FormatError(path, "is not edgeq's record", "move it away or choose another folder") from None
-    return exports
+    return {"exports": exports, "evaluations": evaluations}

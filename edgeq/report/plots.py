@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-_LAYER = re.compile(r"blk\.(\d+)\.(.+?)(?:_smooth)?\.?(?:weight)?(?:_smooth)?(?:_int8|_scale)?$")
+LAYER = re.compile(r"blk\.(\d+)\.(.+?)(?:_smooth)?\.?(?:weight)?(?:_smooth)?(?:_int8|_scale)?$")
 STYLE: Any = {"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 
 
@@ -36,7 +36,7 @@ def error_by_layer(tensors: Sequence[Mapping[str, Any]]) -> str | None:
     """Relative rounding error of each quantized weight against its layer, one line per role; None without any."""
     lines: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for tensor in tensors:
-        match = _LAYER.match(tensor["name"])
+        match = LAYER.match(tensor["name"])
         if match and tensor["error"] > 0:
             lines[match[2]].append((int(match[1]), 100 * tensor["error"]))
     if not lines:

@@ -93,6 +93,10 @@ class LlamaCpp:
         header, array = self._ask(verb="scores", texts=list(texts))
         return array, float(header["seconds"])
 
+    def peak_memory(self) -> int:
+        """The most memory that llama.cpp's process held so far, in bytes."""
+        return int(self._ask(verb="memory")[0]["peak"])
+
     def _ask(self, **request: Any) -> tuple[dict[str, Any], Floats]:
         assert self._process.stdin is not None
         try:

@@ -17,6 +17,8 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.peak_memory import peak_memory
+
 
 class Worker:
     """One loaded model with one context."""
@@ -39,6 +41,9 @@ class Worker:
 
     def info(self, request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
         return {"vocab": self.llama.n_vocab(), "load_seconds": self.load_seconds}, None
+
+    def memory(self, request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
+        return {"peak": peak_memory()}, None
 
     def tokenize(self, request: dict[str, Any]) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
         text = request["text"].encode()
@@ -99,6 +104,7 @@ def main() -> None:
         return
     verbs: dict[str, Callable[[dict[str, Any]], tuple[dict[str, Any], NDArray[np.float32] | None]]] = {
         "info": worker.info,
+        "memory": worker.memory,
         "tokenize": worker.tokenize,
         "logits": worker.logits,
         "embed": worker.embed,

@@ -25,7 +25,7 @@ def bfloat16(job: Job) -> Apply:
 
 @onnx_quant("fp16", rounds_layers=False)
 def fp16(job: Job) -> Apply:
-    """Computed in float16, for GPUs, browsers and NPUs; ONNX Runtime casts to float32 where a CPU has no such kernel."""
+    """Computed in float16, for GPUs, browsers and NPUs; ONNX Runtime casts where a CPU has no such kernel."""
 
     def apply(model: ir.Model, layers: Collection[str]) -> None:
         count, kept = half_compute(model, job.kept)

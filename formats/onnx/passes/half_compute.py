@@ -13,7 +13,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -37,9 +37,7 @@ _LARGEST, _INFINITE = 65504.0, 1e9
 _HALF = "tensor(float16)"
 
 
-def half_compute(
-    model: ir.Model, keep: Callable[[str], bool] = lambda name: False
-) -> tuple[int, list[str]]:
+def half_compute(model: ir.Model, keep: Callable[[str], bool] = lambda name: False) -> tuple[int, list[str]]:
     """(how many nodes are computed in float16, which of those with floats are not).
 
     Raises EdgeqError where the type of a value is not known.
@@ -99,7 +97,7 @@ def _fits(model: ir.Model, node: ir.Node, floats: set[ir.Value]) -> bool:
 
 
 def _spread(
-    formal: list[defs.OpSchema.FormalParameter], values: tuple[ir.Value | None, ...]
+    formal: Sequence[defs.OpSchema.FormalParameter], values: Sequence[ir.Value | None]
 ) -> Iterator[tuple[str, ir.Value | None]]:
     """Each value with the name of its type; the last parameter may stand for many."""
     for index, value in enumerate(values):

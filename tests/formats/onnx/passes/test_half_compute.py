@@ -14,9 +14,7 @@ from edgeq.formats.onnx.passes.half_compute import half_compute
 from edgeq.formats.onnx.prepare import prepare
 
 
-def halved(
-    model: onnx.ModelProto, keep: str | None = None
-) -> tuple[onnx.ModelProto, int, list[str]]:
+def halved(model: onnx.ModelProto, keep: str | None = None) -> tuple[onnx.ModelProto, int, list[str]]:
     graph = loaded(model)
     prepare(graph)
     count, kept = half_compute(graph, lambda name: name == keep)
@@ -30,7 +28,10 @@ def casts(model: onnx.ModelProto) -> list[int]:
 def test_casts_stand_at_the_ends() -> None:
     weight = normal(1, 8, 8)
     model = proto(
-        [node("MatMul", ["x", "w"], ["m"]), node("Relu", ["m"], ["y"])], {"x": ["n", 8]}, {"y": 2}, {"w": weight}
+        [node("MatMul", ["x", "w"], ["m"]), node("Relu", ["m"], ["y"])],
+        {"x": ["n", 8]},
+        {"y": 2},
+        {"w": weight},
     )
     made, count, kept = halved(model)
     assert (count, kept) == (2, [])
@@ -57,7 +58,9 @@ def test_nodes_at_risk_stay_in_float32() -> None:
     x = normal(2, 3, 8) + np.float32(400)
     expected = answers(model, x=x)
     assert error(answers(made, x=x), expected) <= 2e-3
-    assert error(ReferenceEvaluator(made).run(None, {"x": x}), expected) <= 2e-3  # which rounds after every node
+    assert (
+        error(ReferenceEvaluator(made).run(None, {"x": x}), expected) <= 2e-3
+    )  # which rounds after every node
     assert halved(model, keep="scale")[1:] == (1, ["square", "mean", "add", "root", "scale"])
 
 
@@ -83,7 +86,9 @@ def test_what_stands_for_infinity_is_clamped() -> None:
 def test_foreign_graphs(kind: str) -> None:
     """Convolutions; an If whose branches read what is float16 outside."""
     model, feeds = (
-        (small_cnn(), {"x": normal(1, 2, 3, 12, 12)}) if kind == "cnn" else (branches(), voice_feeds(1, 16000))
+        (small_cnn(), {"x": normal(1, 2, 3, 12, 12)})
+        if kind == "cnn"
+        else (branches(), voice_feeds(1, 16000))
     )
     made, count, _ = halved(model)
     assert count >= 4

@@ -1,0 +1,202 @@
+"""Opening a model for evaluation: what it is, its tokens, and a runtime that answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import psutil
+
+from edgeq import families, tokenization
+from edgeq.engine import model as exact
+from edgeq.engine.decoders import EngineName, open_embedded
+from edgeq.engine.float_operands import float_model
+from edgeq.engine.steps import NotRecordableError
+from edgeq.errors import EdgeqError, InputError, UsageError
+from edgeq.evaluation.proof import DecoderRuntime, EncoderRuntime
+from edgeq.evaluation.runtimes import EmbeddedRuntime, FastRuntime, LlamaCppRuntime, OnnxRuntime
+from edgeq.families import HyperParameters
+from edgeq.json_files import read_json
+from edgeq.kernels_cpu.cached import CacheType
+from edgeq.runtimes import llama_cpp
+from edgeq.sentence_transformers import read_modules
+from edgeq.source import SourceModel
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Kind = Literal["decoder", "encoder", "classifier"]
+FileKind = Literal["directory", "gguf", "onnx"]
+_ENGINES: dict[FileKind, tuple[EngineName, ...]] = {
+    "directory": ("embedded",),
+    "gguf": ("embedded", "llama.cpp"),
+    "onnx": ("onnxruntime",),
+}
+_UNKNOWN_LENGTH = 512  # tokens, of an ONNX file without a config.json
+_SHARE_OF_MEMORY = 0.7  # that a checkpoint's weights may take
+
+
+@dataclass(frozen=True)
+class How:
+    """How models are opened. ``context`` is the most tokens of one text, ``cache_type`` None for float16."""
+
+    engine: EngineName = "auto"
+    threads: int = 1
+    context: int = 512
+    cache_type: CacheType | None = None
+
+
+@dataclass
+class Evaluated:
+    """An opened model. ``longest`` is how many tokens it can read, ``labels`` what a classifier tells apart."""
+
+    path: Path
+    kind: Kind
+    engine: EngineName
+    runtime: DecoderRuntime | EncoderRuntime
+    tokenizer: Tokenizer
+    longest: int
+    labels: tuple[str, ...]
+    nbytes: int
+
+
+def file_kind(path: Path) -> FileKind:
+    """What a path holds, by its name; raises InputError where there is nothing."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file or directory")
+    return "directory" if path.is_dir() else "onnx" if path.suffix.lower() == ".onnx" else "gguf"
+
+
+def engine_for(path: Path, wanted: EngineName) -> EngineName:
+    """The engine that opens a path; raises UsageError where the wanted one does not."""
+    allowed = _ENGINES[file_kind(path)]
+    if wanted != "auto" and wanted not in allowed:
+        raise UsageError(f"--engine {wanted} does not run {path}; take {' or '.join(allowed)}")
+    return allowed[0] if wanted == "auto" else wanted
+
+
+def reference_engine(path: Path, wanted: EngineName) -> EngineName:
+    """The candidate's engine where it opens the reference, too, else the one that does."""
+    return wanted if wanted in _ENGINES[file_kind(path)] else "auto"
+
+
+def open_evaluated(path: Path, how: How, stack: ExitStack) -> Evaluated:
+    """Open a GGUF file, an ONNX file or a model directory; the stack closes it. Raises EdgeqError."""
+    engine = engine_for(path, how.engine)
+    if how.cache_type is not None and engine != "embedded":
+        raise UsageError(f"--kv-type is for the embedded engine, not for {engine}")
+    openers: dict[FileKind, Callable[[Path, EngineName, How, ExitStack], Evaluated]] = {
+        "directory": _directory,
+        "gguf": _gguf,
+        "onnx": _onnx,
+    }
+    return openers[file_kind(path)](path, engine, how, stack)
+
+
+def _directory(path: Path, engine: EngineName, how: How, stack: ExitStack) -> Evaluated:
+    if how.cache_type is not None:
+        raise UsageError(f"{path}: a directory's keys and values stay float32; leave --kv-type out")
+    started = time.perf_counter()
+    source = SourceModel.open(path)
+    runtime = _of_source(source, started)
+    nbytes = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    return _evaluated(path, engine, runtime, source.tokenizer(), source.family.kind, source.hp, nbytes)
+
+
+def _of_source(source: SourceModel, started: float) -> DecoderRuntime | EncoderRuntime:
+    """In floats with recorded programs; exact where these cannot, or where the weights do not fit in memory."""
+    fits = 2 * source.parameters() < _SHARE_OF_MEMORY * psutil.virtual_memory().available
+    if source.family.kind == "decoder" and fits:
+        try:
+            return FastRuntime(float_model(source), time.perf_counter() - started, "floats")
+        except NotRecordableError:
+            pass
+    return EmbeddedRuntime(exact.from_source(source), time.perf_counter() - started)
+
+
+def _gguf(path: Path, engine: EngineName, how: How, stack: ExitStack) -> Evaluated:
+    started = time.perf_counter()
+    embedded = open_embedded(path, stack, how.cache_type)
+    model, file = embedded.model, embedded.file
+    assert file is not None
+    encoder = model.family.kind == "encoder"
+    runtime: DecoderRuntime | EncoderRuntime
+    if engine == "llama.cpp":
+        # of shards llama.cpp takes the first; its cache holds what is generated after a text, too
+        context = model.hp.context if encoder else how.context
+        llama = llama_cpp.LlamaCpp(file.path, context, how.threads, embedding=encoder)
+        runtime = LlamaCppRuntime(stack.enter_context(llama))
+    elif not encoder and embedded.fast is not None:
+        own = embedded.fast
+        runtime = FastRuntime(own, time.perf_counter() - started, "8-bit activations")
+    else:
+        runtime = EmbeddedRuntime(model, time.perf_counter() - started)
+    nbytes = sum(one.stat().st_size for one in file.paths)
+    return _evaluated(path, engine, runtime, embedded.tokenizer, model.family.kind, model.hp, nbytes)
+
+
+def _evaluated(
+    path: Path,
+    engine: EngineName,
+    runtime: DecoderRuntime | EncoderRuntime,
+    tokenizer: Tokenizer,
+    family_kind: str,
+    hp: HyperParameters,
+    nbytes: int,
+) -> Evaluated:
+    kind: Kind = "decoder" if family_kind == "decoder" else "encoder" if hp.head == "none" else "classifier"
+    if kind == "classifier" and hp.head == "tokens":
+        raise InputError(f"{path}: classifies tokens; edgeq eval knows classifiers of texts")
+    return Evaluated(path, kind, engine, runtime, tokenizer, hp.context, tuple(hp.labels), nbytes)
+
+
+def _onnx(path: Path, engine: EngineName, how: How, stack: ExitStack) -> Evaluated:
+    folder, hp = path.parent, _config_beside(path.parent)
+    modules = read_modules(folder)
+    pooling = modules.pooling if modules else hp.pooling if hp else "mean"
+    runtime = OnnxRuntime(path, pooling, how.threads)
+    tokenizer = tokenization.from_directory(folder)
+    longest = hp.context if hp else _UNKNOWN_LENGTH
+    labels = tuple(hp.labels) if hp else ()
+    kind = _onnx_kind(path, runtime, hp)
+    if kind == "decoder" and not hp:
+        longest = max(longest, how.context)
+    return Evaluated(path, kind, engine, runtime, tokenizer, longest, labels, _onnx_bytes(path))
+
+
+def _onnx_bytes(path: Path) -> int:
+    """Of the file, and of those beside it in which its weights lie."""
+    import onnx_ir as ir
+
+    from edgeq.formats.onnx.read import read_model, tensors
+
+    found = (tensor for _, tensor in tensors(read_model(path)) if isinstance(tensor, ir.ExternalTensor))
+    return sum(file.stat().st_size for file in {path, *(path.parent / str(one.location) for one in found)})
+
+
+def _onnx_kind(path: Path, runtime: OnnxRuntime, hp: HyperParameters | None) -> Kind:
+    session = runtime.session
+    if any(name.startswith("past_key_values.") for name in session.inputs):
+        return "decoder"
+    if "sentence_embedding" in session.outputs or "last_hidden_state" in session.outputs:
+        return "encoder"
+    if "logits" in session.outputs and hp is not None and hp.head == "sequence":
+        return "classifier"
+    raise InputError(
+        f"{path}: is neither a decoder with a cache, nor an encoder, nor a classifier of texts with a config.json"
+    )
+
+
+def _config_beside(folder: Path) -> HyperParameters | None:
+    """What the config.json beside a graph says; None where there is none of a family that is known."""
+    if not (folder / "config.json").is_file():
+        return None
+    try:
+        config = read_json(folder / "config.json", dict)
+        return families.for_config(config, str(folder)).from_config(config)
+    except EdgeqError:  # a graph of another family still answers
+        return None
