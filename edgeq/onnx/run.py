@@ -35,6 +35,7 @@ from edgeq.onnx.job import Apply, Blocks, Job, OnnxQuant, find_quant
 from edgeq.onnx.judge import Judge
 from edgeq.onnx.left import left_in_float
 from edgeq.onnx.node_types import FLOAT, INT16, parse_node_types
+from edgeq.onnx.saturation import emulate, said
 from edgeq.onnx.sessions import write_config
 from edgeq.options import parsed
 from edgeq.outputs import output_folder
@@ -46,6 +47,7 @@ from edgeq.versions import versions
 DEFAULT_MIN_COSINE = 0.99
 _TRIAL_SAMPLES, _MORE_SAMPLES, _PROOF_SAMPLES, _TIMED_SAMPLES = 16, 64, 256, 4
 _ORT_SAMPLES = 4  # on which the file for mobile builds is compared with the graph
+_SATURATION_SAMPLES = 8
 _TIMED_AGAIN = 2
 _SLOWER = 0.95  # of the float graph's speed; two runs of one graph are often 3 % apart
 _LOST_SECONDS = 2e-4  # a run; below that the cost of starting a few more nodes decides
@@ -393,10 +395,21 @@ class _Run:
             "closeness": worst(outputs),
             "closeness_of_all_layers": found.before,
             "outputs": [one.summary() for one in outputs],
+            "saturation": self._saturation(model),
             "speed_against_float": timed.ratio,
             "seconds_per_run": timed.ours,
             "seconds_per_run_float": timed.reference,
         }
+
+    def _saturation(self, model: ir.Model) -> dict[str, Any]:
+        """What an x86 CPU without VNNI would make of the graph; noted where it is something else."""
+        self.request.progress("emulating x86 without VNNI", 0, 1)
+        found = emulate(model, self.test.first(_SATURATION_SAMPLES), self.path.parent, self.threads)
+        self.request.progress("emulating x86 without VNNI", 1, 1)
+        note = said(found)
+        if note is not None:
+            self.job.notes.append(note)
+        return found
 
     def _timed(self, feeds: list[Arrays], output: str) -> TimedPair:
         """Both graphs' seconds; what looks slower is timed again, since other work on the machine makes it so, too."""
