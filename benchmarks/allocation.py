@@ -1,6 +1,6 @@
 """Types chosen tensor by tensor beside llama.cpp's mixes, both with the same codes, at the same size.
 
-    python benchmarks/allocation.py [--bpw 4.25,3.5,5] [--effort best|normal] [--english FILE] [--tokens 20480] [--json OUT]
+    python benchmarks/allocation.py [--bpw 4.25,5] [--effort best|normal] [--english FILE] [--tokens 20480] [--json OUT]
 
 TinyLM. The mix beside a size is llama.cpp's nearest that is not smaller. Texts, windows and errors are those of
 ``benchmarks/methods.py``: held out from what either was calibrated on. The last line is the time of a whole search for
