@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +35,8 @@ from edgeq.source import ModelSource, SourceModel
 from edgeq.versions import versions
 
 if TYPE_CHECKING:
+    from edgeq.allocation.candidates import Candidate
+    from edgeq.allocation.meter import GivesLogits
     from edgeq.apps.registry import Layout
     from edgeq.calibration.samples import Calibration
     from edgeq.convert.onnx_quants import QuantOptions
@@ -46,6 +48,7 @@ Format = Literal["gguf", "onnx"]
 
 _SPEED_BATCH = 16
 _ALLOCATED_CHARACTERS = 4_000_000  # of a text, when types are chosen
+_GRAPH_SLACK = 4096  # bytes of a graph that other choices of bits may add
 _SHOWN = 8  # names of tensors in one note
 
 
@@ -189,12 +192,12 @@ def _pack(request: Request, layouts: Sequence[Layout], result: Result) -> None:
 
 def _canonical_quant(request: Request) -> str:
     """The quant's name as its format writes it; raises UsageError listing the names."""
+    if request.wanted:
+        return request.wanted.label()
     if request.to == "onnx":
         from edgeq.convert import onnx_file
 
         return onnx_file.canonical_quant(request.quant)
-    if request.wanted:
-        return request.wanted.label()
     return parsed("--quant", request.quant, lambda text: file_type(text).name)
 
 
@@ -273,38 +276,58 @@ def _allocated(
     request: Request, source: SourceModel, rows: CheckpointRows, text: Text, path: Path
 ) -> Converted:
     """The file whose types meet what the user wants of it, out of several that are written and measured."""
-    from edgeq.allocation import gguf as allocation
-    from edgeq.allocation.goal import exactly, nearest_mix, times
-    from edgeq.engine.model import from_source
+    from edgeq.allocation import gguf
+    from edgeq.allocation.allocate import held_out
+    from edgeq.allocation.candidates import candidates
+    from edgeq.allocation.goal import exactly, nearest_mix
 
     tokens = source.tokenizer().encode(text.content[:_ALLOCATED_CHARACTERS]).ids
-    compared = allocation.held_out(source, len(tokens))
-    quiet = replace(request, warn=_say_nothing, force=True)
-    written: dict[tuple[str, ...], tuple[Path, list[Path], list[TensorResult], list[str]]] = {}
+    compared, quiet = held_out(source, len(tokens)), replace(request, warn=_say_nothing, force=True)
+    written: dict[tuple[str, ...], tuple[Path, list[TensorResult], list[str]]] = {}
+    options = candidates(
+        ((name, spec.shape) for name, spec in source.specs.items()), request.wanted.candidates()
+    )
     with tempfile.TemporaryDirectory(prefix=".edgeq-trial-", dir=request.out) as folder:
 
-        def write(types: Mapping[str, str]) -> Path:
-            trial, key = Path(folder) / f"trial-{len(written)}.gguf", tuple(types.values())
-            quant = nearest_mix(types, source.shape)
-            written[key] = _write_gguf(quiet, quant, rows, exactly(types), trial, compared)
-            return trial
+        def trial(types: Mapping[str, str]) -> AbstractContextManager[GivesLogits]:
+            made, quant = Path(folder) / f"trial-{len(written)}.gguf", nearest_mix(types, source.shape)
+            _, _, tensors, notes = _write_gguf(quiet, quant, rows, exactly(types), made, compared)
+            written[tuple(types.values())] = made, tensors, notes
+            return gguf.opened(made)
 
-        found = allocation.allocate(
-            allocation.Request(
-                source=source,
-                model=from_source(source),
-                tokens=tokens,
-                goal=request.wanted.goal(source.parameters()),
-                fixed_bytes=allocation.fixed_bytes(rows),
-                write=write,
-                types=request.wanted.candidates(),
-                times=times(source, request.wanted.machine),
-                progress=request.progress,
-            )
-        )
-        trial, _, tensors, notes = written[tuple(found.allocation.chosen.types.values())]
-        trial.replace(path)
-    return path, [path], tensors, notes, {"allocation": found.record()}
+        record = _searched(request, source, tokens, options, gguf.fixed_bytes(rows), trial)
+        made, tensors, notes = written[tuple(record["types"].values())]
+        made.replace(path)
+    return path, [path], tensors, notes, {"allocation": record}
+
+
+def _searched(
+    request: Request,
+    source: ModelSource,
+    tokens: Sequence[int],
+    options: Mapping[str, Sequence[Candidate]],
+    fixed_bytes: int,
+    trial: Callable[[Mapping[str, str]], AbstractContextManager[GivesLogits]],
+    all_types: Callable[[Mapping[str, str]], Mapping[str, str]] = dict,
+) -> dict[str, Any]:
+    """What the search for the user's goal found, as edgeq.json has it."""
+    from edgeq.allocation import allocate
+    from edgeq.allocation.goal import times
+    from edgeq.evaluation.proof import model_of
+
+    wanted = allocate.Request(
+        source=source,
+        model=model_of(source),
+        tokens=tokens,
+        goal=request.wanted.goal(source.parameters()),
+        options=options,
+        fixed_bytes=fixed_bytes,
+        trial=trial,
+        all_types=all_types,
+        times=times(source, request.wanted.machine),
+        progress=request.progress,
+    )
+    return allocate.allocate(wanted).record()
 
 
 def _say_nothing(message: str) -> None:
@@ -353,12 +376,43 @@ def _to_onnx(request: Request, quant: str, source: ModelSource, text: Text) -> C
         request.warn(
             "--full-range: this CPU has no VNNI, so the file saturates and answers worse here than elsewhere"
         )
+    more = {}
+    if request.wanted:
+        more, quant = {"allocation": _chosen_bits(request, source, text, options)}, "int4"
     with _onnx_calibrated(request, quant, source, options) as weights:
         written = onnx_file.write(weights, quant, path, options, force=request.force)
     for target, content in companions.items():
         with atomic_file(target, force=request.force) as file:
             file.write(content)
-    return path, written.files, written.tensors, options.notes + _left_out(source), {}
+    return path, written.files, written.tensors, options.notes + _left_out(source), more
+
+
+def _chosen_bits(request: Request, source: ModelSource, text: Text, options: QuantOptions) -> dict[str, Any]:
+    """Choose the bits of each weight, out of several graphs that are written and measured; they go into the options."""
+    from edgeq.allocation import onnx
+    from edgeq.convert import onnx_file
+
+    kinds = onnx.parse_names(request.wanted.types)
+    layers = onnx.layers_of(source, request.dialect, kinds, request.block_size)
+    tokens = source.tokenizer().encode(text.content[:_ALLOCATED_CHARACTERS]).ids
+    with tempfile.TemporaryDirectory(prefix=".edgeq-trial-", dir=request.out) as folder:
+        made = Path(folder) / "trial.onnx"
+
+        def write(types: Mapping[str, str]) -> int:
+            chosen = replace(options, bits=layers.bits(types), notes=[], progress=_no_progress)
+            files = onnx_file.write(source, "int4", made, chosen, force=True).files
+            return sum(file.stat().st_size for file in files)
+
+        def trial(types: Mapping[str, str]) -> AbstractContextManager[GivesLogits]:
+            write(types)
+            return onnx.opened(made, request.threads)
+
+        least = {name: kinds[0] for name, kinds in layers.options.items()}
+        fixed = write({name: kind.type_name for name, kind in least.items()})
+        fixed += _GRAPH_SLACK - sum(kind.nbytes for kind in least.values())
+        record = _searched(request, source, tokens, layers.options, fixed, trial, layers.all_types)
+    options.bits = layers.bits(record["types"])
+    return record
 
 
 @contextmanager

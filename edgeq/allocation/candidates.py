@@ -46,7 +46,8 @@ def bits(type_name: str) -> float:
 
 
 def candidates(
-    tensors: Iterable[tuple[str, Shape]], types: Sequence[str] = DEFAULT_TYPES
+    tensors: Iterable[tuple[str, Shape]],
+    types: Sequence[str] = DEFAULT_TYPES,
 ) -> dict[str, list[Candidate]]:
     """By tensor, smallest first: only of what llama.cpp quantizes, and only types that its rows divide by.
 

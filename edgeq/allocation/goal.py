@@ -37,8 +37,8 @@ class Wanted:
     def __bool__(self) -> bool:
         return any(limit is not None for limit in (self.max_size, self.target_bpw, self.max_kl, self.min_tps))
 
-    def check(self) -> None:
-        """Raises UsageError for what contradicts itself."""
+    def check(self, to: str) -> None:
+        """Raises UsageError for what contradicts itself; ``to`` is gguf or onnx."""
         if self.types is not None and not self:
             raise UsageError("--types goes with --max-size, --target-bpw, --max-kl or --min-tps")
         if self.max_size is not None and self.target_bpw is not None:
@@ -52,7 +52,8 @@ class Wanted:
                 raise UsageError(f"{option} {limit:g}: must be above 0")
         if self.max_size is not None:
             parsed("--max-size", self.max_size, parse_size)
-        self.candidates()
+        if to == "gguf":
+            self.candidates()
 
     def label(self) -> str:
         """What the file is called by, in place of a quant."""

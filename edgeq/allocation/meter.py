@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -10,6 +11,13 @@ from edgeq.allocation.trial import Coder, with_coded
 from edgeq.engine.model import Model
 from edgeq.engine.weights import Floats
 from edgeq.evaluation.metrics import Divergence
+
+
+class GivesLogits(Protocol):
+    """A model in any runtime."""
+
+    def logits(self, tokens: Sequence[int]) -> Floats:
+        """``[T, vocab]`` after each token of a fresh sequence."""
 
 
 class Meter:
@@ -30,7 +38,7 @@ class Meter:
         coded = {name: coder(name, kind) for name, kind in types.items()}
         return self.summary(with_coded(self._model, coded, self._shapes))["kl_mean"]
 
-    def summary(self, trial: Model) -> dict[str, float]:
+    def summary(self, trial: GivesLogits) -> dict[str, float]:
         """Mean KL with its standard error, top-1 agreement and perplexities, as ``Divergence`` has them."""
         divergence = Divergence()
         for index, window in enumerate(self._windows):

@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 SizeOption = Annotated[
     str | None,
     typer.Option(
-        help="GGUF, in place of --quant: the best types, tensor by tensor, for a file of this size, 3.2GB."
+        help="In place of --quant: the best types, tensor by tensor, for a file of this size, 3.2GB."
     ),
 ]
 BpwOption = Annotated[
     float | None,
-    typer.Option(help="GGUF, in place of --quant: the same for so many bits per weight, such as 4.25."),
+    typer.Option(help="In place of --quant: the same for so many bits per weight, such as 4.25."),
 ]
 KlOption = Annotated[
     float | None,
     typer.Option(
-        help="GGUF, in place of --quant: the smallest file whose mean KL divergence to float, measured on text that "
+        help="In place of --quant: the smallest file whose mean KL divergence to float, measured on text that "
         "was not calibrated on, is at most this; exit code 3 if there is none."
     ),
 ]
@@ -39,7 +39,9 @@ TpsOption = Annotated[
 ]
 TypesOption = Annotated[
     str | None,
-    typer.Option(help="With the ones above: the types that tensors may get, such as Q3_K,Q4_K,Q6_K."),
+    typer.Option(
+        help="With the ones above: the types that tensors may get, such as Q3_K,Q4_K,Q6_K; for onnx int4,int8,float16."
+    ),
 ]
 
 
@@ -50,19 +52,22 @@ def wanted(
     min_tps: float | None,
     types: str | None,
     target: str | None,
+    to: str | None,
 ) -> Wanted:
     """The options as one; raises UsageError for what contradicts itself."""
     from edgeq.allocation.goal import Wanted
+    from edgeq.errors import UsageError
 
+    if to == "onnx" and min_tps is not None:
+        raise UsageError("--min-tps goes with --to gguf: ONNX Runtime's rates are not in the profiles")
     limits = (max_size, target_bpw, max_kl, min_tps)
-    asked = any(limit is not None for limit in limits)
+    asked = any(limit is not None for limit in limits) and to != "onnx"
     found = Wanted(*limits, types, _machine(target) if asked and (target or min_tps is not None) else None)
-    found.check()
+    found.check(to or "gguf")
     return found
 
 
 def check_alone(
-    to: str | None,
     quant: str | None,
     context: int,
     most_loss: float | None,
@@ -82,8 +87,6 @@ def check_alone(
     for option, value in others.items():
         if value:
             raise UsageError(f"{option} does not go with --max-size, --target-bpw, --max-kl or --min-tps")
-    if to == "onnx":
-        raise UsageError("--max-size, --target-bpw, --max-kl and --min-tps go with --to gguf")
 
 
 def _machine(target: str | None) -> Machine:

@@ -222,11 +222,11 @@ def export(
     from edgeq.hub import model_name, resolve
     from edgeq.report.facts import facts
 
-    wanted = _allocation.wanted(max_size, target_bpw, max_kl, min_tps, types, target)
+    wanted = _allocation.wanted(max_size, target_bpw, max_kl, min_tps, types, target, to and to.value)
     settings = None
     if wanted:
-        _allocation.check_alone(to and to.value, quant, context, most_loss, tensor_type, imatrix)
-        to, quant = Format.gguf, wanted.label()
+        _allocation.check_alone(quant, context, most_loss, tensor_type, imatrix)
+        to, quant = to or Format.gguf, wanted.label()
     elif target is not None:
         folder = resolve(model)
         settings = _for_target(target, folder, to, quant, context, most_loss)

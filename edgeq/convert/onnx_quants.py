@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from edgeq.formats.onnx.passes.blocked_weights import BlockedOptions, blocked_we
 from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
 from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
 from edgeq.formats.onnx.passes.half_floats import half_floats
+from edgeq.formats.onnx.passes.half_weights import half_weights
 from edgeq.formats.onnx.passes.smooth import smooth
 from edgeq.formats.onnx.passes.static_int8 import static_int8
 from edgeq.formats.onnx.save import EXTERNAL_FROM
@@ -29,6 +30,7 @@ from edgeq.source import ModelSource
 _WINDOW = 128  # tokens of one calibration sample of a decoder
 # A static range that half of the samples do not fill to a third would clip or waste: such inputs go dynamic.
 _UNSTEADY = 3.0
+_HALF_BITS = 16
 _ROUTER = "ffn_gate_inp"  # chooses experts: small, and a wrong choice costs more than its bits
 
 
@@ -43,6 +45,7 @@ class QuantOptions:
         block_size, symmetric: of blocked weights.
         accuracy_level: of MatMulNBits: 4 rounds the activations to int8, 1 does not.
         tied_bits: of a blocked table that is the head, too.
+        bits: of single blocked weights, by name; 16 keeps one in float16.
         external_from: bytes of weights from which they go into a file of their own.
         provider: whose kernels the graph is checked against (``edgeq.onnx.providers``); "" for none.
     """
@@ -56,6 +59,7 @@ class QuantOptions:
     symmetric: bool = True
     accuracy_level: int = 4
     tied_bits: int = 8
+    bits: Mapping[str, int] = field(default_factory=dict)
     external_from: int = EXTERNAL_FROM
     provider: str = ""
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
@@ -142,15 +146,19 @@ def _blocked(model: ir.Model, source: ModelSource, options: QuantOptions, bits: 
     from edgeq.kernels_cpu.blocked_weights import quantize_rows
 
     form = DIALECTS[options.dialect].form
+    halves = {name for name, count in options.bits.items() if count == _HALF_BITS}
     chosen = BlockedOptions(
         form,
         Scheme(bits, options.block_size, options.symmetric),
         tied_bits=max(bits, options.tied_bits),
         accuracy_level=options.accuracy_level,
         quantize=partial(quantize_rows, isa=instruction_set()),
-        keep=lambda linear: _ROUTER in linear.name,
+        bits=options.bits,
+        keep=lambda linear: _ROUTER in linear.name or linear.weight.name in halves,
     )
     result = blocked_weights(model, chosen)
+    if halves:
+        half_weights(model, "float16", lambda name: name not in halves)
     options.notes.append(
         f"{result.linears} linear layers in {bits}-bit blocks, {result.tables} tables in blocks"
     )

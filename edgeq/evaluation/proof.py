@@ -53,6 +53,14 @@ class EncoderRuntime(Protocol):
         """A classifier's logits of one sentence: ``[1, labels]``, or ``[T, labels]`` of its tokens."""
 
 
+def model_of(source: ModelSource) -> engine.Model:
+    """The model of a source in the embedded engine, computed in floats."""
+    if isinstance(source, GGUFSource):
+        return engine.from_gguf(source.file)
+    assert isinstance(source, SourceModel)
+    return engine.from_source(source)
+
+
 @dataclass
 class Reference:
     """The float model's answers on a text, computed once and compared with every export of the model."""
@@ -62,11 +70,7 @@ class Reference:
     model: engine.Model = field(init=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.source, GGUFSource):
-            self.model = engine.from_gguf(self.source.file)
-        else:
-            assert isinstance(self.source, SourceModel)
-            self.model = engine.from_source(self.source)
+        self.model = model_of(self.source)
         self.tokenizer = self.source.tokenizer()
 
     def windows(self) -> list[list[int]]:

@@ -18,7 +18,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -52,6 +52,7 @@ class BlockedOptions:
         tied_bits: of a table that a linear layer shares.
         accuracy_level: of MatMulNBits: 4 rounds the activations to int8, 1 does not.
         quantize: rounds rows; a faster twin of the plain one may be given.
+        bits: of single layers, by their weight's name, instead of the scheme's and of ``tied_bits``.
         keep: whether a layer stays float.
         min_rows: of tables.
     """
@@ -61,6 +62,7 @@ class BlockedOptions:
     tied_bits: int = 8
     accuracy_level: int = 4
     quantize: Quantize = quantize_rows
+    bits: Mapping[str, int] = field(default_factory=dict)
     keep: Callable[[Linear], bool] = lambda linear: False
     min_rows: int = 1024
 
@@ -133,6 +135,7 @@ class _Pass:
     # --- linear layers ------------------------------------------------------------------------------------------
     def _linear(self, linear: Linear, tied: bool) -> None:
         bits = self.options.tied_bits if tied else self.options.scheme.bits
+        bits = self.options.bits.get(str(linear.weight.name), bits)
         layout = PACKED if self.options.form == "ort" else COLUMNS
         store = self._store(linear.weight, linear.transposed, layout, bits)
         if store is None:

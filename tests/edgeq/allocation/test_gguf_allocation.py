@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from edgeq.allocation import gguf
+from edgeq.allocation.allocate import Found, Request, allocate
 from edgeq.allocation.candidates import candidates, parse_types
-from edgeq.allocation.gguf import Found, Request, allocate
+from edgeq.allocation.meter import GivesLogits
 from edgeq.allocation.search import Goal
 from edgeq.allocation.trial import Coded, with_coded
 from edgeq.convert import gguf_file
@@ -55,14 +58,15 @@ def ask(source: SourceModel, code_tokens: list[int], tmp_path_factory: pytest.Te
     """(goal, types) → the allocation, whose files are written as any."""
     model, rows, folder = from_source(source), CheckpointRows(source), tmp_path_factory.mktemp("trials")
 
-    def write(types: dict[str, str]) -> Path:
+    def trial(types: dict[str, str]) -> AbstractContextManager[GivesLogits]:
         exact = [parse_override(f"^{re.escape(name)}$={kind}") for name, kind in types.items()]
         planned = gguf_file.plan(rows, "Q8_0", exact)
         options = gguf_file.WriteOptions(force=True, effort=Effort.ggml)
-        return gguf_file.write(rows, planned, folder / "trial.gguf", options)[0][0]
+        return gguf.opened(gguf_file.write(rows, planned, folder / "trial.gguf", options)[0][0])
 
     def allocation(goal: Goal, types: tuple[str, ...] = TYPES) -> Found:
-        return allocate(Request(source, model, code_tokens[:1024], goal, 0, write, types))
+        options = candidates(((name, spec.shape) for name, spec in source.specs.items()), types)
+        return allocate(Request(source, model, code_tokens[:1024], goal, options, 0, trial))
 
     return allocation
 
@@ -87,7 +91,7 @@ def test_what_cannot_be_measured_is_refused(
     source: SourceModel, encoder_folder: Callable[[str], Path], code_tokens: list[int]
 ) -> None:
     def request(source: SourceModel, tokens: list[int]) -> Request:
-        return Request(source, from_source(source), tokens, Goal(nbytes=1e9), 0, lambda types: Path(), TYPES)
+        return Request(source, from_source(source), tokens, Goal(nbytes=1e9), {}, 0, nullcontext)
 
     with pytest.raises(InputError, match="too few to calibrate"):
         allocate(request(source, code_tokens[:3]))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import heldout
+import onnx
 import pytest
 
 from edgeq.formats.gguf.reader import GGUFFile
@@ -40,6 +41,28 @@ def test_a_size_is_kept(edgeq, random_llama: Callable[[str], Path], text: Path, 
     assert not list(tmp_path.glob(".edgeq*"))
 
 
+def test_bits_of_an_onnx_graph(
+    edgeq, random_llama: Callable[[str], Path], text: Path, tmp_path: Path
+) -> None:
+    model = random_llama("untied")
+    done = edgeq(
+        "export", model, "--to", "onnx", "--max-size", "640KB", "--dialect", "ort", "--calibration", text,
+        "-o", tmp_path, "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    path = tmp_path / "model_auto_640KB.onnx"
+    assert path.stat().st_size <= 640_000
+    bits = {"Q4_0": 4, "Q8_0": 8, "F16": 16}
+    wanted = {name: bits[kind] for name, kind in record["allocation"]["types"].items()}
+    assert len(set(wanted.values())) > 1
+    nodes = [node for node in onnx.load(path).graph.node if node.op_type == "MatMulNBits"]
+    for node in nodes:
+        name = node.input[1].rpartition("_int")[0].replace("attn_qkv", "attn_q")
+        assert wanted.pop(name) == next(a.i for a in node.attribute if a.name == "bits")
+    assert set(wanted.values()) <= {16}
+
+
 def test_what_cannot_be_is_exit_code_3(
     edgeq, random_llama: Callable[[str], Path], text: Path, tmp_path: Path
 ) -> None:
@@ -57,7 +80,8 @@ def test_what_cannot_be_is_exit_code_3(
         (["--max-size", "3X"], "--max-size '3X': a size must be a number"),
         (["--max-size", "3M", "--target-bpw", "4"], "are both sizes"),
         (["--max-kl", "0.1", "--quant", "Q4_K_M"], "--quant does not go with"),
-        (["--max-kl", "0.1", "--to", "onnx"], "go with --to gguf"),
+        (["--min-tps", "5", "--to", "onnx"], "--min-tps goes with --to gguf"),
+        (["--max-kl", "0.1", "--to", "onnx", "--types", "Q4_K"], "--types q4_k: ONNX's blocked weights are"),
         (["--max-kl", "0"], "--max-kl 0: must be above 0"),
         (["--to", "gguf", "--quant", "Q4_K_M", "--types", "Q4_K"], "--types goes with --max-size"),
         (["--target-bpw", "4", "--types", "Q4_Z"], "--types Q4_Z"),
