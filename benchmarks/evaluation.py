@@ -4,8 +4,8 @@ python benchmarks/evaluation.py [--quants Q4_K_M,Q2_K] [--text FILE] [--tokens 2
 
 TinyLM, on the held-out modules of the running Python's standard library or on a file. llama.cpp's side is
 llama-cpp-python with the logits of all tokens, no code of edgeq's: sums in float64, by llama-perplexity's rule (the
-second half of each window). Ours is the embedded engine through ``edgeq.evaluate``; its processor time is stated for one thread. The bar is
-half a per cent for perplexity and mean KL.
+second half of each window). Ours is the embedded engine through ``edgeq.evaluate``; its processor time is stated for
+one thread. The bar is half a per cent for perplexity and mean KL.
 """
 
 from __future__ import annotations
