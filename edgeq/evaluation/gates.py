@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgeq.evaluation.budget import LIMITS, Limit, measured
@@ -62,7 +63,8 @@ def regressions(
 
 
 def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(record.get(key) for key in ("file", "engine", "kv_type", "context", "scored", "threads"))
+    keys = ("file", "engine", "kv_type", "context", "scored", "threads")
+    return Path(str(record.get("data"))).name, *(record.get(key) for key in keys)
 
 
 def _worse(
