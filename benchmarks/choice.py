@@ -2,8 +2,8 @@
 
 For models of zeros (``plan_memory.py``) the choice is made as ``edgeq export --target this --to gguf`` makes it:
 predicted with this machine's measured rates, the nearest formats tried. Then every format that fits under the same
-limits (memory, expected quality) is measured anew, all in turns. The bar is 95 % of the fastest. Some four minutes on a
-quiet machine.
+limits (memory, expected quality) is measured anew, all in turns. The bar is 95 % of the fastest. Some three minutes a
+model on a quiet machine.
 """
 
 from __future__ import annotations

@@ -1,11 +1,15 @@
 """A float32 graph computed in float16, as GPUs do it fastest; what leaves the graph for its user stays float32.
 
+For decoders and encoders that edgeq builds, with ONNX Runtime's operators and caches among them; ``half_compute`` does
+it to any file, knows ONNX's own operators only, and leaves more in float32.
+
 Rules
 1. Float32 initializers, Constant and ConstantOfShape become float16. Numbers that it cannot hold, such as the -1e9 that
    hides a key, become ±60000: with something added they are still finite.
 2. Cast to float32 becomes Cast to float16.
 3. Angles stay float32: Cos and Sin, and what they are computed from. Positions are exact in float16 up to 2048 only.
-4. Inputs and outputs of a cache, whose names begin with ``past_key_values`` and ``present``, become float16. Other
+4. ScatterND, which adds up what experts answer, stays float32: ONNX Runtime's CPU adds no float16 there.
+5. Inputs and outputs of a cache, whose names begin with ``past_key_values`` and ``present``, become float16. Other
    float32 inputs and outputs keep their type, with a Cast inside.
 """
 
@@ -20,6 +24,7 @@ from edgeq.formats.onnx.edit import dims
 
 _LARGEST = 60000.0
 _ANGLES = ("Cos", "Sin")
+_WIDE = {"ScatterND": (0, 2)}  # rule 4: and which of their inputs are floats
 _CACHE = ("past_key_values", "present")
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
@@ -27,7 +32,7 @@ FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 def half_floats(model: ir.Model) -> int:
     """Rewrite the graph; how many tensors became float16. Graphs inside of nodes (Loop, If) stay as they are."""
     graph = model.graph
-    kept = _kept_float(graph)
+    kept = _kept_float(graph) | {node for node in graph if node.op_type in _WIDE}
     count = 0
     for value in list(graph.initializers.values()):
         if not value.is_graph_input() and not value.is_graph_output():
@@ -86,7 +91,14 @@ def _halve_node(node: ir.Node) -> None:
 
 
 def _convert_edges(graph: ir.Graph, kept: set[ir.Node]) -> None:
-    """Casts where float32 meets float16: after angles, at inputs and outputs, and rule 4."""
+    """Casts where float32 meets float16: after angles, around rule 4, at inputs and outputs, and rule 5."""
+    for node in [node for node in graph if node.op_type in _WIDE]:
+        for index in _WIDE[node.op_type]:
+            value = node.inputs[index]
+            if value is not None and value.producer() not in kept and value.const_value is None:
+                cast = _cast(value, FLOAT)
+                graph.insert_before(node, cast)
+                node.replace_input_with(index, cast.outputs[0])
     for value in list(_float_sources(graph, kept)):
         users = [(node, index) for node, index in value.uses() if node not in kept]
         if users:
@@ -108,7 +120,8 @@ def _convert_edges(graph: ir.Graph, kept: set[ir.Node]) -> None:
 
 def _float_sources(graph: ir.Graph, kept: Iterable[ir.Node]) -> Iterator[ir.Value]:
     for node in kept:
-        yield from (value for value in node.outputs if node.op_type in _ANGLES or value.dtype == FLOAT)
+        always = node.op_type in _ANGLES or node.op_type in _WIDE
+        yield from (value for value in node.outputs if always or value.dtype == FLOAT)
     for value in graph.inputs:
         if value.dtype == FLOAT and not str(value.name).startswith(_CACHE):
             yield value
