@@ -14,7 +14,7 @@ Every bundle has one, whatever app it is for:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -46,6 +46,11 @@ def write_manifest(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     manifest = {"edgeq": __version__, **facts, "files": files}
     write_json(folder / NAME, manifest, force=True)
     return manifest
+
+
+def note_gates(folder: Path, said: Sequence[str]) -> None:
+    """Write what the gates said no to into a bundle's manifest, where they were asked after it was packed."""
+    write_json(folder / NAME, read_manifest(folder) | {"gates": list(said)}, force=True)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

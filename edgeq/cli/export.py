@@ -213,6 +213,7 @@ def export(
 
     `edgeq export tests/assets/tinylm --max-kl 0.02 --calibration text.txt -o out/`
     """
+    from edgeq.apps.manifest import note_gates
     from edgeq.cli._evaluation import say_broken
     from edgeq.errors import GateError, UsageError
     from edgeq.evaluation.apart import evaluate_apart
@@ -332,6 +333,9 @@ def export(
             progress("checking the budget", 0, 1)
             measured = evaluate_apart(result.path, folder, calibration, result.path.parent, threads)
             broken = result.record["broken"] = limits.broken(measured)
+            for bundle in result.record.get("apps", ()):
+                bundle["gates"] = broken
+                note_gates(Path(bundle["folder"]), broken)
     if as_json:
         print_json(result.record)
     else:

@@ -16,7 +16,7 @@ from onnx_graphs import Tiny
 from edgeq.apps import write
 from edgeq.apps.layouts import wllama
 from edgeq.apps.lint import lint
-from edgeq.apps.manifest import NAME, read_manifest
+from edgeq.apps.manifest import NAME, note_gates, read_manifest
 from edgeq.apps.onnx_model import onnx_model, precision
 from edgeq.apps.pack import pack, recorded
 from edgeq.apps.registry import LAYOUTS, GGUFLayout, find, layouts
@@ -316,8 +316,11 @@ def test_the_record_of_other_bytes_is_not_taken(gguf: Path, tmp_path: Path) -> N
 
     record["sha256"] = {copy.name: sha256(copy)}
     (tmp_path / "edgeq.json").write_text(json.dumps({"exports": [record]}))
-    manifest = pack(copy, find("llama.rn"), tmp_path, record=recorded(copy)).manifest
-    assert (manifest["proof"], manifest["gates"]) == ({"kl_mean": 0.1}, [])
+    bundle = pack(copy, find("llama.rn"), tmp_path, record=recorded(copy))
+    assert (bundle.manifest["proof"], bundle.manifest["gates"]) == ({"kl_mean": 0.1}, [])
+    note_gates(bundle.folder, ["too large"])
+    assert read_manifest(bundle.folder) == bundle.manifest | {"gates": ["too large"]}
+    assert not _errors(bundle.folder, "llama.rn")
 
 
 @pytest.mark.parametrize(
