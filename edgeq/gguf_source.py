@@ -127,11 +127,30 @@ class GGUFSource:
                 found[key] = number
         return found
 
-    def companions(self) -> dict[str, bytes]:
-        """The vocabulary as tokenizer.json, the template and the special tokens, the labels of a classifier.
+    def config(self) -> dict[str, Any]:
+        """What a runtime reads of a config.json: the family, the shapes, a classifier's labels; not all arithmetic.
 
-        There is no other config.json to give.
+        The names are those that transformers maps to a family's own (``PretrainedConfig.attribute_map``).
         """
+        hp, labels = self.hp, self.hp.labels
+        found: dict[str, Any] = {
+            "model_type": self.family.model_types[0],
+            "hidden_size": hp.hidden,
+            "num_hidden_layers": hp.n_layers,
+            "num_attention_heads": hp.n_heads,
+            "num_key_value_heads": hp.n_kv_heads,
+            "head_dim": hp.head_dim,
+            "intermediate_size": hp.ffn,
+            "max_position_embeddings": hp.context,
+            "vocab_size": hp.vocab,
+            "tie_word_embeddings": hp.tied,
+        }
+        if labels:
+            found |= {"id2label": dict(enumerate(labels)), "label2id": {t: i for i, t in enumerate(labels)}}
+        return found | self.generation()
+
+    def companions(self) -> dict[str, bytes]:
+        """The vocabulary as tokenizer.json, the template and the special tokens, and a config.json of what is known."""
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
         tokens = self.file.metadata.get(f"{_TOKENS}tokens")
         for key, name in _SPECIAL.items():
@@ -141,9 +160,8 @@ class GGUFSource:
         template = self.file.metadata.get("tokenizer.chat_template")
         if isinstance(template, str):
             config["chat_template"] = template
-        labels = self.hp.labels
-        named = {"id2label": dict(enumerate(labels)), "label2id": {text: i for i, text in enumerate(labels)}}
-        return ({"config.json": _json(named)} if labels else {}) | {
+        return {
+            "config.json": _json(self.config()),
             "tokenizer.json": self.tokenizer().to_str(pretty=True).encode(),
             "tokenizer_config.json": _json(config),
             "generation_config.json": _json(self.generation()),

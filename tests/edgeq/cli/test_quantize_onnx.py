@@ -29,7 +29,8 @@ def test_what_it_prints(edgeq: Command, model: Path) -> None:
     done = edgeq("quantize", model, "-o", target, "-q", "int8", "--calibration", model.with_name("data"))
     assert done.code == 0, done.err
     labels = [line[:14].strip() for line in done.out.splitlines()]
-    assert labels[:6] == ["file", "model", "size", "converted in", "proven in", "compared on"]
+    assert labels[:5] == ["file", "model", "size", "converted in", "calibrated on"]
+    assert labels[5:7] == ["proven in", "compared on"]
     assert "output y" in labels
     assert "3 batch norms, scales and shifts folded" in done.err
     assert target.is_file()
