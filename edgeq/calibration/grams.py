@@ -128,12 +128,11 @@ def _by_layer(
         with np.errstate(all="ignore"):  # what overflows is reported once
             for x, tokens in zip(hidden, samples, strict=True):
                 passed(x, tokens, i, collector)
-        yield (
-            (collector.statistics(model.name), collector.importance),
-            weights.replaced.__setitem__,
-        )
-        if i < model.hp.n_layers:
-            hidden = [passed(x, tokens, i, None) for x, tokens in zip(hidden, samples, strict=True)]
+        group = [(collector.statistics(model.name), collector.importance)]
+        del collector  # the matrices go when whoever asked for them lets them go
+        yield group.pop(), weights.replaced.__setitem__
+        for k, tokens in enumerate(samples if i < model.hp.n_layers else []):
+            hidden[k] = passed(hidden[k], tokens, i, None)  # one by one: they are large together
         weights.replaced.clear()
 
 

@@ -94,6 +94,7 @@ def encoded_tensors(
         calibration.progress("calibrating", 0, len(tensors))
         for group, replace in read_in_groups(model, samples, tensors.__contains__):
             _encode_group(source, tensors, group, replace, encoded)
+            group[0].clear()  # before the model reads on
             done = len(rows) + len(encoded.importance)
             calibration.progress("calibrating", done, len(tensors))
         yield encoded
