@@ -32,6 +32,7 @@ class Layer:
     name: str
     activation: ir.Value
     convolution: bool
+    transposed: bool
     names: tuple[str, ...]
 
 
@@ -58,14 +59,13 @@ def find_layers(model: ir.Model) -> list[Layer]:
     for convolution in find_convolutions(model):
         node = convolution.node
         assert node.inputs[0] is not None
-        found.append(_layer(str(node.name), node.inputs[0], True, convolution.weight))
+        x, weight = node.inputs[0], convolution.weight
+        names = (str(node.name), str(x.name), str(weight.name))
+        found.append(Layer(str(node.name), x, True, convolution.transposed, names))
     for linear in find_linears(model):
-        found.append(_layer(linear.name, linear.activation, False, linear.weight))
+        names = (linear.name, str(linear.activation.name), str(linear.weight.name))
+        found.append(Layer(linear.name, linear.activation, False, False, names))
     return found
-
-
-def _layer(name: str, x: ir.Value, convolution: bool, weight: ir.Value) -> Layer:
-    return Layer(name, x, convolution, (name, str(x.name), str(weight.name)))
 
 
 def types_of(layers: Sequence[Layer], wanted: Sequence[NodeType]) -> dict[str, str]:
@@ -77,17 +77,25 @@ def types_of(layers: Sequence[Layer], wanted: Sequence[NodeType]) -> dict[str, s
             raise UsageError(
                 f"--node-type {one.text}: matches no convolution or linear layer with constant weights"
             )
-        if one.type_name == DYNAMIC:
-            still = next((layer.name for layer in matched if layer.convolution), None)
-            if still is not None:
-                raise UsageError(
-                    f"--node-type {one.text}: {still} is a convolution, and only linear layers can be dynamic"
-                )
+        for layer in matched:
+            _check(one, layer)
         new = [layer.name for layer in matched if layer.name not in found]
         if not new:
             raise UsageError(f"--node-type {one.text}: an earlier pattern decides about all that it matches")
         found |= dict.fromkeys(new, one.type_name)
     return found
+
+
+def _check(one: NodeType, layer: Layer) -> None:
+    """Raise UsageError for a type that a layer cannot have."""
+    if one.type_name == DYNAMIC and layer.convolution:
+        raise UsageError(
+            f"--node-type {one.text}: {layer.name} is a convolution, and only linear layers can be dynamic"
+        )
+    if one.type_name != FLOAT and layer.transposed:
+        raise UsageError(
+            f"--node-type {one.text}: {layer.name} is a ConvTranspose, of which ONNX Runtime has only a float kernel"
+        )
 
 
 def wide_values(layers: Sequence[Layer], types: Mapping[str, str]) -> set[str]:

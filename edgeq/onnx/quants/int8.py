@@ -87,6 +87,8 @@ def _kinds(job: Job, seen: Mapping[str, RangeCollector]) -> dict[str, str]:
             )
         if wanted is not None:
             found[layer.name] = wanted
+        elif layer.transposed:  # there is no kernel of it
+            found[layer.name] = FLOAT
         elif collector is not None and collector.peak_ratio() <= _UNSTEADY:
             found[layer.name] = INT8
         else:
