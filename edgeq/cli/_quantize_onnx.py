@@ -87,6 +87,7 @@ def quantize(
                 ort=options.get("--ort", False),
                 keep_float=options.get("--keep-float", ()),
                 node_types=options.get("--node-type", ()),
+                max_kl=options.get("--max-kl"),
                 exempt_to=options.get("--exempt-to", "float"),
                 min_cosine=min_cosine,
                 allow_slower=options.get("--allow-slower", False),

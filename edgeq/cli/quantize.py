@@ -206,6 +206,13 @@ def quantize(
             help="ONNX: put layers back to float until every output is this close, or end with exit code 3 (0.99)."
         ),
     ] = None,
+    max_kl: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-9,
+            help="ONNX: the same by the KL divergence (nats) of the outputs named as logits, scores or classes.",
+        ),
+    ] = None,
     allow_slower: Annotated[
         bool, typer.Option("--allow-slower", help="ONNX: take a file that is slower than float here.")
     ] = False,
@@ -272,6 +279,7 @@ def quantize(
         "--node-type": node_type,
         "--exempt-to": exempt_to,
         "--min-cosine": min_cosine,
+        "--max-kl": max_kl,
         "--allow-slower": allow_slower,
         "--no-cache": no_cache,
         "--no-proof": no_proof,

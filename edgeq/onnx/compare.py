@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class OutputCloseness:
         self._cosine_total, self._cosine_least, self._cosines = 0.0, math.inf, 0
         self._error = self._size = self._largest = 0.0
         self._same = self._rows = 0
+        self._divergence = 0.0
         self._is_real = True
 
     def add(self, reference: NDArray[Any], candidate: NDArray[Any]) -> None:
@@ -54,6 +55,12 @@ class OutputCloseness:
         if _OF_CLASSES.search(self.name) and a.ndim >= 2 and a.shape[-1] >= 2:
             same = a.argmax(axis=-1) == b.argmax(axis=-1)
             self._same, self._rows = self._same + int(same.sum()), self._rows + same.size
+            self._divergence += float(_divergences(a, b).sum())
+
+    @property
+    def kl(self) -> float | None:
+        """The mean KL divergence of the classes' probabilities in nats; None for an output that is none of classes."""
+        return self._divergence / self._rows if self._is_real and self._rows else None
 
     @property
     def closeness(self) -> float:
@@ -81,11 +88,34 @@ class OutputCloseness:
             found["cosine_min"] = self._cosine_least
         if self._rows:
             found["top1_agreement" if self._is_real else "agreement"] = self._same / self._rows
+        if self.kl is not None:
+            found["kl_mean"] = self.kl
         if self.other_shapes:
             found["other_shapes"] = self.other_shapes
         if not self.counts:
             found["judged_by"] = "what it is chosen or joined from"
         return found
+
+
+def is_of_classes(output: str) -> bool:
+    """Whether an output's name says that the largest of a row is the answer."""
+    return _OF_CLASSES.search(output) is not None
+
+
+def _divergences(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """KL of each row; rows that are probabilities already are taken as such, others are logits."""
+    if (a >= 0).all() and np.allclose(a.sum(axis=-1), 1, atol=1e-3):
+        p, q = (np.log(np.maximum(rows, 1e-12)) for rows in (a, b))
+    else:
+        p, q = (_log_softmax(rows) for rows in (a, b))
+    found: NDArray[np.float64] = (np.exp(p) * (p - q)).sum(axis=-1)
+    return found
+
+
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return found
 
 
 def compare(
@@ -111,3 +141,20 @@ def worst(found: Iterable[OutputCloseness]) -> float:
     """The least closeness of those that count; integers, which flip at a border, do not where floats are."""
     real = [one.closeness for one in found if one.counts and one._is_real and one.samples > one.other_shapes]
     return min(real, default=1.0)
+
+
+def worst_kl(found: Iterable[OutputCloseness]) -> float | None:
+    """The largest mean KL divergence of the outputs that count; None where no output is one of classes."""
+    return max((one.kl for one in found if one.counts and one.kl is not None), default=None)
+
+
+def within(found: Sequence[OutputCloseness], target: float, max_kl: float | None) -> float:
+    """The worst closeness, with the KL divergence on its scale: ``target`` stands for ``max_kl``, 1 for 0."""
+    least, kl = worst(found), worst_kl(found)
+    if max_kl is None or kl is None:
+        return least
+    share = kl / max_kl
+    allowed = (
+        1 - target if share <= 1 else max(1 - target, 1e-3)
+    )  # beyond, it shall tell though no cosine may be lost
+    return min(least, 1 - (1 - target) - allowed * (share - 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,7 +29,7 @@ from edgeq.formats.onnx.passes.blocked_weights import Form
 from edgeq.formats.onnx.prepare import prepare
 from edgeq.formats.onnx.read import read_model
 from edgeq.formats.onnx.save import save_model
-from edgeq.onnx.compare import compare, worst
+from edgeq.onnx.compare import compare, is_of_classes, within, worst, worst_kl
 from edgeq.onnx.exempt import Exemption, exempt
 from edgeq.onnx.isa import Profile, changed, find_profile, find_types
 from edgeq.onnx.job import Apply, Blocks, Job, OnnxQuant, find_quant
@@ -88,6 +89,7 @@ class Request:
     per_tensor: bool = False
     ort: bool = False
     min_cosine: float | None = None
+    max_kl: float | None = None
     most_exempted: float = 1.0
     allow_slower: bool = False
     cache: bool = True
@@ -132,6 +134,7 @@ class _Run:
         from edgeq.report.files import JSON_NAME, read_exports
 
         self.request, self.quant, self.path = request, quant, path
+        self.speed_of_all: float | None = None  # measured where layers are exempted
         self.target = DEFAULT_MIN_COSINE if request.min_cosine is None else request.min_cosine
         self.threads = request.threads or usable_cores()
         self.started = time.perf_counter()
@@ -149,6 +152,11 @@ class _Run:
         self._refuse_quantized()
         self.inputs = self._inputs()
         self.float_values = _float_values(self.model)
+        names = [str(value.name) for value in self.model.graph.outputs]
+        if request.max_kl is not None and not any(map(is_of_classes, names)):
+            raise UsageError(
+                f"--max-kl {request.max_kl:g}: no output is named as logits, scores or classes, but {', '.join(names)}"
+            )
         notes = prepare(self.model)
         self.judge = Judge(request.source, self.model, path.parent, self.threads)
         data = self._data(notes)
@@ -329,7 +337,7 @@ class _Run:
             apply(model, found.layers)
             if not found.layers or found.closeness < target or not self.can_run or not self.request.proof:
                 break
-            if worst(self.judge.compare(model, self.job.session, self._spread(_MORE_SAMPLES))) >= target:
+            if self._judged(model, self._spread(_MORE_SAMPLES)) >= target:
                 break
             target = 1 - (1 - target) / 2  # a margin for what these do not show, either
         if found.exempted:
@@ -338,7 +346,22 @@ class _Run:
                 f"back to {self.request.exempt_to}, because all quantized gave {found.before:.4f}; what each cost "
                 f"alone: {names}"
             )
+            self.speed_of_all = self._speed_of_all(apply)
         return found, model
+
+    def _judged(self, model: ir.Model, samples: list[Arrays]) -> float:
+        """How close a graph's answers are, both targets on one scale."""
+        outputs = self.judge.compare(model, self.job.session, samples)
+        return within(outputs, self.target, self.request.max_kl)
+
+    def _speed_of_all(self, apply: Apply) -> float:
+        """Times the float graph's speed with no layer exempted."""
+        model = self.model.clone()
+        apply(model, self.job.layers)
+        with tempfile.TemporaryDirectory(prefix=".edgeq-trial-", dir=self.path.parent) as folder:
+            path = Path(folder) / "trial.onnx"
+            save_model(model, path, force=True)
+            return self._timed(path, self.test.first(_TIMED_SAMPLES)).ratio
 
     def _spread(self, count: int) -> list[Arrays]:
         """So many of the samples to compare on, from all over them."""
@@ -364,7 +387,7 @@ class _Run:
         def trial(chosen: Collection[str]) -> float:
             model = self.model.clone()
             apply(model, chosen)
-            return worst(self.judge.compare(model, self.job.session, samples))
+            return self._judged(model, samples)
 
         return exempt(
             layers,
@@ -378,12 +401,17 @@ class _Run:
         """The written file against the source, in the runtime, with the session options that go with it."""
         request = self.request
         started = time.perf_counter()
-        session = OnnxSession(self.path, self.threads, self.job.session)
+        OnnxSession(self.path, self.threads, self.job.session)
         loaded = time.perf_counter() - started
         outputs = self.judge.compare(model, self.job.session, self.test.first(_PROOF_SAMPLES))
         feeds = list(islice(iter(self.test), _TIMED_SAMPLES))
         request.progress("timing against float", 0, 1)
-        timed = self._timed(feeds, session.outputs[0])
+        timed = self._timed(self.path, feeds)
+        if self.speed_of_all is not None:
+            self.job.notes.append(
+                f"with no layer back to {request.exempt_to} it would run at {self.speed_of_all:.2f} times the float "
+                f"graph's speed, now at {timed.ratio:.2f}"
+            )
         request.progress("timing against float", 1, 1)
         return {
             "runtime": f"ONNX Runtime {VERSION}",
@@ -394,6 +422,8 @@ class _Run:
             "load_seconds": loaded,
             "closeness": worst(outputs),
             "closeness_of_all_layers": found.before,
+            "kl": worst_kl(outputs),
+            "speed_of_all_layers": self.speed_of_all,
             "outputs": [one.summary() for one in outputs],
             "saturation": self._saturation(model),
             "speed_against_float": timed.ratio,
@@ -411,14 +441,15 @@ class _Run:
             self.job.notes.append(note)
         return found
 
-    def _timed(self, feeds: list[Arrays], output: str) -> TimedPair:
+    def _timed(self, path: Path, samples: Iterable[Arrays]) -> TimedPair:
         """Both graphs' seconds; what looks slower is timed again, since other work on the machine makes it so, too."""
-        config, source = self.job.session, self.request.source
-        found = timed_pair(self.path, source, feeds, output, self.threads, config)
+        config, source, feeds = self.job.session, self.request.source, list(samples)
+        output = str(self.model.graph.outputs[0].name)
+        found = timed_pair(path, source, feeds, output, self.threads, config)
         for _ in range(_TIMED_AGAIN):
             if found.ratio >= 1:
                 break
-            again = timed_pair(self.path, source, feeds, output, self.threads, config)
+            again = timed_pair(path, source, feeds, output, self.threads, config)
             found = max(found, again, key=lambda pair: pair.ratio)
         return found
 
@@ -428,9 +459,10 @@ class _Run:
             return []
         said = []
         if self.quant.rounds_layers and not found.layers:
+            kl = "" if self.request.max_kl is None else f" or --max-kl {self.request.max_kl:g}"
             said.append(
                 f"{self.path.name}: nothing is quantized, since every layer misses --min-cosine "
-                f"{self.target:g}; lower it, or give more calibration data"
+                f"{self.target:g}{kl}; ask for less, or give more calibration data"
             )
         if proof["closeness"] < self.target:
             counted = [output for output in proof["outputs"] if "judged_by" not in output]
@@ -438,6 +470,13 @@ class _Run:
             said.append(
                 f"{self.path.name}: closeness {proof['closeness']:.4f} of output {least['name']} is below "
                 f"{self.target:g}; give more calibration data, or --keep-float what report.html shows"
+            )
+        if self.request.max_kl is not None and (proof["kl"] is None or proof["kl"] > self.request.max_kl):
+            known = (
+                "unknown, for no output has rows of classes," if proof["kl"] is None else f"{proof['kl']:.4g}"
+            )
+            said.append(
+                f"{self.path.name}: the KL divergence is {known} and --max-kl is {self.request.max_kl:g}"
             )
         lost = proof["seconds_per_run"] - proof["seconds_per_run_float"]
         slower = proof["speed_against_float"] < _SLOWER and lost > _LOST_SECONDS

@@ -130,3 +130,41 @@ def test_what_cannot_be(node_types: list[str], options: dict[str, Any], problem:
         go(tmp_path, *node_types, **options)
     assert problem in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def classifier(folder: Path) -> Path:
+    model = two_kinds()
+    model.graph.output[0].name = model.graph.node[-1].output[0] = "logits"
+    return saved(model, folder / "c.onnx")
+
+
+def test_max_kl_exempts_until_it_holds(tmp_path: Path) -> None:
+    source = classifier(tmp_path)
+
+    def made(max_kl: float | None) -> dict[str, Any]:
+        request = Request(
+            source, tmp_path / "q.onnx", "int8", DATA, allow_slower=True, force=True, max_kl=max_kl
+        )
+        record = quantize(request)
+        assert record["proof"]["kl"] == record["proof"]["outputs"][0]["kl_mean"] > 0
+        assert (record["proof"]["speed_of_all_layers"] is not None) == bool(record["exempted"])
+        return record
+
+    free = made(None)
+    assert made(1)["layers"] == free["layers"]
+    limit = free["proof"]["kl"] / 2
+    held = made(limit)
+    assert len(held["layers"]) < len(free["layers"])
+    assert held["proof"]["kl"] <= limit or held["gates"]
+    impossible = made(1e-9)
+    assert impossible["gates"][0].startswith(
+        "q.onnx: nothing is quantized, since every layer misses --min-cosine"
+    )
+    assert "or --max-kl 1e-09" in impossible["gates"][0]
+
+
+def test_max_kl_without_classes(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"--max-kl 0.1: no output is named as logits, scores or classes, but y"
+    ):
+        go(tmp_path, max_kl=0.1)
