@@ -165,7 +165,7 @@ def quantize(
         bool,
         typer.Option(
             "--per-tensor",
-            help="ONNX int8, float8: one scale for all of a weight, not one for each output channel.",
+            help="ONNX float8: one scale for all of a weight, not one for each output channel.",
         ),
     ] = False,
     ort: Annotated[

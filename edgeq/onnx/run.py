@@ -47,6 +47,12 @@ from edgeq.versions import versions
 
 DEFAULT_MIN_COSINE = 0.99
 _TRIAL_SAMPLES, _MORE_SAMPLES, _PROOF_SAMPLES, _TIMED_SAMPLES = 16, 64, 256, 4
+_BLOCKED = ("int2", "int4", "int8-blocks")
+_ONLY_FOR = {
+    "--block-size": (*_BLOCKED, "nf4", "fp4"),
+    **dict.fromkeys(("--asymmetric", "--dialect", "--accuracy-level", "--nearest"), _BLOCKED),
+    "--per-tensor": ("float8",),
+}
 _ORT_SAMPLES = 4  # on which the file for mobile builds is compared with the graph
 _SATURATION_SAMPLES = 8
 _TIMED_AGAIN = 2
@@ -143,6 +149,7 @@ class _Run:
         types = None if request.scheme is None else parsed("--scheme", request.scheme, find_types)
         chosen = changed(parsed("--isa", request.isa, find_profile), types, request.full_range)
         blocks = _blocks(request, chosen)
+        _check_options(request, quant.name)
         patterns = [_pattern(text) for text in request.keep_float]
         types_wanted = parse_node_types(request.node_types, quant.node_types, quant.name)
         if request.exempt_to not in {FLOAT, INT16} & {FLOAT, *quant.node_types}:
@@ -486,6 +493,21 @@ class _Run:
                 "another --quant, or --allow-slower for the smaller file"
             )
         return said
+
+
+def _check_options(request: Request, quant: str) -> None:
+    """Raise UsageError for an option that the quant would not heed."""
+    given = {
+        "--block-size": request.block_size is not None,
+        "--asymmetric": request.asymmetric,
+        "--dialect": request.dialect != "ort",
+        "--accuracy-level": request.accuracy_level is not None,
+        "--nearest": request.nearest,
+        "--per-tensor": request.per_tensor,
+    }
+    for option, quants in _ONLY_FOR.items():
+        if given[option] and quant not in quants:
+            raise UsageError(f"{option} goes with --quant {', '.join(quants)}, not with {quant}")
 
 
 def _blocks(request: Request, profile: Profile) -> Blocks:

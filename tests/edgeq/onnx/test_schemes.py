@@ -134,3 +134,28 @@ def test_the_accuracy_level_goes_where_the_dialect_has_it(source: Path, tmp_path
     assert quantize(standard)["session"] == {"session.qdq_matmulnbits_accuracy_level": "1"}
     with pytest.raises(UsageError, match="--accuracy-level 3: on the CPU only 1 and 4 differ"):
         quantize(Request(source, tmp_path / "c.onnx", "int4", accuracy_level=3))
+
+
+@pytest.mark.parametrize(
+    ("quant", "options", "problem"),
+    [
+        ("int8", {"nearest": True}, "--nearest goes with --quant int2, int4, int8-blocks, not with int8"),
+        ("float16", {"block_size": 64}, "--block-size goes with --quant int2, int4, int8-blocks, nf4, fp4"),
+        ("int4", {"per_tensor": True}, "--per-tensor goes with --quant float8, not with int4"),
+    ],
+)
+def test_an_option_of_another_quant(
+    quant: str, options: dict[str, Any], problem: str, source: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=problem):
+        quantize(Request(source, tmp_path, quant, **options))
+
+
+def test_what_is_slower_than_float_is_no_success(tmp_path: Path) -> None:
+    """ONNX Runtime dequantizes four million codes at every run of one row."""
+    product = proto([node("MatMul", ["x", "w"], ["y"])], {"x": [1, 2048]}, {"y": 2}, {"w": normal(1, 2048, 2048)})
+    source = saved(product, tmp_path / "m.onnx")
+    for allowed, said in ((False, ["nf4.onnx: runs at 0."]), (True, [])):
+        options = {"min_cosine": 0.9, "allow_slower": allowed, "force": True}
+        record = quantize(Request(source, tmp_path / "nf4.onnx", "nf4", **options))
+        assert [gate[:20] for gate in record["gates"]] == said
