@@ -153,7 +153,9 @@ def test_an_option_of_another_quant(
 
 def test_what_is_slower_than_float_is_no_success(tmp_path: Path) -> None:
     """ONNX Runtime dequantizes four million codes at every run of one row."""
-    product = proto([node("MatMul", ["x", "w"], ["y"])], {"x": [1, 2048]}, {"y": 2}, {"w": normal(1, 2048, 2048)})
+    product = proto(
+        [node("MatMul", ["x", "w"], ["y"])], {"x": [1, 2048]}, {"y": 2}, {"w": normal(1, 2048, 2048)}
+    )
     source = saved(product, tmp_path / "m.onnx")
     for allowed, said in ((False, ["nf4.onnx: runs at 0."]), (True, [])):
         options = {"min_cosine": 0.9, "allow_slower": allowed, "force": True}
