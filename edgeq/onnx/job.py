@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from edgeq.calibration.cached import cached_ranges, data_hash
 from edgeq.calibration.collect import collect_ranges
@@ -24,6 +25,7 @@ from edgeq.formats.onnx.convolution import find_convolutions
 from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.blocked_weights import Form
 from edgeq.formats.onnx.recurrent import find_lstms
+from edgeq.formats.onnx.rows import let_go
 from edgeq.onnx.isa import Profile
 from edgeq.onnx.node_types import FLOAT, NodeType, find_layers, types_of
 
@@ -124,10 +126,18 @@ class Job:
 
 def _is_finite(weight: ir.Value) -> bool:
     """Whether all its numbers are; reads them, a few megabytes at a time."""
-    assert weight.const_value is not None
-    flat = weight.const_value.numpy().reshape(-1)
-    pieces = (flat[start : start + _PIECE] for start in range(0, flat.size, _PIECE))
-    return all(bool(np.isfinite(piece).all()) for piece in pieces)
+    tensor = weight.const_value
+    assert tensor is not None
+    flat = tensor.numpy().reshape(-1)
+    fine = all(_are_finite(flat[start : start + _PIECE]) for start in range(0, flat.size, _PIECE))
+    let_go(tensor)
+    return fine
+
+
+def _are_finite(numbers: NDArray[np.float32]) -> bool:
+    """A sum is cheaper than a look at each number; only large ones make it infinite by themselves."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(numbers.sum()) or np.isfinite(numbers).all())
 
 
 # A quant looks at the float graph once (it may fold things into it), and gives what rewrites a copy of it: all layers

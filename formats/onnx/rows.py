@@ -57,9 +57,7 @@ class MatrixRows:
 
     def done(self) -> None:
         """Let the system forget the pages of a mapped file."""
-        tensor = self._tensor
-        if isinstance(tensor, ir.ExternalTensor) and tensor.raw is not None:
-            drop_pages(tensor.raw, tensor.offset or 0, tensor.nbytes)
+        let_go(self._tensor)
 
 
 class StackedRows:
@@ -116,6 +114,12 @@ def rows_of(value: ir.Value, transposed: bool) -> RowReader:
         return reader
     assert value.const_value is not None
     return MatrixRows(value.const_value, transposed)
+
+
+def let_go(tensor: ir.TensorProtocol) -> None:
+    """Tell the system that it need not keep the pages of a tensor that lies in a mapped file."""
+    if isinstance(tensor, ir.ExternalTensor) and tensor.raw is not None:
+        drop_pages(tensor.raw, tensor.offset or 0, tensor.nbytes)
 
 
 def pieces(reader: RowReader) -> Iterator[tuple[int, int]]:
