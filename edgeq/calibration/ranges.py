@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from edgeq.errors import InputError
 from edgeq.formats.onnx.int8 import ActivationRange
-from edgeq.kernels_cpu.ranges import extremes, histogram
 
 # Masks (-1e9, -3.4e38) and infinities say nothing about a range.
 _LARGEST = np.float32(1e8)
@@ -50,6 +49,8 @@ class RangeCollector:
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Take one sample in; non-finite and mask values are left out."""
+        from edgeq.kernels_cpu.ranges import extremes, histogram  # Numba, which a float export does without
+
         columns, inner = self._layout(values.shape)
         flat = np.require(values, np.float32, ["C", "W"]).reshape(-1)
         lows, highs = np.zeros(columns, np.float32), np.zeros(columns, np.float32)
