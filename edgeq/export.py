@@ -37,6 +37,7 @@ from edgeq.versions import versions
 if TYPE_CHECKING:
     from edgeq.allocation.candidates import Candidate
     from edgeq.allocation.meter import GivesLogits
+    from edgeq.allocation.search import Goal
     from edgeq.apps.registry import Layout
     from edgeq.calibration.samples import Calibration
     from edgeq.convert.onnx_quants import QuantOptions
@@ -295,7 +296,9 @@ def _allocated(
             written[tuple(types.values())] = made, tensors, notes
             return gguf.opened(made)
 
-        record = _searched(request, source, tokens, options, gguf.fixed_bytes(rows), trial)
+        around = gguf.around(rows)
+        goal = request.wanted.goal(source.parameters(), around.header)
+        record = _searched(request, source, tokens, goal, options, around.total, trial)
         made, tensors, notes = written[tuple(record["types"].values())]
         made.replace(path)
     return path, [path], tensors, notes, {"allocation": record}
@@ -305,6 +308,7 @@ def _searched(
     request: Request,
     source: ModelSource,
     tokens: Sequence[int],
+    goal: Goal,
     options: Mapping[str, Sequence[Candidate]],
     fixed_bytes: int,
     trial: Callable[[Mapping[str, str]], AbstractContextManager[GivesLogits]],
@@ -319,7 +323,7 @@ def _searched(
         source=source,
         model=model_of(source),
         tokens=tokens,
-        goal=request.wanted.goal(source.parameters()),
+        goal=goal,
         options=options,
         fixed_bytes=fixed_bytes,
         trial=trial,
@@ -410,7 +414,8 @@ def _chosen_bits(request: Request, source: ModelSource, text: Text, options: Qua
         least = {name: kinds[0] for name, kinds in layers.options.items()}
         fixed = write({name: kind.type_name for name, kind in least.items()})
         fixed += _GRAPH_SLACK - sum(kind.nbytes for kind in least.values())
-        record = _searched(request, source, tokens, layers.options, fixed, trial, layers.all_types)
+        goal = request.wanted.goal(source.parameters())
+        record = _searched(request, source, tokens, goal, layers.options, fixed, trial, layers.all_types)
     options.bits = layers.bits(record["types"])
     return record
 

@@ -26,7 +26,7 @@ from edgeq.source import ModelSource
 
 _WINDOW = 128  # tokens of one forward pass
 _HELD_OUT = 0.25  # of the text: never calibrated on, only measured on
-_CALIBRATED, _PROBED, _MEASURED = 16_384, 2048, 4096  # tokens
+_CALIBRATED, _PROBED, _MEASURED = 16_384, 4096, 4096  # tokens
 _LARGE = 300_000_000  # parameters from which on fewer tokens and groups are measured
 _CALIBRATED_LARGE, _PROBED_LARGE, _MEASURED_LARGE = 4096, 512, 1024
 _GROUPS, _GROUPS_LARGE = 64, 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.convert import gguf_file
@@ -18,17 +19,26 @@ from edgeq.formats.gguf.writer import lay_out
 _OWN_KEYS = 1024  # bytes for what says how the file was made
 
 
-def fixed_bytes(rows: RowSource) -> int:
-    """What a file of the model has beside its quantized tensors, at most: header, small tensors, padding."""
+@dataclass(frozen=True)
+class Around:
+    """Bytes of a file beside its quantized tensors, at most: ``header`` with all padding, and ``small`` tensors."""
+
+    header: int
+    small: int
+
+    @property
+    def total(self) -> int:
+        return self.header + self.small
+
+
+def around(rows: RowSource) -> Around:
+    """What every file of the model has."""
     planned = gguf_file.plan(rows, "Q8_0")
     keys = rows.metadata() | {"general.architecture": rows.shape.architecture}
     header = len(header_bytes(keys, lay_out(planned.tensors, DEFAULT_ALIGNMENT))) + _OWN_KEYS
     small = [tensor for tensor in planned.tensors if not is_quantizable(tensor.name, tensor.shape)]
-    return (
-        header
-        + sum(planned.nbytes(tensor) for tensor in small)
-        + DEFAULT_ALIGNMENT * (len(planned.tensors) + 1)
-    )
+    padding = DEFAULT_ALIGNMENT * (len(planned.tensors) + 1)
+    return Around(header + padding, sum(planned.nbytes(tensor) for tensor in small))
 
 
 @contextmanager

@@ -75,13 +75,13 @@ class Wanted:
             raise UsageError(f"--types {self.types}: {self.machine.unit} runs none of them")
         return known
 
-    def goal(self, parameters: int) -> Goal:
-        """In bytes, seconds and nats."""
+    def goal(self, parameters: int, header: int = 0) -> Goal:
+        """In bytes of the file, seconds and nats; ``header`` bytes do not count as bits of weights."""
         nbytes: float = inf
         if self.max_size is not None:
             nbytes = parsed("--max-size", self.max_size, parse_size)
         elif self.target_bpw is not None:
-            nbytes = self.target_bpw * parameters / 8
+            nbytes = self.target_bpw * parameters / 8 + header
         return Goal(nbytes, inf if self.min_tps is None else 1 / self.min_tps, self.max_kl or inf)
 
 

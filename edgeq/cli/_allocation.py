@@ -21,7 +21,9 @@ SizeOption = Annotated[
 ]
 BpwOption = Annotated[
     float | None,
-    typer.Option(help="In place of --quant: the same for so many bits per weight, such as 4.25."),
+    typer.Option(
+        help="In place of --quant: the same for so many bits per weight (header not counted), such as 4.25."
+    ),
 ]
 KlOption = Annotated[
     float | None,

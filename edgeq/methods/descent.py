@@ -1,6 +1,6 @@
 """GPTQ, then coordinate descent on codes, scales and minimums, all as the type stores them.
 
-Of the Gram-weighted error of GPTQ, descent on the codes alone takes a tenth away, and together with the scales a sixth
+Of the Gram-weighted error that GPTQ leaves, it takes away 6 to 15 per cent (LOG.md); of the KL more
 (``benchmarks/methods.py``).
 """
 
