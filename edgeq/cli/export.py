@@ -246,7 +246,7 @@ def export(
         raise UsageError(f"--percentile {percentile:g}: must be above 50 and at most 100")
     if full_range and (to is not Format.onnx or not quant.lower().startswith("int8")):
         raise UsageError("--full-range goes with --to onnx --quant int8 or int8-dynamic")
-    check_blocks(to, quant, dialect, block_size, asymmetric, accuracy_level, tied_bits)
+    check_blocks(to, "int4" if wanted else quant, dialect, block_size, asymmetric, accuracy_level, tied_bits)
     only_onnx = {"--dialect": dialect, "--external-from": external_from}
     for option, chosen in only_onnx.items():
         if chosen and to is not Format.onnx:
@@ -293,6 +293,7 @@ def export(
             "--target": settings,
             "--effort": effort,
             "--budget": budget,
+            "--max-size, --target-bpw, --max-kl": wanted,
         }
         destination = out or Path(f"{model_name(folder)}-edgeq")
         export_with_optimum(folder, destination, options, others, as_json=as_json)
