@@ -55,7 +55,7 @@ class Request:
     out: Path
     python: Path | None = None
     calibration: Path | None = None
-    block_size: int = 32
+    block_size: int | None = None
     full_range: bool = False
     proof: bool = True
     force: bool = False

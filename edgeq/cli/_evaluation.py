@@ -43,7 +43,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, name in enumerate(header):
-        table.add_column(name, justify="right" if i in right else "left", no_wrap=bool(i))
+        # Only the second column may hold something long: the path of a text.
+        table.add_column(name, justify="right" if i in right else "left", no_wrap=i != 1, overflow="fold")
     for row in rows:
         table.add_row(*map(printable, row))
     return table

@@ -276,7 +276,7 @@ def export(
             "quant": quant,
             "python": exporter_python,
             "calibration": calibration,
-            "block_size": block_size or 32,
+            "block_size": block_size,
             "full_range": full_range,
             "proof": proof,
             "force": force,
