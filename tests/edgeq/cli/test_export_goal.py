@@ -46,8 +46,8 @@ def test_bits_of_an_onnx_graph(
 ) -> None:
     model = random_llama("untied")
     done = edgeq(
-        "export", model, "--to", "onnx", "--max-size", "640KB", "--dialect", "ort", "--block-size", 32, "--calibration", text,
-        "-o", tmp_path, "--json",
+        "export", model, "--to", "onnx", "--max-size", "640KB", "--dialect", "ort", "--block-size", 32,
+        "--calibration", text, "-o", tmp_path, "--json",
     )  # fmt: skip
     assert done.code == 0, done.err
     record = json.loads(done.out)
