@@ -15,8 +15,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from methods import TINYLM, Measure, show, texts
-
 from edgeq import export, quantize
 from edgeq.allocation.goal import Wanted
 from edgeq.convert import gguf_file
@@ -26,6 +24,8 @@ from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mix_table import FILE_TYPES
 from edgeq.kernels_cpu import threads
 from edgeq.source import SourceModel
+
+from methods import TINYLM, Measure, show, texts  # isort: skip
 
 _LEFT_OUT = {"F32", "F16", "BF16", "TQ1_0", "TQ2_0", "MXFP4_MOE"}
 

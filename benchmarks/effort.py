@@ -24,10 +24,6 @@ import ml_dtypes  # noqa: F401  (safetensors asks NumPy for bfloat16 by name)
 import numpy as np
 from safetensors.numpy import load_file
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-import block_samples
-import ggml
-
 from edgeq.bench.timing import median_seconds
 from edgeq.devices.detect import instruction_set
 from edgeq.formats.blocks import all_types, by_name
@@ -35,6 +31,11 @@ from edgeq.formats.blocks.refine import refiner
 from edgeq.formats.effort import Effort
 from edgeq.kernels_cpu import threads
 from edgeq.kernels_cpu.encode import encode
+
+# Behind edgeq, whose tests have a folder of its name.
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+import block_samples
+import ggml
 
 ISA = instruction_set()
 TINYLM = Path(block_samples.__file__).parent / "assets" / "tinylm" / "model.safetensors"

@@ -21,15 +21,16 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-import heldout
-
 from edgeq import tokenization
 from edgeq.convert import gguf_file
 from edgeq.convert.checkpoint_rows import CheckpointRows
 from edgeq.evaluate import Request, run
 from edgeq.formats.effort import Effort
 from edgeq.source import SourceModel
+
+# Behind edgeq, whose tests have a folder of its name.
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+import heldout
 
 TINYLM = Path(heldout.__file__).parent / "assets" / "tinylm"
 BAR = 0.005

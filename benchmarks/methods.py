@@ -24,9 +24,6 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-import heldout
-
 from edgeq import calibrate, quantize
 from edgeq.calibration.grams import ReplacedWeights
 from edgeq.devices.cpu import usable_cores
@@ -38,6 +35,10 @@ from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.kernels_cpu import threads
 from edgeq.methods import METHODS, BlockGrid, Statistics
 from edgeq.source import SourceModel
+
+# Behind edgeq, whose tests have a folder of its name.
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+import heldout
 
 TINYLM = Path(heldout.__file__).parent / "assets" / "tinylm"
 WINDOW = 256  # what TinyLM was trained on
