@@ -21,7 +21,6 @@ from edgeq.devices.detect import instruction_set
 from edgeq.engine.model import Model
 from edgeq.engine.weights import Floats
 from edgeq.errors import InputError
-from edgeq.formats.gguf.mixes import ModelShape
 from edgeq.source import ModelSource
 
 _WINDOW = 128  # tokens of one forward pass
@@ -103,7 +102,7 @@ def allocate(request: Request) -> Found:
     options = request.options
     importance = _importance(model, calibrated, request.progress)
     errors = output_errors(source, options, importance, request.progress)
-    groups = groups_of(options, _shape(source), _GROUPS_LARGE if large else _GROUPS)
+    groups = groups_of(options, source.hp.n_layers, _GROUPS_LARGE if large else _GROUPS)
     kinds = {kind.type_name for given in options.values() for kind in given}
     probe, coder = probe_type(kinds, _wanted_bits(request)), _coder(source)
     some = windows_of(_flat(calibrated), width, _PROBED_LARGE if large else _PROBED)
@@ -126,11 +125,6 @@ def allocate(request: Request) -> Found:
 
 def _is_large(source: ModelSource) -> bool:
     return source.parameters() > _LARGE
-
-
-def _shape(source: ModelSource) -> ModelShape:
-    hp = source.hp
-    return ModelShape(source.family.architecture, hp.n_layers, hp.n_heads, hp.n_kv_heads, hp.n_experts)
 
 
 def _flat(windows: Sequence[Sequence[int]]) -> list[int]:

@@ -19,7 +19,6 @@ from edgeq.allocation.candidates import Candidate, bits
 from edgeq.devices.detect import instruction_set
 from edgeq.engine.weights import Floats
 from edgeq.formats.effort import Effort
-from edgeq.formats.gguf.mixes import ModelShape
 from edgeq.kernels_cpu.decode import decode
 from edgeq.kernels_cpu.encode import encode
 from edgeq.source import ModelSource
@@ -35,7 +34,6 @@ class Sensitivity:
     """What each tensor loses in each type: KL in nats, by tensor and type name."""
 
     losses: dict[str, dict[str, float]]
-    errors: dict[str, dict[str, float]]  # relative squared error of the output, of the same
     measured: dict[str, float]  # KL of each group of tensors that was quantized alone
     probe: str  # the type that the groups had
 
@@ -90,17 +88,17 @@ def _weighted(values: Floats, weights: Floats | None) -> float:
     return float(squares.sum() if weights is None else (squares * weights).sum())
 
 
-def groups_of(names: Iterable[str], model: ModelShape, most: int) -> dict[str, list[str]]:
+def groups_of(names: Iterable[str], n_layers: int, most: int) -> dict[str, list[str]]:
     """Tensors that are measured together: of one role, in layers that lie together; about ``most`` groups."""
     roles: dict[str, list[tuple[int, str]]] = {}
     for name in names:
         match = _LAYER.match(name)
         roles.setdefault(match[2] if match else name, []).append((int(match[1]) if match else 0, name))
-    parts = max(1, min(model.n_layers, most // max(1, len(roles))))
+    parts = max(1, min(n_layers, most // max(1, len(roles))))
     found: dict[str, list[str]] = {}
     for role, members in roles.items():
         for layer, name in members:
-            part = layer * parts // max(1, model.n_layers) if len(members) > 1 else 0
+            part = layer * parts // max(1, n_layers) if len(members) > 1 else 0
             found.setdefault(f"{role} {part + 1}/{parts}" if len(members) > 1 else role, []).append(name)
     return found
 
@@ -130,4 +128,4 @@ def sensitivity(
         for name in names:
             losses[name] = {kind: factor * error for kind, error in errors[name].items()}
         progress("measuring tensors", done, len(groups))
-    return Sensitivity(losses, errors, measured, probe)
+    return Sensitivity(losses, measured, probe)

@@ -14,6 +14,7 @@ import minilm as minilm_package
 import ml_dtypes
 import numpy as np
 import pytest
+from llama_8b import LLAMA_8B
 from numpy.typing import NDArray
 from oracle import encoder_tokenizers, encoders, models, tokenizer
 from safetensors.numpy import save_file
@@ -136,6 +137,14 @@ def _random(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> N
         return 0.3 * values
     # Sharp queries and keys, so that a wrong angle or a wrong head shows in the logits.
     return values * (2.0 if "q_proj" in name or "k_proj" in name else 1.0) / np.sqrt(shape[-1])
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> Path:
+    """A model of eight billion parameters, by its config.json alone."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(LLAMA_8B))
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from llama_8b import LLAMA_8B
 from oracle import encoders, models
 
 from edgeq.devices.library import find
@@ -25,17 +26,6 @@ from edgeq.quantize import Request as Quantize
 from edgeq.quantize import run as quantize
 
 SECONDS = 1.0
-LLAMA_8B = {
-    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 131072, "vocab_size": 128256,
-}  # fmt: skip
-
-
-@pytest.fixture
-def llama(tmp_path: Path) -> Path:
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(LLAMA_8B))
-    return path
 
 
 def planned(path: Path, device: str = "raspberry-pi-5", **options) -> dict:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
@@ -21,17 +20,6 @@ from edgeq.targeting.choose import Wish, choose
 from edgeq.targeting.settings import isa_of, onnx_settings
 
 ALL = {"gguf": list(GGUF_QUANTS), "onnx": [*ONNX_QUANTS, *ONNX_BLOCKS]}
-LLAMA_8B = {
-    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
-    "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 131072, "vocab_size": 128256,
-}  # fmt: skip
-
-
-@pytest.fixture
-def llama(tmp_path: Path) -> Path:
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(LLAMA_8B))
-    return path
 
 
 def chosen(path: Path, profile: Profile, **wish):

@@ -23,7 +23,7 @@ def problem(truth: float = 1.0) -> Problem:
     rng = np.random.default_rng(0)
     factors = dict(zip(NAMES, rng.lognormal(-4, 1, len(NAMES)), strict=True))
     losses = {name: {kind: factors[name] * 4.0 ** -int(kind[1]) for kind in KINDS} for name in NAMES}
-    known = Sensitivity(losses, losses, {}, "Q3_K")
+    known = Sensitivity(losses, {}, "Q3_K")
 
     def measure(types: Mapping[str, str]) -> dict[str, float]:
         return {"kl_mean": truth * known.of(types) ** 1.05}
