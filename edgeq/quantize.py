@@ -13,6 +13,7 @@ from edgeq.convert import gguf_file
 from edgeq.convert.column_weights import column_weights
 from edgeq.convert.gguf_file import GGUFPlan
 from edgeq.convert.gguf_sources import GGUFRows, RowSource
+from edgeq.convert.tensor_result import handling_summary
 from edgeq.errors import InputError, OutputExistsError, UsageError
 from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.mixes import file_type
@@ -81,7 +82,7 @@ def run(request: Request) -> dict[str, Any]:
         ):
             paths, results = gguf_file.write(source, planned, path, options)
         seconds = time.perf_counter() - started
-    for line in gguf_file.handling_summary(results):
+    for line in handling_summary(results):
         request.warn(line)
     for tensor, result in zip(record["tensors"], results, strict=True):
         if result.origin:

@@ -1,12 +1,16 @@
-"""What allocation needs of GGUF files: the bytes around the tensors, and a file opened for a trial."""
+"""Allocation of a GGUF file: the bytes around its tensors, files written for trials, the one that was chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
+from edgeq.allocation.candidates import candidates
+from edgeq.allocation.job import Job
+from edgeq.allocation.meter import GivesLogits
 from edgeq.convert import gguf_file
 from edgeq.convert.gguf_sources import RowSource
 from edgeq.engine.model import Model, from_gguf
@@ -17,6 +21,7 @@ from edgeq.formats.gguf.types import DEFAULT_ALIGNMENT
 from edgeq.formats.gguf.writer import lay_out
 
 _OWN_KEYS = 1024  # bytes for what says how the file was made
+_Written = TypeVar("_Written")
 
 
 @dataclass(frozen=True)
@@ -46,3 +51,29 @@ def opened(path: Path) -> Iterator[Model]:
     """The file in the embedded engine."""
     with GGUFFile.open(path) as file:
         yield from_gguf(file)
+
+
+def choose_types(
+    job: Job, rows: RowSource, folder: Path, write: Callable[[Mapping[str, str], Path, int], _Written]
+) -> tuple[_Written, dict[str, Any]]:
+    """What was written of the file that meets the job's goal, and ``Job.record``.
+
+    ``write`` makes the file of these types at that path, which is in ``folder``; so many tokens at the beginning of
+    the text it must not calibrate on. Raises EdgeqError.
+    """
+    tensors = ((name, job.source.shape(name)) for name in job.source.specs)
+    written: dict[tuple[str, ...], _Written] = {}
+
+    def trial(types: Mapping[str, str]) -> AbstractContextManager[GivesLogits]:
+        path = folder / f"trial-{len(written)}.gguf"
+        written[tuple(types.values())] = write(types, path, job.held_out)
+        return opened(path)
+
+    beside = around(rows)
+    record = job.record(
+        candidates(tensors, job.wanted.candidates()),
+        trial,
+        fixed_bytes=beside.total,
+        header=beside.header,
+    )
+    return written[tuple(record["types"].values())], record

@@ -1,17 +1,20 @@
-"""What allocation needs of ONNX graphs: bits of blocked weights by name, their bytes, and a graph opened for a trial.
+"""Allocation of an ONNX graph: bits of blocked weights by name, their bytes, graphs written for trials.
 
 The errors of 4 and 8 bits in blocks are taken from GGUF's types of the same grid, which stand for them here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from edgeq.allocation.candidates import Candidate, candidates
+from edgeq.allocation.job import Job, Types
+from edgeq.allocation.meter import GivesLogits
 from edgeq.convert import onnx_graph
 from edgeq.engine.weights import Floats
 from edgeq.errors import InputError, UsageError
@@ -19,10 +22,10 @@ from edgeq.evaluation.runtimes import OnnxRuntime
 from edgeq.formats.onnx.linear import find_linears
 from edgeq.source import ModelSource
 
-Types = Mapping[str, str]
 _QUERIES, _JOINED = ".attn_q.", ".attn_qkv."
 STANDS_FOR = {"int4": "Q4_0", "int8": "Q8_0", "float16": "F16"}
 _BITS = {"Q4_0": 4, "Q8_0": 8, "F16": 16}
+_GRAPH_SLACK = 4096  # bytes of a graph that other choices of bits may add
 
 
 def parse_names(text: str | None) -> tuple[str, ...]:
@@ -97,3 +100,28 @@ class _Trial:
 def opened(path: Path, threads: int) -> Iterator[_Trial]:
     """The graph in ONNX Runtime."""
     yield _Trial(path, threads)
+
+
+def choose_bits(
+    job: Job,
+    layers: Layers,
+    folder: Path,
+    write: Callable[[Mapping[str, int], Path], int],
+    threads: int,
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """The bits of each weight that meet the job's goal, as ``Layers.bits`` names them, and ``Job.record``.
+
+    ``write`` makes the graph of these bits at that path, which is in ``folder``, and says how many bytes it has.
+    Raises EdgeqError.
+    """
+    path = folder / "trial.onnx"
+
+    def trial(types: Types) -> AbstractContextManager[GivesLogits]:
+        write(layers.bits(types), path)
+        return opened(path, threads)
+
+    least = {name: kinds[0] for name, kinds in layers.options.items()}
+    smallest = write(layers.bits({name: kind.type_name for name, kind in least.items()}), path)
+    fixed = smallest + _GRAPH_SLACK - sum(kind.nbytes for kind in least.values())
+    record = job.record(layers.options, trial, fixed_bytes=fixed, all_types=layers.all_types)
+    return layers.bits(record["types"]), record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from edgeq.convert.gguf_sources import Rows, RowSource
 from edgeq.convert.overlap import in_order
 from edgeq.convert.repack import can_repack, merge, repack
+from edgeq.convert.tensor_result import TensorResult
 from edgeq.devices.detect import instruction_set
 from edgeq.errors import EdgeqError, InputError
 from edgeq.formats.effort import Effort
@@ -32,24 +32,6 @@ _QUANTIZATION_VERSION = 2  # GGML_QNT_VERSION
 _CHECKED = {"F32", "F16", "BF16"}  # never copied unseen: NaN may hide in them, and encoding them is exact
 Progress = Callable[[str, int, int], None]
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class TensorResult:
-    """What became of a tensor: its type, its bytes, and the rounding error relative to its own size.
-
-    ``error`` is sqrt(sum((w - q)²) / sum(w²)), 0 where the type holds the values exactly or nobody asked. ``origin``
-    says how others had quantized the tensor, "" if they had not, and ``handling`` what was made of that: "decoded",
-    "repacked without loss", "re-rounded", or how much of it was either.
-    """
-
-    name: str
-    type_name: str
-    shape: tuple[int, ...]
-    nbytes: int
-    error: float
-    origin: str = ""
-    handling: str = ""
 
 
 @dataclass(frozen=True)
@@ -340,13 +322,3 @@ class _TensorEncoder:
         if self._repacked_blocks:
             return f"re-rounded, but {self._repacked_blocks / self._blocks:.1%} of the blocks repacked without loss"
         return "re-rounded"
-
-
-def handling_summary(results: Sequence[TensorResult]) -> list[str]:
-    """One line for each thing that was done to tensors which others had quantized: how many they are."""
-    counts = Counter(
-        (result.origin, result.handling.partition(",")[0]) for result in results if result.origin
-    )
-    return [
-        f"quantized before ({origin}): {count} tensors {what}" for (origin, what), count in counts.items()
-    ]

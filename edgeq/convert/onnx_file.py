@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from edgeq.convert import onnx_graph
 from edgeq.convert.dialects import DIALECTS
-from edgeq.convert.gguf_file import TensorResult, handling_summary
 from edgeq.convert.onnx_quants import QUANTS, QuantOptions
+from edgeq.convert.tensor_result import TensorResult, handling_summary
 from edgeq.errors import UsageError
 from edgeq.formats.onnx.edit import ERROR, HANDLING, ORIGIN, dims
 from edgeq.formats.onnx.save import save_model
