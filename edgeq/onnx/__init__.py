@@ -1,6 +1,6 @@
 """ONNX files of any origin: ``edgeq.onnx.quantize(Request(source, out))``, ``edgeq.onnx.session(path)``."""
 
-from edgeq.onnx.run import DEFAULT_MIN_COSINE, Request
+from edgeq.onnx.request import DEFAULT_MIN_COSINE, Request
 from edgeq.onnx.run import run as quantize
 from edgeq.onnx.sessions import FallbackWarning, session
 

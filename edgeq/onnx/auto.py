@@ -13,7 +13,8 @@ from typing import Any
 
 from edgeq.errors import InputError, UsageError
 from edgeq.onnx.node_types import FLOAT
-from edgeq.onnx.run import DEFAULT_MIN_COSINE, Request, run, target_path
+from edgeq.onnx.request import Request, target_path
+from edgeq.onnx.run import run
 
 WITHIN_1_PERCENT = (
     1 - 0.0075**2 / 2
@@ -28,8 +29,7 @@ def candidates(request: Request) -> Iterator[Request]:
     if request.proof:
         for quant in quants:
             yield replace(request, quant=quant, min_cosine=target, most_exempted=_MOST_EXEMPTED)
-    target = DEFAULT_MIN_COSINE if request.min_cosine is None else request.min_cosine
-    yield replace(request, quant=quants[0], min_cosine=target)
+    yield replace(request, quant=quants[0], min_cosine=request.target)
 
 
 def run_auto(request: Request) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What stayed float in a quantized graph, and why."""
+"""What is quantized in a graph, what stayed float, and why."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from edgeq.formats.onnx.edit import dims
 
 _WORTH_SAYING = 0.02  # of a graph's numbers
 _MOST_NAMES = 4
+_QUANTIZED = frozenset(
+    (
+        "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv",
+        "QLinearMatMul", "QGemm", "MatMulNBits", "MatMulBnb4", "GatherBlockQuantized", "DynamicQuantizeLSTM",
+    )
+)  # fmt: skip
 _REASONS = {
     "GRU": "ONNX Runtime has no int8 operator for it",
     "RNN": "ONNX Runtime has no int8 operator for it",
@@ -21,6 +27,11 @@ _REASONS = {
     "MatMul": "no layer of a plain matrix",
     "Gemm": "no layer of a plain matrix",
 }
+
+
+def quantized_operators(model: ir.Model) -> set[str]:
+    """The operators of a graph that compute with quantized numbers, or make or read them."""
+    return {node.op_type for node in model.graph.all_nodes()} & _QUANTIZED
 
 
 def left_in_float(model: ir.Model, before: int, exempted: frozenset[str]) -> str | None:
