@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from edgeq.cli._options import ForceOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table, progress_bar, warn
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def models(
             "Nothing is measured here."
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace files that are there.")] = False,
+    force: ForceOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Time models on this machine: reading, generating, first token, load, memory; energy and heat where readable.

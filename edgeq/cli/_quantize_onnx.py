@@ -2,109 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeq.cli._output import print_facts, print_json, progress_bar, warn
+from edgeq.cli._quantize_options import Given
 from edgeq.errors import GateError, UsageError
+
+if TYPE_CHECKING:
+    from edgeq.export import Progress
+    from edgeq.onnx import Request
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def for_target(
-    target: str, quant: str | None, isa: str | None, has_data: bool, context: int, most_loss: float | None
-) -> tuple[str, str]:
-    """(quant, CPU) for a device: on a GPU float16, on a CPU int8, static where there is data to calibrate on.
-
-    Raises EdgeqError for a device that is not known, and UsageError for options that any graph has no use for.
-    """
-    from edgeq.cli.devices import device
-    from edgeq.errors import UsageError
-    from edgeq.targeting.settings import isa_of
-
-    if context or most_loss is not None:
-        raise UsageError("--context and --most-loss are for GGUF; give --min-cosine for an ONNX file")
-    profile = device(target, None)
-    if profile.gpus and not profile.clusters:
-        return quant or "float16", isa or "generic"
-    return quant or ("int8" if has_data else "int8-dynamic"), isa or isa_of(profile.isa)
-
-
-def is_onnx(path: Path) -> bool:
-    """Whether a source is an ONNX file, by its name."""
-    return path.suffix.lower() == ".onnx"
-
-
-def only(source: Path, kind: str, options: Mapping[str, Any]) -> None:
-    """Raise UsageError for an option of the other kind of source."""
-    for option, value in options.items():
-        if value:
-            raise UsageError(
-                f"{option} goes with {kind}, but {source} is {'no ' if kind == 'ONNX' else 'an '}ONNX file"
-            )
-
-
-def quantize(
-    source: Path,
-    out: Path | None,
-    quant: str | None,
-    options: Mapping[str, Any],
-    *,
-    threads: int,
-    force: bool,
-    as_json: bool,
-) -> None:
+def quantize(given: Given) -> None:
     """Run, print, and raise GateError where a gate said no. Without ``out`` the file comes beside the source."""
-    from edgeq.calibration.sources import Images
-    from edgeq.onnx import Request
     from edgeq.onnx import quantize as run
     from edgeq.report.facts import facts
 
-    min_cosine = options.get("--min-cosine")
-    if min_cosine is not None and not 0 < min_cosine <= 1:
-        raise UsageError(f"--min-cosine {min_cosine:g}: must be above 0 and at most 1")
-    size, (mean, std) = _size(options.get("--resize")), _normalization(options.get("--normalize"))
     with progress_bar() as progress:
-        record = run(
-            Request(
-                source=source,
-                out=source.parent if out is None else out,
-                quant=quant or "auto",
-                calibration=options.get("--calibration"),
-                method=options.get("--calibration-method", "minmax"),
-                samples=options.get("--samples", 0),
-                images=Images(size, mean, std, declared="--normalize" in options),
-                isa=options.get("--isa", "generic"),
-                scheme=options.get("--scheme"),
-                full_range=options.get("--full-range", False),
-                block_size=options.get("--block-size"),
-                asymmetric=options.get("--asymmetric", False),
-                dialect=options.get("--dialect", "ort"),
-                accuracy_level=options.get("--accuracy-level"),
-                nearest=options.get("--nearest", False),
-                per_tensor=options.get("--per-tensor", False),
-                ort=options.get("--ort", False),
-                keep_float=options.get("--keep-float", ()),
-                node_types=options.get("--node-type", ()),
-                max_kl=options.get("--max-kl"),
-                exempt_to=options.get("--exempt-to", "float"),
-                min_cosine=min_cosine,
-                allow_slower=options.get("--allow-slower", False),
-                cache=not options.get("--no-cache", False),
-                proof=not options.get("--no-proof", False),
-                force=force,
-                threads=threads,
-                progress=progress,
-                warn=warn,
-            )
-        )
-    if as_json:
+        record = run(_request(given, progress))
+    if given.as_json:
         print_json(record)
     else:
         print_facts([*facts(record), *(("written", path) for path in record["files"])])
     if record["gates"]:
         raise GateError("; ".join(record["gates"]))
+
+
+def _request(given: Given, progress: Progress) -> Request:
+    from edgeq.calibration.sources import Images
+    from edgeq.onnx import Request
+
+    quant, isa = given.quant, given.isa
+    if given.target is not None:
+        quant, isa = _for_target(given, given.target)
+    if given.min_cosine is not None and not 0 < given.min_cosine <= 1:
+        raise UsageError(f"--min-cosine {given.min_cosine:g}: must be above 0 and at most 1")
+    size, (mean, std) = _size(given.resize), _normalization(given.normalize)
+    return Request(
+        source=given.source,
+        out=given.source.parent if given.out is None else given.out,
+        quant=quant or "auto",
+        calibration=given.calibration,
+        method=given.calibration_method or "minmax",
+        samples=given.samples or 0,
+        images=Images(size, mean, std, declared=given.normalize is not None),
+        isa=isa or "generic",
+        scheme=given.scheme,
+        full_range=given.full_range,
+        block_size=given.block_size,
+        asymmetric=given.asymmetric,
+        dialect="ort" if given.dialect is None else given.dialect.value,
+        accuracy_level=given.accuracy_level,
+        nearest=given.nearest,
+        per_tensor=given.per_tensor,
+        ort=given.ort,
+        keep_float=given.keep_float or (),
+        node_types=given.node_type or (),
+        max_kl=given.max_kl,
+        exempt_to=given.exempt_to or "float",
+        min_cosine=given.min_cosine,
+        allow_slower=given.allow_slower,
+        cache=not given.no_cache,
+        proof=not given.no_proof,
+        force=given.force,
+        threads=given.threads,
+        progress=progress,
+        warn=warn,
+    )
+
+
+def _for_target(given: Given, target: str) -> tuple[str, str]:
+    """(quant, CPU) for a device: on a GPU float16, on a CPU int8, static where there is data to calibrate on.
+
+    Raises EdgeqError for a device that is not known, and UsageError for options that any graph has no use for.
+    """
+    from edgeq.cli.devices import device
+    from edgeq.targeting.settings import isa_of
+
+    if given.context or given.most_loss is not None:
+        raise UsageError("--context and --most-loss are for GGUF; give --min-cosine for an ONNX file")
+    profile = device(target, None)
+    if profile.gpus and not profile.clusters:
+        return given.quant or "float16", given.isa or "generic"
+    on_cpu = "int8" if given.calibration is not None else "int8-dynamic"
+    return given.quant or on_cpu, given.isa or isa_of(profile.isa)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

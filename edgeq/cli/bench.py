@@ -10,6 +10,7 @@ import typer
 
 from edgeq.cli import _bench_models
 from edgeq.cli._effort import EffortOption
+from edgeq.cli._options import ThreadsOption
 from edgeq.cli._output import JsonFlag, print_json, print_table, warn
 from edgeq.formats.effort import Effort
 
@@ -36,9 +37,7 @@ def codecs(
         bool, typer.Option("--importance", help="Encode under a random importance matrix.")
     ] = False,
     effort: EffortOption = Effort.ggml,
-    threads: Annotated[
-        int, typer.Option("--threads", "-t", min=0, help="Threads of both sides; 0 is all cores.")
-    ] = 0,
+    threads: ThreadsOption = 0,
     repeats: Annotated[int, typer.Option(min=1, help="Turns that each side takes; medians count.")] = 5,
     as_json: JsonFlag = False,
 ) -> None:
@@ -89,9 +88,7 @@ def kernels(
         typer.Option(help="Types, such as Q4_K,Q8_0,int4x32 (MatMulNBits, blocks of 32); all without it."),
     ] = "",
     rows: Annotated[str, typer.Option(help="Rows of activations, each measured.")] = "1,8,32,256",
-    threads: Annotated[
-        int, typer.Option("--threads", "-t", min=0, help="Threads of all sides; 0 is all cores.")
-    ] = 0,
+    threads: ThreadsOption = 0,
     seconds: Annotated[float, typer.Option(min=0.1, help="Time spent on each line.")] = 3.0,
     as_json: JsonFlag = False,
 ) -> None:

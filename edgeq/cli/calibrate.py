@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeq.cli._options import ForceOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, progress_bar, warn
 
 
@@ -56,9 +57,7 @@ def calibrate(
             "token_embd.weight, under that name.",
         ),
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", "-f", help="Replace the output file if it exists.")
-    ] = False,
+    force: ForceOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure on a text which columns of the weights matter: an importance matrix, as llama-quantize reads it.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeq.cli._options import ForceOption, ThreadsOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table, progress_bar
 
 if TYPE_CHECKING:
@@ -77,10 +78,8 @@ def detect(
     save: Annotated[
         bool, typer.Option("--save", help="Keep the profile in your folder, for `plan --target this`.")
     ] = False,
-    threads: Annotated[
-        int, typer.Option("--threads", "-t", min=0, help="Threads to measure with; 0: all cores.")
-    ] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    threads: ThreadsOption = 0,
+    force: ForceOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find out what this machine is: cores, instruction sets, caches, memory and its limits, GPUs.

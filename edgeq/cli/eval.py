@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgeq.cli._options import ForceOption, ThreadsOption
 from edgeq.cli._output import JsonFlag, print_json, progress_bar
 from edgeq.cli.run import Engine, KVType
 
@@ -118,10 +119,8 @@ def evaluate(
         Path | None,
         typer.Option(help="A budget.toml of limits; one line for each that is broken, and exit code 3."),
     ] = None,
-    threads: Annotated[
-        int, typer.Option("--threads", "-t", min=0, help="Threads to run on; 0 is one for each core.")
-    ] = 0,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace a log that exists.")] = False,
+    threads: ThreadsOption = 0,
+    force: ForceOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure how good a model's answers are on a text, how far from a reference's, and what they cost.

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeq.cli._options import ForceOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, warn
 
 
@@ -31,7 +32,7 @@ def pack(
     name: Annotated[
         str | None, typer.Option(help="What to call the model in file names; without it what its file says.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace bundles that exist.")] = False,
+    force: ForceOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Lay a model's files out as an app's library loads them, with a manifest of hashes, and check them.

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from edgeq.cli._dialect import Form
 from edgeq.cli._effort import GGUFEffortOption
-from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table, progress_bar, warn
+from edgeq.cli._options import (
+    AccuracyOption,
+    AsymmetricOption,
+    BlockSizeOption,
+    ForceOption,
+    FullRangeOption,
+    ImatrixOption,
+    TensorTypeOption,
+    ThreadsOption,
+)
+from edgeq.cli._output import JsonFlag
+from edgeq.cli._quantize_options import Given, OnNan
 from edgeq.cli._target import ContextOption, LossOption, TargetOption
-from edgeq.formats.effort import Effort
-
-
-class OnNan(StrEnum):
-    """What a NaN or infinite weight does."""
-
-    error = "error"
-    zero = "zero"
 
 
 def register(app: typer.Typer) -> None:
@@ -53,20 +55,8 @@ def quantize(
     target: TargetOption = None,
     context: ContextOption = 0,
     most_loss: LossOption = None,
-    tensor_type: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--tensor-type",
-            help="GGUF: PATTERN=TYPE for single tensors, such as ffn_down=Q6_K; may be repeated, the first match "
-            "decides. A pattern that matches nothing is an error.",
-        ),
-    ] = None,
-    imatrix: Annotated[
-        Path | None,
-        typer.Option(
-            help="GGUF: an importance matrix (`edgeq calibrate`, or llama.cpp's own, GGUF or .dat)."
-        ),
-    ] = None,
+    tensor_type: TensorTypeOption = None,
+    imatrix: ImatrixOption = None,
     effort: GGUFEffortOption = None,
     split_max_size: Annotated[
         str | None, typer.Option(help="GGUF: write shards of at most this size, such as 2G or 500M.")
@@ -124,21 +114,9 @@ def quantize(
             help="ONNX int8: types of activations and weights, if not the CPU's: u8s8, s8s8 or u8u8."
         ),
     ] = None,
-    full_range: Annotated[
-        bool,
-        typer.Option("--full-range", help="ONNX int8: do not limit neighbouring weights, whatever the CPU."),
-    ] = False,
-    block_size: Annotated[
-        int | None,
-        typer.Option(help="ONNX weights in blocks: 16, 32 (the default), 64, 128 or 256 weights a scale."),
-    ] = None,
-    asymmetric: Annotated[
-        bool,
-        typer.Option(
-            "--asymmetric",
-            help="ONNX int2, int4, int8-blocks: a zero point for each block: nearer, a little slower.",
-        ),
-    ] = False,
+    full_range: FullRangeOption = False,
+    block_size: BlockSizeOption = None,
+    asymmetric: AsymmetricOption = False,
     dialect: Annotated[
         Form | None,
         typer.Option(
@@ -146,13 +124,7 @@ def quantize(
             "GatherBlockQuantized, standard DequantizeLinear of ONNX 21 (of ONNX 25 in 2 bits)."
         ),
     ] = None,
-    accuracy_level: Annotated[
-        int | None,
-        typer.Option(
-            help="ONNX int2, int4, int8-blocks: 4 (the default) rounds activations to int8 while multiplying, 1 does "
-            "not and is slower."
-        ),
-    ] = None,
+    accuracy_level: AccuracyOption = None,
     nearest: Annotated[
         bool,
         typer.Option(
@@ -226,10 +198,8 @@ def quantize(
     no_proof: Annotated[
         bool, typer.Option("--no-proof", help="ONNX: compare with nothing, and have no gates.")
     ] = False,
-    threads: Annotated[
-        int, typer.Option("--threads", "-t", min=0, help="Threads to work with; 0 is all cores.")
-    ] = 0,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an output that exists.")] = False,
+    threads: ThreadsOption = 0,
+    force: ForceOption = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Quantize a GGUF file or a model directory to GGUF, or any ONNX file to ONNX with a proof.
@@ -248,139 +218,8 @@ def quantize(
 
     `edgeq quantize model-F16.gguf -o out/ --target iphone-15-pro`
     """
-    from edgeq.cli import _quantize_onnx as onnx
-    from edgeq.errors import UsageError
+    given = Given(**locals())
+    from edgeq.cli import _quantize_gguf, _quantize_onnx
 
-    for_gguf = {
-        "--tensor-type": tensor_type,
-        "--imatrix": imatrix,
-        "--effort": effort,
-        "--split-max-size": split_max_size,
-        "--nan": nan,
-        "--allow-requantize": allow_requantize,
-        "--dry-run": dry_run,
-    }
-    for_onnx = {
-        "--calibration-method": calibration_method,
-        "--samples": samples,
-        "--resize": resize,
-        "--normalize": normalize,
-        "--isa": isa,
-        "--scheme": scheme,
-        "--full-range": full_range,
-        "--block-size": block_size,
-        "--asymmetric": asymmetric,
-        "--dialect": None if dialect is None else dialect.value,
-        "--accuracy-level": accuracy_level,
-        "--nearest": nearest,
-        "--per-tensor": per_tensor,
-        "--ort": ort,
-        "--keep-float": keep_float,
-        "--node-type": node_type,
-        "--exempt-to": exempt_to,
-        "--min-cosine": min_cosine,
-        "--max-kl": max_kl,
-        "--allow-slower": allow_slower,
-        "--no-cache": no_cache,
-        "--no-proof": no_proof,
-    }
-    if target is None and (context or most_loss is not None):
-        raise UsageError("--context and --most-loss go with --target")
-    if onnx.is_onnx(source):
-        onnx.only(source, "GGUF", for_gguf)
-        if target is not None:
-            quant, for_onnx["--isa"] = onnx.for_target(
-                target, quant, isa, bool(calibration), context, most_loss
-            )
-        options: dict[str, Any] = {option: value for option, value in for_onnx.items() if value}
-        if calibration is not None:
-            options["--calibration"] = calibration
-        onnx.quantize(source, out, quant, options, threads=threads, force=force, as_json=as_json)
-        return
-    onnx.only(source, "ONNX", for_onnx)
-    if target is not None:
-        quant = _for_target(target, source, quant, context, most_loss)
-    if out is None or quant is None:
-        missing = "--output" if out is None else "--quant"
-        raise UsageError(
-            f"{missing} is missing: to GGUF, `edgeq quantize SOURCE -o OUT -q Q4_K_M`, or --target DEVICE"
-        )
-    _quantize_gguf(
-        as_json,
-        source=source,
-        out=out,
-        quant=quant,
-        tensor_types=tensor_type or (),
-        imatrix=imatrix,
-        calibration=calibration,
-        effort=effort or (Effort.best if calibration else Effort.normal),
-        split_max_size=split_max_size,
-        nan=(nan or OnNan.error).value,
-        allow_requantize=allow_requantize,
-        dry_run=dry_run,
-        force=force,
-        threads=threads,
-    )
-
-
-def _for_target(target: str, source: Path, quant: str | None, context: int, most_loss: float | None) -> str:
-    """The mix for a device."""
-    from edgeq.cli._target import chosen
-    from edgeq.formats.gguf.mixes import file_type
-    from edgeq.options import parsed
-    from edgeq.planning.formats import GGUF_QUANTS
-
-    names = [parsed("--quant", quant, file_type).name] if quant else list(GGUF_QUANTS)
-    fixed = names[0] if quant else ""
-    found = chosen(
-        target, source, {"gguf": names}, to="gguf", quant=fixed, context=context, most_loss=most_loss
-    )
-    return found.quant
-
-
-def _quantize_gguf(as_json: bool, threads: int, **options: Any) -> None:
-    from edgeq.devices.cpu import usable_cores
-    from edgeq.kernels_cpu.threads import set_threads
-    from edgeq.quantize import Request, run
-    from edgeq.report.facts import megabytes
-
-    set_threads(threads or usable_cores())
-    with progress_bar() as progress:
-        record = run(Request(**options, progress=progress, warn=warn))
-    if as_json:
-        print_json(record)
-        return
-    if options["dry_run"]:
-        _print_plan(record)
-    rows = [
-        ("source", f"{record['source']} ({record['architecture']}, {record['parameters']:,} parameters)"),
-        (
-            "quant",
-            f"{record['quant']}, {record['bits_per_weight']:.2f} bits per weight, effort {record['effort']}",
-        ),
-    ]
-    if options["dry_run"]:
-        rows.append(("size", f"{megabytes(record['tensor_bytes'])} of tensors"))
-    else:
-        rows.append(("size", megabytes(record["written_bytes"])))
-        rate = record["values_per_second"] / 1e6
-        rows.append(("time", f"{record['seconds']:.1f} s, {rate:,.0f} million values a second"))
-        rows += [("written", path) for path in record["files"]]
-    print_facts(rows)
-
-
-def _print_plan(record: dict[str, Any]) -> None:
-    """The table of a dry run."""
-    rows = [
-        (
-            t["name"],
-            " × ".join(map(str, t["shape"])),
-            t["stored_type"] or "",
-            t["type_name"] + (f" (not {t['wanted_type']})" if t["type_name"] != t["wanted_type"] else ""),
-            f"{t['nbytes']:,}",
-            t["reason"],
-        )
-        for t in record["tensors"]
-    ]
-    print_table(("tensor", "shape", "from", "to", "bytes", "why"), rows, right=(4,))
-    print()
+    given.check()
+    (_quantize_onnx if given.is_onnx else _quantize_gguf).quantize(given)

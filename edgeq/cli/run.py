@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from edgeq.cli._options import ThreadsOption
 from edgeq.cli._output import JsonFlag
 
 
@@ -103,10 +104,7 @@ def run(
         list[str] | None,
         typer.Option("--stop", help="End before this text; may be given several times."),
     ] = None,
-    threads: Annotated[
-        int,
-        typer.Option("--threads", "-t", min=0, help="Threads to run on; 0 is one for each core."),
-    ] = 0,
+    threads: ThreadsOption = 0,
     kv_type: Annotated[
         KVType | None,
         typer.Option(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeq.cli._options import ThreadsOption
 from edgeq.cli._output import JsonFlag, print_json, print_table
 
 
@@ -16,9 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def warmup(
     model: Annotated[Path, typer.Argument(help="A GGUF file or a model directory, as edgeq run takes it.")],
-    threads: Annotated[
-        int, typer.Option("--threads", "-t", min=0, help="Threads to run it on; 0 is all cores.")
-    ] = 0,
+    threads: ThreadsOption = 0,
     keep_packed: Annotated[
         bool,
         typer.Option(

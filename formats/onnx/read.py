@@ -42,11 +42,6 @@ def read_model(path: Path) -> ir.Model:
     return model
 
 
-def is_onnx(path: Path) -> bool:
-    """Whether a file says by its name that it is ONNX."""
-    return path.suffix.lower() == ".onnx"
-
-
 def tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
     """Every constant of the model with its name: initializers and tensor attributes, of subgraphs too."""
     for graph in model.graphs():
