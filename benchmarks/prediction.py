@@ -73,6 +73,9 @@ def _row(
         reached = share / defaults().bandwidth[profile.kind]
         memory = dataclasses.replace(profile.memory, peak_gbs=profile.memory.peak_gbs * reached)
         profile = dataclasses.replace(profile, memory=memory)
+    if "peak_gbs" in entry:
+        memory = dataclasses.replace(profile.memory, peak_gbs=entry["peak_gbs"], read_gbs=None)
+        profile = dataclasses.replace(profile, memory=memory)
     if "ghz" in entry:
         clusters = tuple(dataclasses.replace(c, ghz=entry["ghz"]) for c in profile.clusters)
         profile = dataclasses.replace(profile, clusters=clusters)
@@ -157,6 +160,10 @@ def summary(found: Sequence[Row]) -> dict[str, float]:
     }
 
 
+def _print_summary(name: str, found: Sequence[Row]) -> None:
+    print(name, ", ".join(f"{key} {value:.3g}" for key, value in summary(found).items()))
+
+
 def _print_fit(found: Sequence[Row]) -> None:
     by_kind: dict[str, list[float]] = defaultdict(list)
     for row in found:
@@ -224,7 +231,9 @@ def main() -> None:
             f"({row.error:+.0%}) {use}"
         )
     if options.unseen:
-        print("unseen", ", ".join(f"{key} {value:.3g}" for key, value in summary(found).items()))
+        for kind in sorted({row.kind for row in found}):
+            _print_summary(f"unseen {kind}", [row for row in found if row.kind == kind])
+        _print_summary("unseen", found)
         return
     for part_range in ranges():
         speeds = ", ".join(f"{speed:.1f}" for speed in part_range.predicted)
@@ -233,8 +242,7 @@ def main() -> None:
             f"predicted {speeds} ({part_range.error:+.0%}) fit"
         )
     for name, part in (("fit", False), ("held out", True)):
-        figures = summary([row for row in found if row.held_out is part])
-        print(name, ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
+        _print_summary(name, [row for row in found if row.held_out is part])
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ class Defaults:
     per_layer_and_thread: float
     gpu_per_layer: float
     per_row: float
-    low: float
-    high: float
+    measured_range: tuple[float, float]  # measured over predicted speed
+    unmeasured_range: tuple[float, float]
 
 
 @functools.cache
@@ -64,8 +64,8 @@ def defaults(path: Path = PATH) -> Defaults:
         per_layer_and_thread=waiting.number("per_layer_and_thread", 0, 1e4) / 1e6,
         gpu_per_layer=waiting.number("gpu_per_layer", 0, 1e4) / 1e6,
         per_row=waiting.number("per_row", 0, 10) / 1e6,
-        low=spread.number("low", 0.1, 1),
-        high=spread.number("high", 1, 10),
+        measured_range=_range(spread, "measured"),
+        unmeasured_range=_range(spread, "unmeasured"),
     )
     for table in (bandwidth, single, peak, waiting, spread, top):
         table.done()
@@ -78,6 +78,10 @@ def rate_of(table: Mapping[str, float], type_name: str) -> float | None:
         if name in table:
             return table[name]
     return None
+
+
+def _range(table: Fields, which: str) -> tuple[float, float]:
+    return table.number(f"{which}_low", 0.1, 1), table.number(f"{which}_high", 1, 10)
 
 
 def _core_class(

@@ -8,13 +8,30 @@ from __future__ import annotations
 import difflib
 import functools
 import os
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgeq.devices.profile import Profile, read_profile
 from edgeq.formats.errors import EdgeqError
 
 BUILT_IN = Path(__file__).with_name("profiles")
+# Words that people leave out or put in: makers, and what systems write around a CPU's name.
+_IDLE = {
+    "amd",
+    "apple",
+    "aws",
+    "cpu",
+    "core",
+    "google",
+    "intel",
+    "processor",
+    "qualcomm",
+    "r",
+    "samsung",
+    "tm",
+}
 
 
 def user_folder() -> Path:
@@ -45,30 +62,48 @@ def all_profiles() -> list[Profile]:
 
 
 def find(name: str) -> Profile:
-    """The profile of that id, name or alias, any case; raises EdgeqError naming the nearest ones.
+    """The profile of that id, name or alias, any case, or of the longest one that ``name`` holds as whole words.
 
-    Only an alias needs all profiles read.
+    "AMD EPYC 9654 96-Core Processor" is the EPYC 9654. Raises EdgeqError naming the nearest ones. Only what is no id
+    needs all profiles read.
     """
     paths = profile_paths()
-    wanted = _key(name)
+    wanted = key_of(name)
     for profile_id, path in paths.items():
-        if _key(profile_id) == wanted:
+        if key_of(profile_id) == wanted:
             return _read(path)
     names = {}
     for profile in all_profiles():
         for text in (profile.id, profile.name, *profile.aliases):
-            names[_key(text)] = profile
-    if wanted in names:
-        return names[wanted]
-    near = difflib.get_close_matches(wanted, names, 4, 0.5)
+            names[key_of(text)] = profile
+    found = names.get(wanted) or _held_by(name, names)
+    if found:
+        return found
+    near = difflib.get_close_matches(key_of(name), names, 4, 0.5)
     hint = ", ".join(dict.fromkeys(names[key].id for key in near))
     raise EdgeqError(
         f"{name}: no such device" + (f"; nearest: {hint}" if hint else "") + "; see `edgeq devices list`"
     )
 
 
-def _key(name: str) -> str:
-    return "".join(c for c in name.lower() if c.isalnum())
+def _held_by(text: str, names: Mapping[str, Profile]) -> Profile | None:
+    """The profile of the longest key that some successive words of the text make up; None for none or several."""
+    words = _words(text)
+    runs = {"".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
+    held = runs & names.keys()
+    longest = max(map(len, held), default=0)
+    found = {names[key].id: names[key] for key in held if len(key) == longest}
+    return found.popitem()[1] if len(found) == 1 else None
+
+
+def key_of(name: str) -> str:
+    """What two spellings of a name have in common."""
+    return "".join(_words(name))
+
+
+def _words(text: str) -> list[str]:
+    words = re.findall(r"[0-9a-z]+", text.lower())
+    return [word for word in words if word not in _IDLE] or words
 
 
 @functools.cache

@@ -48,7 +48,9 @@ def cpu_of(profile: Profile, threads: int = 0, engine: str = "llama.cpp") -> Mac
     return Machine(
         unit="CPU",
         threads=threads,
-        read_gbs=_bandwidth(profile, known, threads) if read is None else read,
+        read_gbs=_bandwidth(profile, known, threads)
+        if read is None
+        else _read_by(profile, known, threads, read),
         decode=_by_type(profile, threads, rates, "decode"),
         prefill=_by_type(profile, threads, rates, "prefill"),
         waiting=_waiting(known, threads),
@@ -78,6 +80,13 @@ def _bandwidth(profile: Profile, known: Defaults, threads: int) -> float:
     """GB/s where nobody measured it: what such devices reach of their peak, no more than the cores can read."""
     peak = profile.memory.peak_gbs or known.peak[profile.kind]
     return min(peak * known.bandwidth[profile.kind], threads * known.core_bandwidth[profile.kind])
+
+
+def _read_by(profile: Profile, known: Defaults, threads: int, read: float) -> float:
+    """GB/s measured with the profile's threads, as far as fewer of them can read."""
+    if threads >= profile.threads:
+        return read
+    return min(read, threads * max(known.core_bandwidth[profile.kind], read / profile.threads))
 
 
 def _waiting(known: Defaults, threads: int) -> float:

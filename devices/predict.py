@@ -14,7 +14,7 @@ RATED_COLUMNS = 2048  # weights in a row of the matrices that rates are measured
 
 @dataclass(frozen=True)
 class Speed:
-    """Tokens per second: the prediction, and what eight of ten devices lie between."""
+    """Tokens per second: the prediction, and what eight of ten published speeds lie between."""
 
     tokens_per_second: float
     low: float
@@ -23,12 +23,12 @@ class Speed:
 
 def decode_speed(work: Work, machine: Machine, depth: int) -> Speed:
     """Generating one token after ``depth`` others."""
-    return speed_of(1.0, decode_seconds(work, machine, depth))
+    return speed_of(1.0, decode_seconds(work, machine, depth), machine.measured)
 
 
 def prefill_speed(work: Work, machine: Machine, tokens: int) -> Speed:
     """Reading a prompt of so many tokens."""
-    return speed_of(tokens, prefill_seconds(work, machine, tokens))
+    return speed_of(tokens, prefill_seconds(work, machine, tokens), machine.measured)
 
 
 def decode_seconds(work: Work, machine: Machine, depth: int) -> float:
@@ -68,7 +68,8 @@ def _seconds(product: Product, machine: Machine, rows: int) -> float:
     )
 
 
-def speed_of(tokens: float, seconds: float) -> Speed:
-    """So many tokens in so many seconds, with the range."""
+def speed_of(tokens: float, seconds: float, measured: bool) -> Speed:
+    """So many tokens in so many seconds, with the range: a wider one where nobody measured the device."""
     known, speed = defaults(), tokens / seconds
-    return Speed(speed, speed * known.low, speed * known.high)
+    low, high = known.measured_range if measured else known.unmeasured_range
+    return Speed(speed, speed * low, speed * high)

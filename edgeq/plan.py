@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from edgeq.devices.predict import (
     speed_of,
 )
 from edgeq.devices.profile import Profile
+from edgeq.devices.work import Work
 from edgeq.errors import InputError, UsageError
 from edgeq.planning.formats import RUNNERS, Made, formats_of
 from edgeq.planning.model import PlannedModel, open_model
@@ -215,13 +216,18 @@ def _split_entry(
     assert place.gpu is not None
     prompt, depth = min(_PROMPT, place.context), min(_DEPTH, place.context)
     parts = [(offload.on_gpu, place.gpu), (offload.on_cpu, cpu)]
+    known = all(machine.measured for _, machine in parts)
+
+    def of_both(tokens: int, seconds: Callable[[Work, Machine], float]) -> Speed:
+        return speed_of(tokens, sum(seconds(work, machine) for work, machine in parts), known)
+
     return Entry(
         made=made,
         unit=f"{place.gpu.unit} and CPU",
         memory=footprint(model.work(made.types, place.kv_bytes), made.tensor_bytes, place.context),
-        prefill=speed_of(prompt, sum(prefill_seconds(work, machine, prompt) for work, machine in parts)),
-        decode=speed_of(1, sum(decode_seconds(work, machine, depth) for work, machine in parts)),
-        full=speed_of(1, sum(decode_seconds(work, machine, place.context) for work, machine in parts)),
+        prefill=of_both(prompt, lambda work, machine: prefill_seconds(work, machine, prompt)),
+        decode=of_both(1, lambda work, machine: decode_seconds(work, machine, depth)),
+        full=of_both(1, lambda work, machine: decode_seconds(work, machine, place.context)),
         loss=losses.get((made.target, made.quant)),
         runs_on=RUNNERS[made.target, place.app],
         offload=offload,

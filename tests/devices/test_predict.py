@@ -121,6 +121,24 @@ def test_the_range_holds_the_prediction():
         assert speed.low < speed.tokens_per_second < speed.high
 
 
+def test_an_unmeasured_device_has_the_wider_range():
+    weights = work(Product("Q4_K", 10**9))
+    known, guessed = (
+        decode_speed(weights, dataclasses.replace(machine(), measured=flag), 5) for flag in (True, False)
+    )
+    assert known.tokens_per_second == guessed.tokens_per_second
+    assert guessed.low < known.low < known.high < guessed.high
+
+
+def test_fewer_threads_than_were_measured_read_less():
+    """Graviton 4 was measured with 96 threads at 220 GB/s; one of a server's cores reads 15.5."""
+    one, many = find("graviton-4"), find("raspberry-pi-5")
+    assert cpu_of(one).read_gbs == pytest.approx(220)
+    assert cpu_of(one, 4).read_gbs == pytest.approx(62)
+    assert cpu_of(one, 48).read_gbs == pytest.approx(220)
+    assert cpu_of(many, 1).read_gbs == pytest.approx(10.3)
+
+
 def test_a_limit_that_was_seen_goes_before_the_rule():
     phone = find("pixel-9")
     assert ceiling(phone, "android").nbytes == pytest.approx(3.28e9)

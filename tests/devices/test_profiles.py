@@ -102,7 +102,9 @@ def test_the_wanted_devices_are_there():
 
 
 def test_names_do_not_clash():
-    names = [key for p in library.all_profiles() for key in {p.id, *p.aliases}]
+    names = [
+        key for p in library.all_profiles() for key in {library.key_of(n) for n in (p.id, p.name, *p.aliases)}
+    ]
     assert len(names) == len(set(names))
 
 
@@ -160,9 +162,29 @@ def test_a_user_s_own_profile_wins(tmp_path):
     assert with_memory(library.find("my-board"), 8).memory.gb == 8
 
 
+@pytest.mark.parametrize(
+    ("text", "profile"),
+    [
+        ("AMD EPYC 9654 96-Core Processor", "epyc-9654"),
+        ("12th Gen Intel(R) Core(TM) i7-12700K", "core-i7-12700"),
+        ("MacBook Air M2", "apple-m2"),
+        ("m2 max", "apple-m2-max"),
+        ("Raspberry Pi 5 8GB", "raspberry-pi-5"),
+    ],
+)
+def test_a_longer_text_that_holds_a_name(text, profile):
+    assert library.find(text).id == profile
+
+
+@pytest.mark.parametrize("text", ["Intel", "m2 max or m4 max", "---", "M22"])
+def test_no_name_or_several(text):
+    with pytest.raises(EdgeqError, match="no such device"):
+        library.find(text)
+
+
 def test_a_misspelt_name_gets_the_nearest():
     with pytest.raises(EdgeqError, match="raspberry-pi-5"):
-        library.find("raspbery pi 5")
+        library.find("raspbery pie 5")
 
 
 def test_classes_cover_every_kind_and_derive_from_measured_ones():
