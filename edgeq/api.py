@@ -14,15 +14,18 @@ from numpy.typing import NDArray
 
 from edgeq.chat import Message, needed
 from edgeq.devices.cpu import usable_cores
-from edgeq.engine.decoders import open_embedded
+from edgeq.engine.decoders import Embedded, open_embedded
 from edgeq.engine.generate import Timing, generate, stream_text
 from edgeq.engine.sampling import Sampler
 from edgeq.engine.stops import until
 from edgeq.errors import InputError
 from edgeq.kernels_cpu.threads import set_threads
+from edgeq.onnx.sessions import SUFFIXES
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+    from edgeq.engine.graphs import Graph
 
 
 class Sampling(TypedDict, total=False):
@@ -37,7 +40,7 @@ class Sampling(TypedDict, total=False):
 
 
 class LoadedModel:
-    """A model in the embedded engine; a context manager. ``edgeq.load`` makes it.
+    """A model in the embedded engine, an ONNX file in ONNX Runtime; a context manager. ``edgeq.load`` makes it.
 
     ``tokenizer`` is a ``tokenizers.Tokenizer``, ``template`` the chat template or None.
     """
@@ -45,17 +48,20 @@ class LoadedModel:
     def __init__(self, path: str | Path, threads: int = 0) -> None:
         set_threads(threads or usable_cores())
         self.path = Path(path)
-        if self.path.suffix == ".onnx":
-            raise InputError(
-                f"{path}: edgeq.load opens GGUF files and model directories; edgeq run runs ONNX"
-            )
         if not self.path.exists():
             raise InputError(f"{path}: no such file or directory")
         with ExitStack() as stack:
-            self._embedded = open_embedded(self.path, stack)
+            self._opened = self._open(threads, stack)
             self._stack = stack.pop_all()
-        self.tokenizer: Tokenizer = self._embedded.tokenizer
-        self.template = self._embedded.chat
+        self.tokenizer: Tokenizer = self._opened.tokenizer
+        self.template = self._opened.chat
+
+    def _open(self, threads: int, stack: ExitStack) -> Embedded | Graph:
+        if self.path.suffix not in SUFFIXES:
+            return open_embedded(self.path, stack)
+        from edgeq.engine.graphs import open_graph  # GGUF files are run without ONNX Runtime
+
+        return open_graph(self.path, threads or usable_cores())
 
     def __enter__(self) -> Self:
         return self
@@ -98,25 +104,23 @@ class LoadedModel:
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Logits ``[T, vocab]`` after each token of a text; raises InputError for an encoder."""
-        return self._embedded.model.logits(tokens)
+        return self._opened.model.logits(tokens)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors ``[len(texts), C]`` of an encoder; what it cannot read of a long text is left out.
 
         They have unit length, unless a sentence-transformers directory says otherwise.
         """
-        model = self._embedded.model
-        vectors = np.zeros((len(texts), model.hp.hidden), np.float32)
-        for row, text in enumerate(texts):
-            vectors[row] = model.embed(self._truncating.encode(text).ids)
-        return vectors
+        model = self._opened.model
+        vectors = [model.embed(self._truncating.encode(text).ids) for text in texts]
+        return np.stack(vectors) if vectors else np.zeros((0, model.hp.hidden), np.float32)
 
     def classify(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, float]]:
         """Probabilities by label of texts, or of pairs of texts, by a classifier of sequences.
 
         Of a regression, which has none, its values. Raises InputError for another model.
         """
-        model = self._embedded.model
+        model = self._opened.model
         if model.hp.head == "tokens":
             raise InputError(f"{self.path}: classifies tokens, not whole texts; take tag()")
         found = []
@@ -132,7 +136,7 @@ class LoadedModel:
 
         Raises InputError for another model.
         """
-        model = self._embedded.model
+        model = self._opened.model
         if model.hp.head == "sequence":
             raise InputError(f"{self.path}: classifies whole texts, not tokens; take classify()")
         encoded = self._truncating.encode(text)
@@ -151,12 +155,12 @@ class LoadedModel:
         from tokenizers import Tokenizer
 
         own = Tokenizer.from_str(self.tokenizer.to_str())
-        own.enable_truncation(self._embedded.model.hp.context)
+        own.enable_truncation(self._opened.model.hp.context)
         return own
 
     def _stream(
         self, ids: list[int], max_tokens: int, stop: Sequence[str], sampler: Sampler
     ) -> Iterator[str]:
-        decoder = self._embedded.decoder(len(ids) + max_tokens)
-        tokens = generate(decoder, ids, max_tokens, sampler, self._embedded.stop, Timing())
+        decoder = self._opened.decoder(len(ids) + max_tokens)
+        tokens = generate(decoder, ids, max_tokens, sampler, self._opened.stop, Timing())
         return until(stream_text(self.tokenizer, tokens), stop)

@@ -13,6 +13,14 @@ class MissingDependencyError(EdgeqError):
     """A library or a network that this command needs is not there. Exit code 1."""
 
 
+class NotFiniteError(FormatError):
+    """A model whose answers are no numbers: its weights are damaged. Exit code 1."""
+
+
+class OutOfMemoryError(EdgeqError, MemoryError):
+    """A runtime found less memory than a model takes. Exit code 1."""
+
+
 class UsageError(EdgeqError):
     """The options contradict each other. Exit code 2."""
 
@@ -31,6 +39,8 @@ __all__ = [
     "GateError",
     "InputError",
     "MissingDependencyError",
+    "NotFiniteError",
+    "OutOfMemoryError",
     "OutputExistsError",
     "UsageError",
 ]

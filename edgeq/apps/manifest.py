@@ -8,7 +8,8 @@ Every bundle has one, whatever app it is for:
 * ``runtime``: the least release of each package that is known to load it; ``tested``: those our tests load it in;
 * ``inputs``, ``outputs``, ``external_data``, ``session``: of ONNX graphs;
 * ``proof``: what was measured against the float model, null where nothing was; ``gates``: what the quality gates
-  said no to, an empty list where all said yes, null where none were asked.
+  said no to, an empty list where all said yes, null where none were asked; ``target``: how the device that was named
+  by ``--target`` runs it (context, cache type, threads, layers on the GPU), null where none was.
 """
 
 from __future__ import annotations

@@ -113,8 +113,9 @@ def pack(
             facts = _pack_gguf(model, layout, folder, name, _planned_context(record))
         else:
             facts = _pack_onnx(model, layout, folder, name)
-        measured = {key: record.get(key) if record else None for key in ("proof", "gates")}
-        manifest = write_manifest(folder, {"app": layout.name, "format": form, **facts, **measured})
+        known = {key: record.get(key) if record else None for key in ("proof", "gates")}
+        known["target"] = _how_to_run(record)
+        manifest = write_manifest(folder, {"app": layout.name, "format": form, **facts, **known})
         findings = lint(folder, layout)
     return Bundle(target, manifest, findings)
 
@@ -124,6 +125,14 @@ def _planned_context(record: Mapping[str, Any] | None) -> int:
     target = record.get("target") if record else None
     context = target.get("context") if isinstance(target, dict) else None
     return context if isinstance(context, int) and context > 0 else 0
+
+
+def _how_to_run(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What `--target` chose for the runtime, without what it expected of it."""
+    target = record.get("target") if record else None
+    if not isinstance(target, dict):
+        return None
+    return {key: value for key, value in target.items() if key not in ("reason", "predicted", "measured")}
 
 
 def _pack_gguf(

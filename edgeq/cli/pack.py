@@ -21,8 +21,8 @@ def pack(
         list[str],
         typer.Option(
             "--app",
-            help="The library that shall load it; may be repeated. ONNX: transformers.js, onnxruntime-web, "
-            "onnxruntime-react-native. GGUF: wllama, node-llama-cpp, llama.rn, ollama, lm-studio, edgeq.",
+            help="The library that shall load it; may be repeated. ONNX: transformers.js, onnxruntime, "
+            "onnxruntime-web, onnxruntime-react-native. GGUF: wllama, node-llama-cpp, llama.rn, ollama, lm-studio, edgeq.",
         ),
     ],
     out: Annotated[

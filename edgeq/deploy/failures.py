@@ -25,9 +25,13 @@ class DeployError(EdgeqError):
 
     def __init__(self, tried: Sequence[tuple[str, Failure]]) -> None:
         said = ", ".join(f"{name}: {failure.value}" for name, failure in tried)
-        super().__init__(
-            f"no model answered ({said or 'the chain is empty'}); add a fallback that is known to work"
+        refused = all(failure is Failure.error for _, failure in tried)
+        remedy = (
+            "none of them takes such a request: docs/deploy.md says what it holds"
+            if refused
+            else "add a fallback that is known to work"
         )
+        super().__init__(f"no model answered ({said}); {remedy}")
         self.tried = list(tried)
 
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgeq.api import LoadedModel
 from edgeq.apps.manifest import read_manifest
 from edgeq.deploy.failures import Failure, ModelFailure
-from edgeq.errors import FormatError, InputError
+from edgeq.errors import InputError, NotFiniteError
+from edgeq.onnx.sessions import SUFFIXES, read_config
 
 
 class Model(Protocol):
@@ -23,14 +23,17 @@ class Model(Protocol):
         """What JSON can hold; may raise ModelFailure with a kind, MemoryError, or anything else."""
 
 
-class GGUFModel:
-    """A GGUF file in the embedded engine.
+class TextModel:
+    """A GGUF file in the embedded engine, or an ONNX file with its tokenizer in ONNX Runtime.
 
     A request has ``prompt`` or ``messages`` and the options of ``LoadedModel.generate`` (``max_tokens``, ``stop``,
-    ``temperature`` …), and the answer is a text; or it has ``texts``, and the answer is a list of vectors.
+    ``temperature`` …), and the answer is a text; or ``texts``, and the answer is a list of vectors; or ``classify``,
+    texts again, and the answer is a list of probabilities by label.
     """
 
     def __init__(self, path: Path) -> None:
+        from edgeq.api import LoadedModel  # a bare graph does without the engine
+
         self._model = LoadedModel(path)
 
     def answer(self, request: Mapping[str, Any]) -> Any:
@@ -38,21 +41,44 @@ class GGUFModel:
         try:
             if "texts" in options:
                 return self._model.embed(list(options["texts"])).tolist()
+            if "classify" in options:
+                return self._model.classify(list(options["classify"]))
             if "messages" in options:
                 return self._model.chat(options.pop("messages"), **options)
             if "prompt" in options:
                 return self._model.generate(options.pop("prompt"), **options)
-        except (
-            FormatError
-        ):  # once it is open, the one breach that is found later is of logits that are no numbers
+        except NotFiniteError:
             raise ModelFailure(Failure.nan) from None
-        raise InputError("a request has a prompt, messages or texts")
+        raise InputError("a request has a prompt, messages, texts or texts to classify")
+
+
+class GraphModel:
+    """An ONNX file of any kind, in ONNX Runtime with the session options beside it.
+
+    A request has ``inputs``, by name the numbers in nested lists; the answer has the outputs, likewise.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from edgeq.runtimes.onnxruntime import OnnxSession
+
+        self._session = OnnxSession(path, config=read_config(path))
+
+    def answer(self, request: Mapping[str, Any]) -> Any:
+        import numpy as np
+
+        if "inputs" not in request:
+            raise InputError("a request to a graph without a tokenizer has inputs")
+        types = self._session.types
+        feeds = {name: np.asarray(value, types.get(name)) for name, value in request["inputs"].items()}
+        values = self._session.run(feeds, self._session.outputs)
+        return {name: value.tolist() for name, value in zip(self._session.outputs, values, strict=True)}
 
 
 def open_bundle(folder: str) -> Model:
-    """The model of a bundle for ``edgeq`` or another app that loads GGUF; raises EdgeqError."""
+    """The model of a bundle of GGUF or ONNX, whatever app it is for; raises EdgeqError."""
     manifest = read_manifest(Path(folder))
     path = Path(folder) / manifest["main"]
-    if path.suffix != ".gguf":
-        raise InputError(f"{path}: the embedded engine runs GGUF; give Runner an opener for other files")
-    return GGUFModel(path)
+    if path.suffix not in (".gguf", *SUFFIXES):
+        raise InputError(f"{path}: is neither GGUF nor ONNX; give Runner an opener for other files")
+    has_texts = path.suffix == ".gguf" or "tokenizer.json" in manifest["files"]
+    return TextModel(path) if has_texts else GraphModel(path)

@@ -1,8 +1,8 @@
 """A second model that answers the same requests unseen; only how far it differs is written down.
 
 A line of the log is JSON: ``time``, ``model`` and ``shadow``, ``seconds`` of both, ``same``, ``agreement`` (of texts
-the share of the longer one before the first difference, of vectors the least cosine), ``lengths``, ``failure``. There
-is no text in it, and no key.
+the share of the longer one before the first difference, of vectors and tensors the least cosine), ``lengths``,
+``failure``. There is no text in it, and no key.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,16 +121,31 @@ def divergence(ours: Any, theirs: Any) -> dict[str, Any]:
         differ = (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b)
         agreement = next(differ, min(len(ours), len(theirs))) / longest if longest else 1.0
         return found | {"agreement": round(agreement, 6), "lengths": [len(ours), len(theirs)]}
-    if _is_vectors(ours) and _is_vectors(theirs) and len(ours) == len(theirs):
-        cosines = [_cosine(a, b) for a, b in zip(ours, theirs, strict=True)]
-        return found | {"agreement": round(min(cosines, default=1.0), 6), "lengths": [len(ours), len(theirs)]}
+    mine, other = _rows(ours), _rows(theirs)
+    if mine is not None and other is not None and len(mine) == len(other):
+        cosines = [_cosine(a, b) for a, b in zip(mine, other, strict=True)]
+        return found | {"agreement": round(min(cosines, default=1.0), 6), "lengths": [len(mine), len(other)]}
     return found
 
 
-def _is_vectors(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(row, list) and all(isinstance(number, float | int) for number in row) for row in value
-    )
+def _rows(value: Any) -> list[list[float]] | None:
+    """Vectors as they are, tensors by name and labels' probabilities as a vector each; None for what is no numbers."""
+    parts = list(value.values()) if isinstance(value, dict) else value
+    try:
+        return [list(_numbers(part)) for part in parts] if isinstance(parts, list) else None
+    except TypeError:
+        return None
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The numbers in nested lists and dicts; raises TypeError for anything else."""
+    if isinstance(value, list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(part)
+    elif isinstance(value, float | int):
+        yield value
+    else:
+        raise TypeError
 
 
 def _cosine(a: Sequence[float], b: Sequence[float]) -> float:

@@ -18,7 +18,7 @@ from edgeq.chat import ChatTemplate
 from edgeq.engine import fast
 from edgeq.engine import model as engine
 from edgeq.engine.steps import NotRecordableError
-from edgeq.errors import FormatError, InputError, UsageError
+from edgeq.errors import InputError, NotFiniteError, UsageError
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.kernels_cpu.cached import CacheType
@@ -87,29 +87,8 @@ class _LlamaCpp:
         self._begins = True
 
 
-class _Onnx:
-    def __init__(self, path: Path, threads: int) -> None:
-        from edgeq.runtimes.onnxruntime import OnnxSession
-
-        self._session = OnnxSession(path, threads)
-        self._past = self._session.empty_past()
-        if not self._past:
-            raise InputError(f"{path}: has no past_key_values inputs, so it is no decoder that can generate")
-
-    def feed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        from edgeq.runtimes.onnxruntime import decoder_feeds
-
-        feeds = decoder_feeds(tokens, self._past)
-        logits, *present = self._session.run(feeds, self._session.outputs)
-        self._past = self._session.past_of(present)
-        return logits[0, -1]
-
-    def reset(self) -> None:
-        self._past = self._session.empty_past()
-
-
 @dataclass
-class _Checked:
+class Checked:
     """Stops at a model whose weights are damaged, before a NaN reaches the sampler."""
 
     decoder: Decoder
@@ -119,7 +98,9 @@ class _Checked:
         with np.errstate(all="ignore"):  # what overflowed is reported here, once
             logits = self.decoder.feed(tokens)
         if not np.isfinite(logits.max()):
-            raise FormatError(self.path, "gives no finite logits: its weights are damaged", "make it again")
+            raise NotFiniteError(
+                self.path, "gives no finite logits: its weights are damaged", "make it again"
+            )
         return logits
 
     def reset(self) -> None:
@@ -146,7 +127,7 @@ class Embedded:
     def decoder(self, room: int) -> Decoder:
         """A new text, which may get ``room`` tokens; raises InputError for an encoder."""
         model = self.fast
-        return _Checked(_Embedded(self.model, room) if model is None else _Embedded(model, room), self.path)
+        return Checked(_Embedded(self.model, room) if model is None else _Embedded(model, room), self.path)
 
     def check_decoder(self) -> None:
         """Raise InputError for an encoder."""
@@ -215,7 +196,11 @@ def open_decoder(
         raise UsageError(f"--kv-type is for the embedded engine, not for {chosen}")
     with ExitStack() as stack:
         if kind == "onnx":
-            yield _open_onnx(path, threads)
+            from edgeq.engine.graphs import open_graph  # ONNX Runtime is imported where it is needed
+
+            graph = open_graph(path, threads)
+            longest = graph.model.hp.context
+            yield Opened(graph.decoder(room), graph.tokenizer, graph.stop, longest, chosen, graph.chat)
             return
         own = open_embedded(path, stack, cache_type, keep_packed)
         own.check_decoder()
@@ -223,14 +208,7 @@ def open_decoder(
         if chosen == "llama.cpp":
             assert own.file is not None  # whose path is the first shard's: llama.cpp takes no other
             llama = llama_cpp.LlamaCpp(own.file.path, min(room, context), threads)
-            decoder: Decoder = _Checked(_LlamaCpp(stack.enter_context(llama)), path)
+            decoder: Decoder = Checked(_LlamaCpp(stack.enter_context(llama)), path)
         else:
             decoder = own.decoder(room)
         yield Opened(decoder, own.tokenizer, own.stop, context, chosen, own.chat)
-
-
-def _open_onnx(path: Path, threads: int) -> Opened:
-    folder, decoder = path.parent, _Onnx(path, threads)
-    tokenizer, stop = tokenization.from_directory(folder), tokenization.end_tokens(folder)
-    chat = chat_templates.of_directory(folder)
-    return Opened(_Checked(decoder, path), tokenizer, stop, 2**31, "onnxruntime", chat)

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Literal
 
 import psutil
 
-from edgeq import families, tokenization
+from edgeq import tokenization
 from edgeq.engine import model as exact
 from edgeq.engine.decoders import EngineName, open_embedded
 from edgeq.engine.float_operands import float_model
 from edgeq.engine.steps import NotRecordableError
-from edgeq.errors import EdgeqError, InputError, UsageError
+from edgeq.errors import InputError, UsageError
 from edgeq.evaluation.proof import DecoderRuntime, EncoderRuntime
 from edgeq.evaluation.runtimes import EmbeddedRuntime, FastRuntime, LlamaCppRuntime, OnnxRuntime
 from edgeq.families import HyperParameters
-from edgeq.json_files import read_json
 from edgeq.kernels_cpu.cached import CacheType
 from edgeq.runtimes import llama_cpp
 from edgeq.sentence_transformers import read_modules
@@ -155,7 +154,10 @@ def _evaluated(
 
 
 def _onnx(path: Path, engine: EngineName, how: How, stack: ExitStack) -> Evaluated:
-    folder, hp = path.parent, _config_beside(path.parent)
+    from edgeq.engine.graphs import config_beside, home_of
+
+    folder = home_of(path)
+    hp = config_beside(folder)
     modules = read_modules(folder)
     pooling = modules.pooling if modules else hp.pooling if hp else "mean"
     runtime = OnnxRuntime(path, pooling, how.threads)
@@ -189,14 +191,3 @@ def _onnx_kind(path: Path, runtime: OnnxRuntime, hp: HyperParameters | None) -> 
     raise InputError(
         f"{path}: is neither a decoder with a cache, nor an encoder, nor a classifier of texts with a config.json"
     )
-
-
-def _config_beside(folder: Path) -> HyperParameters | None:
-    """What the config.json beside a graph says; None where there is none of a family that is known."""
-    if not (folder / "config.json").is_file():
-        return None
-    try:
-        config = read_json(folder / "config.json", dict)
-        return families.for_config(config, str(folder)).from_config(config)
-    except EdgeqError:  # a graph of another family still answers
-        return None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 NAME = "session_config.json"
+SUFFIXES = (".onnx", ".ort")  # of graphs as ONNX writes them, and in ONNX Runtime's own form
 _RECORD = "session.record_ep_graph_assignment_info"  # makes the runtime keep which provider got which node
 
 

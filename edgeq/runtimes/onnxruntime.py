@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edgeq.errors import EdgeqError
+from edgeq.errors import EdgeqError, OutOfMemoryError
 
 Feeds = dict[str, NDArray[Any]]
 VERSION: str = ort.__version__
@@ -20,6 +20,9 @@ VERSION: str = ort.__version__
 CPU = "CPUExecutionProvider"
 # ONNX Runtime's names of tensors' types whose NumPy name is another.
 _TYPES = {"float": "float32", "double": "float64"}
+
+# ``std::bad_alloc``, and what BFCArena and the CUDA provider throw (core/framework/bfc_arena.cc, ORT_THROW).
+_MEMORY = re.compile(r"bad.?alloc|failed to allocate|available memory|out of memory", re.IGNORECASE)
 
 
 class OnnxSession:
@@ -46,7 +49,7 @@ class OnnxSession:
             chosen = list(dict.fromkeys([*installed, CPU]))
             self.runtime = ort.InferenceSession(str(path), options, providers=chosen)
         except Exception as error:  # the runtime raises its own unrelated types
-            raise EdgeqError(f"{path}: ONNX Runtime cannot load it ({_first_line(error)})") from None
+            raise _refusal(path, "load", error) from None
         self.path = path
         self.inputs = {i.name: list(i.shape) for i in self.runtime.get_inputs()}
         self.types = {i.name: _numpy_type(i.type) for i in self.runtime.get_inputs()}
@@ -61,7 +64,7 @@ class OnnxSession:
             known = {name: self._typed(name, value) for name, value in feeds.items() if name in self.inputs}
             result: list[NDArray[np.float32]] = self.runtime.run(list(outputs), known)
         except Exception as error:  # as above
-            raise EdgeqError(f"{self.path}: ONNX Runtime cannot run it ({_first_line(error)})") from None
+            raise _refusal(self.path, "run", error) from None
         return result
 
     def _typed(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
@@ -123,6 +126,13 @@ def _numpy_type(name: str) -> str:
     """``tensor(float16)`` as NumPy names it; float32 for what is no tensor."""
     inner = name.removeprefix("tensor(").removesuffix(")") if name.startswith("tensor(") else "float"
     return _TYPES.get(inner, inner)
+
+
+def _refusal(path: Path, doing: str, error: Exception) -> EdgeqError:
+    """The runtime's error as ours. Its allocators have no type of their own, so they are known by their words."""
+    said = _first_line(error)
+    kind = OutOfMemoryError if isinstance(error, MemoryError) or _MEMORY.search(str(error)) else EdgeqError
+    return kind(f"{path}: ONNX Runtime cannot {doing} it ({said})")
 
 
 def _first_line(error: Exception) -> str:

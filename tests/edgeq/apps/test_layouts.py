@@ -90,7 +90,7 @@ def _errors(folder: Path, app: str) -> list[str]:
 
 def test_there_is_a_layout_for_every_consumer() -> None:
     assert sorted(GGUF) == ["edgeq", "llama.rn", "lm-studio", "node-llama-cpp", "ollama", "wllama"]
-    assert sorted(ONNX) == ["onnxruntime-react-native", "onnxruntime-web", "transformers.js"]
+    assert sorted(ONNX) == ["onnxruntime", "onnxruntime-react-native", "onnxruntime-web", "transformers.js"]
     assert all(one.__doc__ for one in LAYOUTS.values())
 
 
@@ -159,8 +159,10 @@ def test_wllama_gets_shards(gguf: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_ollama_gets_the_context_that_was_planned(gguf: Path, tmp_path: Path) -> None:
-    for record, context in ((None, 64), ({"target": {"context": 48}}, 48)):
-        folder = pack(gguf, find("ollama"), tmp_path, record=record, force=True).folder
+    for record, context in ((None, 64), ({"target": {"context": 48, "reason": "fastest"}}, 48)):
+        bundle = pack(gguf, find("ollama"), tmp_path, record=record, force=True)
+        folder = bundle.folder
+        assert bundle.manifest["target"] == (record and {"context": 48})
         assert f"PARAMETER num_ctx {context}\n" in (folder / "Modelfile").read_text()
 
 
@@ -228,6 +230,16 @@ def test_a_folder_made_by_hand_is_told_of_its_operators_and_axes(onnx: Path, tmp
     errors = _errors(tmp_path, "transformers.js")
     assert any("GatherBlockQuantized" in line for line in errors)
     assert any("batch_size" in line for line in errors)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("tokenizer.json", "reads tokens"), ("model.onnx_data", "which is missing")]
+)
+def test_what_onnx_runtime_would_not_load(onnx: Path, tmp_path: Path, name: str, said: str) -> None:
+    folder = pack(onnx, find("onnxruntime"), tmp_path).folder
+    (folder / NAME).unlink()
+    (folder / name).unlink()
+    assert any(said in line for line in _errors(folder, "onnxruntime"))
 
 
 def test_a_react_native_bundle_without_its_description(onnx: Path, tmp_path: Path) -> None:
