@@ -1,12 +1,15 @@
 """Whether a later benchmark is slower than an earlier one, beyond what its turns differ anyway.
 
-The turns of both sides are ranked together. Slower or faster is said where chance would order them so in less than one
-of twenty cases (Mann and Whitney, 1947, exact, two-sided) and the medians differ by more than a tolerance, which stands
-for what differs between two runs and within none: another process's memory, the room's temperature.
+The turns of both sides are ranked together, which gives how likely chance orders them so (Mann and Whitney, 1947,
+exact, two-sided). Many figures are looked at, so the limit of what is called slower or faster falls with their number
+(Benjamini and Hochberg, 1995): of two runs of the same thing something is said in one of twenty cases, however many
+figures there are. The medians must also differ by more than a tolerance, which stands for what differs between two runs
+and within none: another process's memory, the room's temperature.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,13 +53,29 @@ def compare(
         comparison
         for result in after["results"]
         if result.get("measured") and _key(result) in earlier
-        for comparison in _figures(earlier[_key(result)], result, tolerance)
+        for comparison in _figures(earlier[_key(result)], result)
     ]
     if not found:
         raise InputError(
             "the two results have nothing in common; measure the same model, engine, threads and lengths"
         )
-    return found
+    limit = least_likely([one.chance for one in found if one.verdict == "same" and one.chance is not None])
+    return [_judged(one, limit, tolerance) for one in found]
+
+
+def busy_with(machine: Mapping[str, Any]) -> str:
+    """What a record says of other work when it was begun: nothing where the load left cores free, or is unknown."""
+    load, cores = machine.get("load_average"), machine.get("cores")
+    if not isinstance(load, list) or not load or not isinstance(cores, list):
+        return ""
+    count = sum(core.get("count") or 0 for core in cores if isinstance(core, dict))
+    return f"load average {load[0]:.1f}, {count} cores" if count and load[0] > count else ""
+
+
+def least_likely(chances: Sequence[float]) -> float:
+    """The limit up to which chances are too small to be chance, so that of those one in twenty is; 0 for none."""
+    ranked = enumerate(sorted(chances), 1)
+    return max((chance for rank, chance in ranked if chance <= CHANCE * rank / len(chances)), default=0.0)
 
 
 def _key(result: Mapping[str, Any]) -> Key:
@@ -64,27 +83,24 @@ def _key(result: Mapping[str, Any]) -> Key:
     return str(model), str(engine), int(threads or 0), int(prompt or 0), int(gen or 0)
 
 
-def _figures(before: Mapping[str, Any], after: Mapping[str, Any], tolerance: float) -> Iterator[Comparison]:
+def _figures(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Comparison]:
     old, new = before["measured"], after["measured"]
     for figure in _SAMPLED:
         if old.get(figure) and new.get(figure):
-            yield _judged(after, figure, old[figure], new[figure], tolerance)
+            medians = statistics.median(old[figure]), statistics.median(new[figure])
+            enough = min(len(old[figure]), len(new[figure])) >= LEAST_TURNS
+            chance = rank_chance(old[figure], new[figure])
+            yield Comparison(_key(after), figure, *medians, chance, "same" if enough else "too few turns")
     for figure in _SINGLE:
         if old.get(figure) and new.get(figure):
             yield Comparison(_key(after), figure, old[figure], new[figure], None, "told")
 
 
-def _judged(
-    result: Mapping[str, Any], figure: str, before: Sequence[float], after: Sequence[float], tolerance: float
-) -> Comparison:
-    medians = statistics.median(before), statistics.median(after)
-    chance = rank_chance(before, after)
-    verdict: Verdict = "same"
-    if min(len(before), len(after)) < LEAST_TURNS:
-        verdict = "too few turns"
-    elif chance < CHANCE and abs(medians[1] / medians[0] - 1) > tolerance:
-        verdict = "slower" if medians[1] > medians[0] else "faster"
-    return Comparison(_key(result), figure, medians[0], medians[1], chance, verdict)
+def _judged(one: Comparison, limit: float, tolerance: float) -> Comparison:
+    """Slower or faster, where the figure has turns enough and differs by enough."""
+    if one.verdict != "same" or one.chance is None or one.chance > limit or abs(one.ratio - 1) <= tolerance:
+        return one
+    return dataclasses.replace(one, verdict="slower" if one.after > one.before else "faster")
 
 
 def rank_chance(first: Sequence[float], second: Sequence[float]) -> float:

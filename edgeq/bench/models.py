@@ -95,12 +95,31 @@ def read_record(path: Path) -> dict[str, Any]:
     if path.is_file() and path.stat().st_size > _MOST_BYTES:
         raise FormatError(path, "is too large for a result of edgeq bench")
     record: dict[str, Any] = read_json(path, dict)
-    results = record.get("results")
-    if record.get("edgeq_bench") != FORMAT or not isinstance(results, list):
+    results, machine = record.get("results"), record.get("machine")
+    sound = isinstance(results, list) and all(map(_is_result, results))
+    named = isinstance(machine, dict) and isinstance(machine.get("name"), str)
+    if record.get("edgeq_bench") != FORMAT or not sound or not named:
         raise FormatError(
             path, "is no result of edgeq bench", "write one with edgeq bench MODEL -o FILE.json"
         )
     return record
+
+
+def _is_result(entry: object) -> bool:
+    """Whether an entry has the kinds of values that comparing reads; one that failed has no figures."""
+    if not isinstance(entry, dict):
+        return False
+    measured, counts = entry.get("measured"), [entry.get(name, 0) for name in ("threads", "prompt", "gen")]
+    if measured is None:
+        return True
+    if not isinstance(measured, dict) or not all(isinstance(count, int) for count in counts):
+        return False
+    turns = [measured.get(name, []) for name in ("prefill", "decode")]
+    single = [measured.get(name, 0) for name in ("load", "peak_memory")]
+    if not all(isinstance(one, list) for one in turns):
+        return False
+    values = [*single, *(value for one in turns for value in one)]
+    return all(isinstance(value, float | int) and 0 <= value < float("inf") for value in values)
 
 
 def _jobs(options: Options) -> Iterator[Job]:

@@ -172,13 +172,16 @@ def _measure(
 def _compare(before: Path, after: Path, tolerance: float, fail_if_slower: bool, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from edgeq.bench.compare import compare
+    from edgeq.bench.compare import busy_with, compare
     from edgeq.bench.models import read_record
     from edgeq.errors import GateError
 
     old, new = read_record(before), read_record(after)
     if old["machine"]["name"] != new["machine"]["name"]:
         warn(f"two machines: {old['machine']['name']} and {new['machine']['name']}")
+    for path, record in ((before, old), (after, new)):
+        if busy := busy_with(record["machine"]):
+            warn(f"{path}: measured on a busy machine ({busy}), so it may be slow for no reason of its own")
     found = compare(old, new, tolerance)
     if as_json:
         print_json([asdict(one) | {"ratio": one.ratio} for one in found])

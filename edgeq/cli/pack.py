@@ -22,7 +22,8 @@ def pack(
         typer.Option(
             "--app",
             help="The library that shall load it; may be repeated. ONNX: transformers.js, onnxruntime, "
-            "onnxruntime-web, onnxruntime-react-native. GGUF: wllama, node-llama-cpp, llama.rn, ollama, lm-studio, edgeq.",
+            "onnxruntime-web, onnxruntime-react-native. GGUF: wllama, node-llama-cpp, llama.rn, ollama, lm-studio, "
+            "edgeq.",
         ),
     ],
     out: Annotated[

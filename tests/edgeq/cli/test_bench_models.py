@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy
 import pytest
 
-from edgeq.bench.compare import compare, rank_chance
-from edgeq.bench.models import percentile
+from edgeq.bench.compare import compare, least_likely, rank_chance
+from edgeq.bench.models import percentile, read_record
 from edgeq.bench.sensors import Sensors
 from edgeq.devices.profile import read_profile
+from edgeq.errors import FormatError
 from edgeq.runtimes import llama_cpp
 
 QUICK = ("--threads", 1, "--gen", 4, "--repeat", 2)
@@ -137,6 +138,46 @@ def test_compare_says_what_is_beyond_the_noise(edgeq, tmp_path, after, verdict):
     gate = edgeq("bench", "--compare", *files, "--fail-if-slower")
     assert gate.code == (3 if verdict == "slower" else 0)
     assert verdict in gate.out
+
+
+def test_many_figures_of_the_same_thing_are_the_same():
+    """Of a thousand comparisons in which chance is all there is, one in twenty may say something, with any number."""
+    random = numpy.random.default_rng(0)
+    for count in (1, 4, 30):
+        said = sum(least_likely(list(random.random(count))) > 0 for _ in range(1000))
+        assert said < 80
+    assert least_likely([0.0079] * 3 + [0.5] * 13) == 0.0079  # three of sixteen that five turns tell apart
+    assert least_likely([]) == 0
+
+
+def test_a_busy_machine_is_told(edgeq, tmp_path):
+    record = result([1.0, 1.01, 1.02, 1.005, 0.99])
+    record["machine"] |= {"load_average": [5.0, 4.0, 3.0], "cores": [{"count": 2}]}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(record))
+    done = edgeq("bench", "--compare", path, path)
+    assert done.code == 0
+    assert "busy" in done.err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"results": [1]},
+        {"results": [{"measured": 3}]},
+        {"results": [{"measured": {}, "threads": "two"}]},
+        {"results": [{"measured": {"prefill": ["a"]}}]},
+        {"results": [{"measured": {"prefill": [float("nan")]}}]},
+        {"results": [{"measured": {"decode": 3}}]},
+        {"machine": []},
+        {"machine": {}},
+    ],
+)
+def test_records_of_other_kinds_are_refused(tmp_path, change):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(result([1.0]) | change))
+    with pytest.raises(FormatError, match="no result of edgeq bench"):
+        read_record(path)
 
 
 def test_results_without_anything_in_common_are_refused():
