@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from edgeq.calibration.readers import Role, choices_of, role_of, rows_of
 from edgeq.errors import InputError
 
 Arrays = dict[str, NDArray[Any]]
@@ -19,13 +20,16 @@ Arrays = dict[str, NDArray[Any]]
 class Input:
     """One input of a graph: a dimension is a number, a name that inputs share, or None.
 
-    ``choices`` are the whole numbers that the graph compares it with, such as the sample rates that it knows.
+    What the graph does with it tells more: ``choices`` are the whole numbers that it is compared with, such as sample
+    rates, ``rows`` the rows of the smallest table that it picks from (0: of none), ``role`` what a float input is.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | str | None, ...] | None  # None: of unknown rank
     choices: tuple[int, ...] = ()
+    rows: int = 0
+    role: Role = "numbers"
 
     def __str__(self) -> str:
         shape = (
@@ -44,24 +48,15 @@ def inputs_of(model: ir.Model) -> list[Input]:
             raise InputError(f"input {value.name} is no tensor; edgeq feeds graphs with tensors only")
         shape = None if value.shape is None else tuple(map(_size, value.shape))
         dtype = np.dtype(value.type.dtype.numpy())
-        choices = tuple(dict.fromkeys(_compared_with(value))) if dtype.kind in "iu" else ()
-        found.append(Input(str(value.name), dtype, shape, choices))
+        found.append(Input(str(value.name), dtype, shape, *_told_by_readers(value, dtype)))
     return found
 
 
-_PASSED_ON = frozenset(("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape"))
-
-
-def _compared_with(value: ir.Value) -> Iterator[int]:
-    """The whole numbers that Equal nodes hold a value against, as it is or passed on."""
-    for node, index in value.uses():
-        if node.op_type in _PASSED_ON and index == 0:
-            yield from _compared_with(node.outputs[0])
-        elif node.op_type == "Equal":
-            other = node.inputs[1 - index]
-            tensor = None if other is None else ir.convenience.get_const_tensor(other)
-            if tensor is not None and tensor.size == 1 and tensor.dtype.is_integer():
-                yield int(tensor.numpy().reshape(-1)[0])
+def _told_by_readers(value: ir.Value, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int, Role]:
+    """Choices, rows and role."""
+    if dtype.kind in "iu":
+        return choices_of(value), rows_of(value), "numbers"
+    return (), 0, role_of(value) if dtype.kind == "f" else "numbers"
 
 
 def _size(size: Any) -> int | str | None:

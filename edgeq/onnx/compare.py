@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,8 +118,16 @@ def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
+class Answering(Protocol):
+    """What gives a graph's outputs: a session, or one that remembers them."""
+
+    outputs: list[str]
+
+    def run(self, feeds: Arrays, outputs: Sequence[str]) -> list[NDArray[np.float32]]: ...
+
+
 def compare(
-    reference: OnnxSession,
+    reference: Answering,
     candidate: OnnxSession,
     samples: Iterable[Arrays],
     uncounted: Collection[str] = (),

@@ -24,7 +24,7 @@ from edgeq.errors import UsageError
 from edgeq.formats.onnx.convolution import find_convolutions
 from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.blocked_weights import Form
-from edgeq.formats.onnx.recurrent import find_lstms
+from edgeq.formats.onnx.recurrent import find_recurrents
 from edgeq.formats.onnx.rows import let_go
 from edgeq.onnx.isa import Profile
 from edgeq.onnx.node_types import FLOAT, NodeType, find_layers, types_of
@@ -77,11 +77,11 @@ class Job:
 
     @cached_property
     def layers(self) -> list[str]:
-        """Names of the nodes that may be quantized: convolutions, linear layers, LSTMs that no pattern keeps."""
+        """Names of the nodes that may be quantized: convolutions, linear and recurrent layers that no pattern keeps."""
         convolutions = [(str(c.node.name), c.weight) for c in find_convolutions(self.model)]
         linears = [(linear.name, linear.weight) for linear in find_linears(self.model)]
         recurrent = [
-            (lstm.name, w) for lstm in find_lstms(self.model) for w in (lstm.weight, lstm.recurrence)
+            (layer.name, w) for layer in find_recurrents(self.model) for w in (layer.weight, layer.recurrence)
         ]
         weights = [(name, w) for name, w in (*convolutions, *linears, *recurrent) if not self.kept(name)]
         broken = {name for name, weight in weights if not _is_finite(weight)}

@@ -18,8 +18,8 @@ _QUANTIZED = frozenset(
     )
 )  # fmt: skip
 _REASONS = {
-    "GRU": "ONNX Runtime has no int8 operator for it",
-    "RNN": "ONNX Runtime has no int8 operator for it",
+    "GRU": "int8-dynamic rounds it",
+    "RNN": "int8-dynamic rounds it",
     "LSTM": "int8 and int8-dynamic round it",
     "Conv": "int8 rounds it where its range is steady, int8-dynamic where its kernel is large",
     "ConvTranspose": "int8-dynamic rounds large ones",

@@ -16,6 +16,7 @@ from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
 from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
 from edgeq.formats.onnx.passes.equalize import equalizable, equalize
 from edgeq.formats.onnx.passes.lstm_int8 import lstm_int8
+from edgeq.formats.onnx.passes.recurrent_weights import recurrent_weights
 from edgeq.formats.onnx.passes.smooth import smooth, smoothable
 from edgeq.formats.onnx.passes.static_int8 import static_int8
 from edgeq.formats.onnx.placement import values_to_watch
@@ -125,7 +126,7 @@ def _without_data(job: Job) -> Apply:
     def apply(model: ir.Model, layers: Collection[str]) -> None:
         dynamic_int8(model, limit, only=layers)
         lstm_int8(model, limit, only=layers)
-        if conv_weights(model, only=layers):
+        if conv_weights(model, only=layers) + recurrent_weights(model, only=layers):
             job.session.update(_FOLD)
         _tables(model, job)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from edgeq.formats.onnx.edit import ERROR, add_initializer, add_lazy_initializer, dims, insert
-from edgeq.formats.onnx.int8 import channel_scales, quantize_channels, relative_error
+from edgeq.formats.onnx.int8 import FULL_RANGE, channel_scales, quantize_channels, relative_error
 from edgeq.formats.onnx.linear import Linear
 
+_SLICES = "edgeq.int8_slices_"  # and the axis: key of a meta, (codes, scales, zero points) so far
 _FORMS = "edgeq.int8_forms"  # key of a float initializer's meta: its (codes, scales, axis, limit) so far
 
 
@@ -53,6 +55,41 @@ def int8_weight(
     if linear.transposed:
         codes = insert(model, linear.node, "Transpose", [codes], perm=[1, 0])
     return codes, scales
+
+
+def dequantized(model: ir.Model, node: ir.Node, index: int, axis: int) -> None:
+    """Let the node read this constant, of any rank, through DequantizeLinear: int8 codes, one scale per slice."""
+    weight = node.inputs[index]
+    assert weight is not None
+    codes, scales, zeros = _codes(model, weight, axis)
+    node.replace_input_with(index, insert(model, node, "DequantizeLinear", [codes, scales, zeros], axis=axis))
+
+
+def _codes(model: ir.Model, weight: ir.Value, axis: int) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """(codes of the full range, scales, zero points); a weight that several nodes read is stored once."""
+    tensor, name = weight.const_value, f"{weight.name}_int8"
+    assert tensor is not None
+    known: list[tuple[ir.Value, ir.Value, ir.Value]] = weight.meta.setdefault(f"{_SLICES}{axis}", [])
+    for found in known:
+        if model.graph.initializers.get(str(found[0].name)) is found[0]:
+            return found
+    shape = dims(tensor)
+    moved = shape[axis], *shape[:axis], *shape[axis + 1 :]
+
+    def rows() -> NDArray[np.float32]:
+        return np.moveaxis(tensor.numpy(), axis, 0).reshape(shape[axis], -1)
+
+    def load() -> NDArray[np.int8]:
+        rounded = quantize_channels(rows(), scales, 0, FULL_RANGE).reshape(moved)
+        return np.ascontiguousarray(np.moveaxis(rounded, 0, axis))
+
+    scales = channel_scales(rows(), 0, FULL_RANGE)
+    codes = add_lazy_initializer(model, name, np.int8, shape, load)
+    codes.meta[ERROR] = relative_error(rows(), quantize_channels(rows(), scales, 0, FULL_RANGE), scales, 0)
+    scale_value = add_initializer(model, f"{codes.name}_scale", scales)
+    zeros = add_initializer(model, f"{codes.name}_zero_point", np.zeros(shape[axis], np.int8))
+    known.append((codes, scale_value, zeros))
+    return codes, scale_value, zeros
 
 
 def stored_as(model: ir.Model, codes: ir.Value, dtype: type[np.int8] | type[np.uint8]) -> ir.Value:

@@ -4,7 +4,7 @@ Rules
 1. An LSTM with constant weights becomes DynamicQuantizeLSTM of com.microsoft: the same inputs and attributes, weights
    as int8 codes ``[directions, inputs, 4 · hidden]``, one symmetric scale per direction and output channel.
 2. Neighbours along the summed axis stay within ``limit``.
-3. Gates, cell state and bias stay float. GRU and RNN have no such operator: they stay as they are.
+3. Gates, cell state and bias stay float. GRU and RNN have no such operator: ``recurrent_weights`` is for them.
 
 Upstream: onnxruntime/core/graph/contrib_ops/quantization_defs.cc, DynamicQuantizeLSTM.
 """
@@ -25,7 +25,7 @@ from edgeq.formats.onnx.edit import (
     remove_unused,
 )
 from edgeq.formats.onnx.int8 import channel_scales, quantize_channels, relative_error
-from edgeq.formats.onnx.recurrent import Lstm, find_lstms
+from edgeq.formats.onnx.recurrent import Recurrent, find_lstms
 
 DOMAIN = "com.microsoft"
 _INPUTS = 8  # of an LSTM; the scales and zero points follow
@@ -45,7 +45,7 @@ def lstm_int8(model: ir.Model, limit: int, only: Collection[str] | None = None) 
     return count
 
 
-def _rewrite(model: ir.Model, lstm: Lstm, limit: int) -> None:
+def _rewrite(model: ir.Model, lstm: Recurrent, limit: int) -> None:
     node = lstm.node
     weight, *weight_scale = _codes(model, lstm.weight, limit)
     recurrence, *recurrence_scale = _codes(model, lstm.recurrence, limit)

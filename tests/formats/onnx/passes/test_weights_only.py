@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -10,6 +12,7 @@ from onnx_graphs import counts, error, normal
 
 from edgeq.formats.onnx.passes.conv_weights import conv_weights
 from edgeq.formats.onnx.passes.half_weights import Kind, half_weights
+from edgeq.formats.onnx.passes.recurrent_weights import recurrent_weights
 from edgeq.formats.onnx.prepare import prepare
 from edgeq.formats.onnx.watch import watched_copy
 
@@ -35,6 +38,45 @@ def test_small_kernels_and_others_stay() -> None:
     model = loaded(proto(nodes, {"x": ["n", 8, 6, 6]}, {"a": 4, "b": 4}, constants))
     assert conv_weights(model, only=["a"]) == 0
     assert "DequantizeLinear" not in counts(model)
+
+
+RECURRENT: list[tuple[str, int, dict[str, Any]]] = [
+    ("GRU", 3, {"direction": "bidirectional", "linear_before_reset": 1}),
+    ("GRU", 3, {}),
+    ("RNN", 1, {"activations": ["Relu"]}),
+    ("LSTM", 4, {"layout": 1}),  # ONNX Runtime refuses it: not run
+]
+
+
+@pytest.mark.parametrize(("op", "gates", "attributes"), RECURRENT)
+def test_recurrent_layers_in_int8(op: str, gates: int, attributes: dict[str, Any]) -> None:
+    directions = 2 if "direction" in attributes else 1
+    constants = {
+        "w": normal(1, directions, gates * 48, 24, size=0.2),
+        "r": normal(2, directions, gates * 48, 48, size=0.1),
+    }
+    nodes = [node(op, ["x", "w", "r"], ["y", "y_h"], hidden_size=48, name="r", **attributes)]
+    model = loaded(proto(nodes, {"x": ["t", 2, 24]}, {"y": 4, "y_h": 3}, constants))
+    runs = "layout" not in attributes
+    before = answers(model, x=normal(3, 5, 2, 24)) if runs else []
+    assert recurrent_weights(model, only=["other"]) == 0
+    assert recurrent_weights(model) == 1
+    assert counts(model) == {"DequantizeLinear": 2, op: 1}
+    codes = model.graph.initializers["r_int8"].const_value
+    assert codes is not None
+    assert (codes.dtype, codes.nbytes) == (ir.DataType.INT8, constants["r"].size)
+    assert not runs or error(answers(model, x=normal(3, 5, 2, 24)), before) <= 0.02
+
+
+def test_what_is_no_weight_of_a_recurrent_layer() -> None:
+    constants = {"w": normal(1, 1, 24, 8), "r": normal(2, 1, 24, 8), "s": normal(3, 1, 96, 24)}
+    nodes = [
+        node("GRU", ["x", "w", "r"], ["a", ""], hidden_size=8),  # small
+        node("LSTM", ["x", "v", "s"], ["b", "", ""], hidden_size=24),  # has an operator of its own
+    ]
+    constants["v"] = normal(4, 1, 96, 8)
+    model = loaded(proto(nodes, {"x": ["t", 2, 8]}, {"a": 4, "b": 4}, constants))
+    assert recurrent_weights(model) == 0
 
 
 @pytest.mark.parametrize(("kind", "cap"), [("float16", 1e-3), ("bfloat16", 1e-2)])
