@@ -30,9 +30,9 @@ def write_evaluation(folder: Path, record: dict[str, Any]) -> list[Path]:
 
 def _write(folder: Path, part: str, record: dict[str, Any]) -> list[Path]:
     json_path, html_path = folder / JSON_NAME, folder / HTML_NAME
-    found = _read(json_path)
+    found = _parts(json_path)
     found[part] = [old for old in found[part] if _identity(old) != _identity(record)] + [record]
-    page = render(found["exports"], found["evaluations"])
+    page = _page(json_path, found)
     kept = {name: records for name, records in found.items() if records or name == "exports"}
     write_json(json_path, {"edgeq": __version__, **kept}, force=True)
     write_text(html_path, page, force=True)
@@ -57,14 +57,29 @@ def read_evaluations(path: Path) -> list[dict[str, Any]]:
 
 
 def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
-    if not path.exists():
-        return {"exports": [], "evaluations": []}
-    content = read_json(path, dict)
-    exports, evaluations = content.get("exports", ()), content.get("evaluations", [])
+    found = _parts(path)
+    if path.exists():
+        _page(path, found)
+    return found
+
+
+def _parts(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The records in the file, empty lists where there is none; they are not looked into."""
+    content = read_json(path, dict) if path.exists() else {"exports": []}
+    found = {"exports": content.get("exports", ()), "evaluations": content.get("evaluations", [])}
+    fine = [
+        isinstance(records, list) and all(isinstance(one, dict) for one in records)
+        for records in found.values()
+    ]
+    if not all(fine):
+        raise _not_ours(path)
+    return found
+
+
+def _page(path: Path, found: dict[str, list[dict[str, Any]]]) -> str:
+    """report.html; raises FormatError for records that it cannot be drawn from."""
     try:
-        if not isinstance(exports, list) or not isinstance(evaluations, list):
-            raise TypeError
-        render(exports, evaluations)
+        return render(found["exports"], found["evaluations"])
     except (
         LookupError,
         TypeError,
@@ -72,5 +87,8 @@ def _read(path: Path) -> dict[str, list[dict[str, Any]]]:
         AttributeError,
         UndefinedError,
     ):  # a field gone, or of another type
-        raise FormatError(path, "is not edgeq's record", "move it away or choose another folder") from None
-    return {"exports": exports, "evaluations": evaluations}
+        raise _not_ours(path) from None
+
+
+def _not_ours(path: Path) -> FormatError:
+    return FormatError(path, "is not edgeq's record", "move it away or choose another folder")

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgeq.calibration.imitations import IMITATIONS
 from edgeq.calibration.inputs import Input
 from edgeq.calibration.made_up import made_up_samples
 from edgeq.calibration.sources import Images, Samples, Want, open_samples
@@ -147,6 +148,47 @@ def test_made_up_samples() -> None:
     assert first[0]["rate"].shape == ()
     np.testing.assert_array_equal(first[3]["picture"], again[3]["picture"])
     assert not np.array_equal(first[0]["picture"], first[1]["picture"])
+
+
+def test_made_up_numbers_are_those_that_the_graph_takes() -> None:
+    inputs = [
+        Input("ids", I64, ("n", "t"), rows=7),
+        Input("t_lengths", I64, ("n",)),
+        Input("sr", I64, (), choices=(16000,)),
+        Input("mode", I64, (), choices=(0, 1)),
+        Input("pixels", np.dtype(np.uint8), ("n", "h", "w", 3)),
+    ]
+
+    def accepts(feeds: dict[str, NDArray[np.generic]]) -> bool:
+        return int(feeds["mode"]) != 1
+
+    found = list(made_up_samples(inputs, accepts))
+    assert {int(feeds["sr"]) for feeds in found} == {16000, 8000}
+    assert {int(feeds["mode"]) for feeds in found} == {0, 2}
+    ids = np.concatenate([feeds["ids"].reshape(-1) for feeds in found])
+    assert (ids.min(), ids.max()) == (0, 6)
+    assert found[0]["t_lengths"].tolist() == [found[0]["ids"].shape[1]]
+    assert found[0]["pixels"].shape == (1, 224, 224, 3)
+    assert int(found[0]["pixels"].max()) > 150
+
+
+@pytest.mark.parametrize(
+    ("role", "shape", "low", "high"),
+    [
+        ("sound", (1, 1600), -1, 1),
+        ("picture", (1, 3, 24, 32), -6, 6),
+        ("picture", (1, 24, 32, 3), -6, 6),
+        ("picture", (1, 1, 8, 8), -6, 6),
+        ("pixels", (1, 3, 24, 32), 0, 255),
+        ("state", (2, 1, 16), -1, 1),
+    ],
+)
+def test_imitations(role: str, shape: tuple[int, ...], low: float, high: float) -> None:
+    made = [IMITATIONS[role](np.random.default_rng(number), shape, number) for number in range(4)]
+    assert all(one.shape == shape and np.isfinite(one).all() for one in made)
+    assert low <= min(one.min() for one in made) < max(one.max() for one in made) <= high
+    assert not np.array_equal(made[1], made[2])
+    assert made[0].any() == (role != "state")  # at first a state is zero
 
 
 def nothing(folder: Path) -> Path:
