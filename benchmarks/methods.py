@@ -7,7 +7,7 @@ that it never saw and on other English. ``--english`` is any long English text, 
 second for measuring; without it, the standard library's docstrings serve. KL is that to the float model in the
 embedded engine with float activations, ± the standard error of the mean over windows; llama.cpp's files are those
 that ``edgeq quantize --effort ggml --imatrix`` writes, byte for byte the same. ``time`` is GPTQ of one matrix beside
-a plain NumPy implementation (processor seconds of all threads).
+a plain NumPy and SciPy implementation (processor seconds of all threads).
 """
 
 from __future__ import annotations
@@ -183,27 +183,46 @@ def gguf_parts(chosen: list[str], options: argparse.Namespace, folder: Path) -> 
 
 
 def plain_gptq(weights: np.ndarray, gram: np.ndarray, grid: BlockGrid) -> np.ndarray:
-    """Codes by GPTQ as its paper writes it down, in NumPy: the inverse's factor, lazy batches of 128 columns."""
+    """Codes by GPTQ as its paper and its authors' program have it, in NumPy and SciPy, by LAPACK what LAPACK has.
+
+    The upper factor of the inverse by potrf, potri and potrf; lazy batches of 128 columns, each copied so that a
+    column's values stand side by side. The grid's levels are consecutive.
+    """
     statistics = Statistics(gram.copy(), 1)
-    parts, lattice, h = grid.start(weights, statistics.importance()), grid.lattice, statistics.damped()
+    parts, levels, h = grid.start(weights, statistics.importance()), grid.lattice.levels, statistics.damped()
     order = np.argsort(-np.diag(h), kind="stable")
-    upper = np.linalg.cholesky(np.linalg.inv(h[np.ix_(order, order)])).T
-    scale, offset = (np.repeat(part, lattice.sub_values, axis=1)[:, order] for part in parts.grid())
-    left, codes = weights[:, order].copy(), np.empty(weights.shape, np.uint8)
-    middles = (lattice.levels[1:] + lattice.levels[:-1]) / 2
+    upper = inverse_factor(h[np.ix_(order, order)])
+    scale, offset = (np.repeat(part, grid.lattice.sub_values, axis=1) for part in parts.grid())
+    left, codes = weights[:, order], np.empty(weights.shape, np.uint8)
     for begin in range(0, len(order), 128):
         end = min(begin + 128, len(order))
-        errors = np.empty((len(weights), end - begin), np.float32)
-        for i in range(begin, end):
-            with np.errstate(all="ignore"):
-                codes[:, order[i]] = code = np.searchsorted(
-                    middles, (left[:, i] - offset[:, i]) / scale[:, i]
-                )
-            error = (left[:, i] - scale[:, i] * lattice.levels[code] - offset[:, i]) / upper[i, i]
-            errors[:, i - begin] = error
-            left[:, i + 1 : end] -= error[:, None] * upper[i, i + 1 : end]
-        left[:, end:] -= errors @ upper[begin:end, end:]
+        own = order[begin:end]
+        columns, scales, offsets = (
+            np.ascontiguousarray(a.T) for a in (left[:, begin:end], scale[:, own], offset[:, own])
+        )
+        errors = np.empty_like(columns)
+        inverses = 1 / np.where(scales == 0, np.float32(1), scales)
+        for i in range(end - begin):
+            code = np.clip(np.rint((columns[i] - offsets[i]) * inverses[i] - levels[0]), 0, len(levels) - 1)
+            codes[:, own[i]] = code
+            errors[i] = (columns[i] - scales[i] * (code + levels[0]) - offsets[i]) / upper[
+                begin + i, begin + i
+            ]
+            columns[i + 1 :] -= upper[begin + i, begin + i + 1 : end, None] * errors[i]
+        left[:, end:] -= errors.T @ upper[begin:end, end:]
     return codes
+
+
+def inverse_factor(matrix: np.ndarray) -> np.ndarray:
+    """The upper U of UᵀU = matrix⁻¹; the matrix is overwritten."""
+    from scipy.linalg import lapack
+
+    factor, failed = lapack.spotrf(matrix.T, lower=1, clean=0, overwrite_a=1)
+    inverse, singular = lapack.spotri(factor, lower=1, overwrite_c=1)
+    inverse[:] = np.tril(inverse) + np.tril(inverse, -1).T
+    upper, not_positive = lapack.spotrf(inverse, lower=0, clean=0, overwrite_a=1)
+    assert failed == singular == not_positive == 0
+    return np.ascontiguousarray(upper)
 
 
 def timed(rows: int, columns: int) -> dict[str, float]:
@@ -228,7 +247,7 @@ def timed(rows: int, columns: int) -> dict[str, float]:
     plain = seconds(lambda: plain_gptq(weights, gram, grid)) - start
     found = {"rows": rows, "columns": columns, "encoder": start, **own, "plain gptq": plain}
     print(
-        f"GPTQ of {rows} × {columns} in Q4_K: {own['gptq']:.2f} s of processor time, plain NumPy {plain:.2f} s "
+        f"GPTQ of {rows} × {columns} in Q4_K: {own['gptq']:.2f} s of processor time, plain SciPy {plain:.2f} s "
         f"({own['gptq'] / plain:.2f}); with descent {own['descent']:.2f} s; the encoder's {start:.2f} s not counted",
         flush=True,
     )

@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 from edgeq.formats.blocks.base import Bytes, Floats
 from edgeq.formats.blocks.lattice.base import Lattice, Parts
 from edgeq.kernels_cpu import threads
+from edgeq.kernels_cpu.gram.cholesky import factorize
 from edgeq.kernels_cpu.gram.levels import nearest_code
-from edgeq.kernels_cpu.jit import kernel
+from edgeq.kernels_cpu.jit import helper, kernel
 
-_PANEL = 128  # columns whose feedback is added up before it goes to the others in one product
+_PANEL = 256  # columns in which the feedback goes from one to the next; to the panels before it goes in one product
+_ROWS = 64  # at work side by side
+_NONE, _ONE = np.float32(0), np.float32(1)
 
 
 class Factor(NamedTuple):
@@ -37,26 +40,31 @@ def feedback_factor(gram: Floats, by_size: bool = True) -> Factor:
     columns = len(gram)
     first = np.argsort(-np.diag(gram), kind="stable") if by_size else np.arange(columns)
     place = first[::-1].copy()
-    return Factor(np.linalg.cholesky(gram[np.ix_(place, place)]), place)
+    lower = np.zeros_like(gram)  # of which the upper half is never touched, so it takes no memory
+    for i, column in enumerate(place):
+        np.take(gram[column], place[: i + 1], out=lower[i, : i + 1], mode="clip")
+    factorize(lower)
+    return Factor(lower, place)
 
 
 def round_by_feedback(target: Floats, parts: Parts, lattice: Lattice, factor: Factor) -> None:
     """New codes for the scales that ``parts`` (in rows) has, in place; ``target`` is float32 ``[rows, columns]``."""
     rows, columns = target.shape
     lower, place = factor
-    subs = place // lattice.sub_values
-    scale, offset = parts.grid()
-    moved = np.zeros((rows, columns), np.float32)
+    placed, subs = np.take(target, place, axis=1), place // lattice.sub_values
+    grid = tuple(np.ascontiguousarray(part.T) for part in parts.grid())
+    codes, errors = np.empty((columns, rows), np.uint8), np.empty((columns, rows), np.float32)
     for begin in range((columns - 1) // _PANEL * _PANEL, -1, -_PANEL):
         end = min(begin + _PANEL, columns)
-        own, own_subs = place[begin:end], subs[begin:end]
-        grid = target[:, own], scale[:, own_subs], offset[:, own_subs], moved[:, begin:end]
+        moved = lower[end:, begin:end].T @ errors[end:]
         corner = np.ascontiguousarray(lower[begin:end, begin:end])
-        codes, errors = np.empty((rows, end - begin), np.uint8), np.empty((rows, end - begin), np.float32)
-        arguments = (*(np.ascontiguousarray(a) for a in grid), corner, lattice.levels, lattice.consecutive)
-        threads.run(_round_panel, rows, corner.size, *arguments, codes, errors)
-        parts.codes[:, own] = codes
-        moved[:, :begin] += errors @ lower[begin:end, :begin]
+        own = np.ascontiguousarray(placed[:, begin:end].T), *grid, subs[begin:end], moved, corner
+        found = codes[begin:end], errors[begin:end]
+        groups = -(-rows // _ROWS)
+        threads.run(
+            _round_panel, groups, _ROWS * corner.size, *own, lattice.levels, lattice.consecutive, *found
+        )
+    parts.codes[:, place] = codes.T
 
 
 @kernel
@@ -66,6 +74,7 @@ def _round_panel(
     target: Floats,
     scale: Floats,
     offset: Floats,
+    subs: NDArray[np.intp],
     moved: Floats,
     corner: Floats,
     levels: Floats,
@@ -73,14 +82,44 @@ def _round_panel(
     codes: Bytes,
     errors: Floats,
 ) -> None:
-    """Rows first..last of a panel ``[rows, width]``; ``corner`` is its part of the factor, ``moved`` is changed."""
-    width = target.shape[1]
-    for r in range(first, last):
+    """Groups of rows first..last of a panel, everything ``[columns, rows]``: a row's values lie one below the other.
+
+    ``corner`` is the panel's part of the factor, ``moved`` what the panels behind it ask for.
+    """
+    width, rows = target.shape
+    asked = np.empty((width, _ROWS), np.float32)  # of a group: rows of ``moved`` are often a power of 2 apart
+    for group in range(first, last):
+        begin, end = group * _ROWS, min(rows, group * _ROWS + _ROWS)
+        count = end - begin
+        for i in range(width):
+            asked[i, :count] = moved[i, begin:end]
         for i in range(width - 1, -1, -1):
-            wanted = target[r, i] + moved[r, i] / corner[i, i]
-            code = nearest_code(wanted, scale[r, i], offset[r, i], levels, consecutive)
-            error = target[r, i] - (scale[r, i] * levels[code] + offset[r, i])
-            codes[r, i] = code
-            errors[r, i] = error
+            wanted, error = asked[i, :count], errors[i, begin:end]
+            for r in range(count):
+                wanted[r] = target[i, begin + r] + wanted[r] / corner[i, i]
+            _nearest(wanted, scale[subs[i], begin:end], offset[subs[i], begin:end], levels, consecutive,
+                     target[i, begin:end], codes[i, begin:end], error)  # fmt: skip
             for k in range(i):
-                moved[r, k] += error * corner[i, k]
+                share = corner[i, k]
+                for r in range(count):
+                    asked[k, r] += error[r] * share
+
+
+@helper
+def _nearest(wanted, scale, offset, levels, consecutive, target, codes, errors):
+    """Codes of a column's values, and what they leave."""
+    if consecutive:
+        low, top = levels[0], np.float32(levels.size - 1)
+        for r in range(wanted.size):
+            divisor = scale[r] if scale[r] != _NONE else _ONE
+            level = min(max((wanted[r] - offset[r]) / divisor - low, _NONE), top)
+            wanted[r] = np.rint(level) if scale[r] != _NONE else _NONE
+        for r in range(wanted.size):
+            codes[r] = np.uint8(wanted[r])
+        for r in range(wanted.size):
+            errors[r] = target[r] - (scale[r] * (wanted[r] + low) + offset[r])
+        return
+    for r in range(wanted.size):
+        code = nearest_code(wanted[r], scale[r], offset[r], levels, consecutive)
+        codes[r] = code
+        errors[r] = target[r] - (scale[r] * levels[code] + offset[r])

@@ -12,6 +12,7 @@ from edgeq.formats.blocks import by_name
 from edgeq.formats.blocks.lattice import Lattice, Parts, module
 from edgeq.formats.blocks.lattice.base import whole
 from edgeq.kernels_cpu.gram import descend, feedback_factor, round_by_feedback
+from edgeq.kernels_cpu.gram.cholesky import factorize
 
 ROWS, COLUMNS = 6, 512
 TYPES = ("Q2_K", "Q3_K", "Q4_K", "IQ4_XS", "Q4_1")
@@ -67,6 +68,23 @@ def test_feedback_in_the_columns_own_order_and_odd_panels():
     assert (feedback_factor(h).place[::-1] == order).all()
     round_by_feedback(target, parts, lattice, feedback_factor(h))
     assert (parts.codes == plain.round_by_feedback(target, parts, lattice, h)).mean() > 0.98
+
+
+def test_rows_are_rounded_alike_in_every_group():
+    parts, lattice = start("Q4_1")
+    many, factor = Parts(*(np.tile(part, (12, 1)) for part in parts)), feedback_factor(gram())
+    round_by_feedback(weights(), parts, lattice, factor)
+    round_by_feedback(np.tile(weights(), (12, 1)), many, lattice, factor)
+    different = many.codes.reshape(12, ROWS, COLUMNS) != parts.codes
+    assert different.mean() < 0.02, "BLAS may sum other numbers of rows in another order"
+
+
+@pytest.mark.parametrize("columns", [1, 128, 300])
+def test_factor_is_numpys(columns: int):
+    matrix = gram()[:columns, :columns].copy()
+    expected = np.linalg.cholesky(matrix.astype(np.float64))
+    factorize(matrix)
+    np.testing.assert_allclose(np.tril(matrix), expected, rtol=1e-3, atol=1e-4 * expected.max())
 
 
 @types
