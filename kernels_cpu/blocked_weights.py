@@ -22,18 +22,22 @@ _NONE, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 _INFINITY = np.float32(np.inf)
 
 
-def quantize_rows(values: Floats, scheme: Scheme, isa: Isa = PORTABLE) -> BlockedRows:
+def quantize_rows(
+    values: Floats, scheme: Scheme, isa: Isa = PORTABLE, *, packed: bool = False
+) -> BlockedRows:
     """See the plain twin."""
-    return _rounded(search_groups, values, scheme, isa, len(trials(scheme)), trials(scheme))
+    return _rounded(search_groups, values, scheme, isa, packed, len(trials(scheme)), trials(scheme))
 
 
-def nearest_rows(values: Floats, scheme: Scheme, isa: Isa = PORTABLE) -> BlockedRows:
+def nearest_rows(
+    values: Floats, scheme: Scheme, isa: Isa = PORTABLE, *, packed: bool = False
+) -> BlockedRows:
     """See the plain twin."""
-    return _rounded(nearest_groups, values, scheme, isa, 1)
+    return _rounded(nearest_groups, values, scheme, isa, packed, 1)
 
 
 def _rounded(
-    kernel: Any, values: Floats, scheme: Scheme, isa: Isa, work: int, *arguments: Any
+    kernel: Any, values: Floats, scheme: Scheme, isa: Isa, packed: bool, work: int, *arguments: Any
 ) -> BlockedRows:
     """Call a kernel over groups of as many rows as it takes at once."""
     rows, columns = values.shape
@@ -47,25 +51,26 @@ def _rounded(
     )
     lanes = isa.float_lanes * REGISTERS
     groups, blocks = -(-rows // lanes), scheme.blocks_of(columns)
-    codes, scales = np.empty((rows, blocks * scheme.size), np.uint8), np.empty((rows, blocks), np.float32)
+    bits = scheme.bits if packed else 8
+    codes = np.empty((rows, blocks * scheme.size * bits // 8), np.uint8)
+    scales = np.empty((rows, blocks), np.float32)
     zeros, squares = np.empty((rows, blocks), np.uint8), np.zeros((groups, 2), np.float64)
     middle, outputs = np.float32(scheme.middle), (codes, scales, zeros, squares)
-    how = stored, turned, scheme.size, scheme.symmetric, middle
+    how = stored, turned, scheme.size, bits, scheme.symmetric, middle
     threads.run(kernel, groups, work * lanes * columns, *how, *arguments, *outputs, isa)
     error, size = squares.sum(axis=0)
-    return BlockedRows(
-        scheme, codes, scales, None if scheme.symmetric else zeros, (float(error), float(size))
-    )
+    kept = None if scheme.symmetric else zeros
+    return BlockedRows(scheme, codes, scales, kept, (float(error), float(size)), packed)
 
 
 @kernel
 def search_groups(
-    first, last, values, turned, size, symmetric, middle, trials, codes, scales, zeros, squares, isa
+    first, last, values, turned, size, bits, symmetric, middle, trials, codes, scales, zeros, squares, isa
 ):
-    """Groups of rows to codes ``[rows, blocks · size]``, scales and zeros ``[rows, blocks]``, sums ``[groups, 2]``."""
+    """Groups of rows to codes of so many bits ``[rows, bytes]``, scales and zeros ``[rows, blocks]``, sums ``[groups, 2]``."""
     wide = simd.widened(isa, REGISTERS)
     lanes, (rows, blocks) = simd.lanes_of(wide), scales.shape
-    tile, found, words = vectors(wide, size), vectors(wide, 2), np.empty((size // 4, lanes), np.int32)
+    tile, found, words = vectors(wide, size), vectors(wide, 2), np.empty((size * bits // 32, lanes), np.int32)
     addresses = np.empty(lanes, np.int64)
     low_code = -middle if symmetric else _NONE
     high_code = middle - _ONE if symmetric else middle + middle - _ONE
@@ -96,17 +101,19 @@ def search_groups(
             inverse, zero = simd.select(better, tried, inverse), simd.select(better, offset, zero)
         store(wide, found, 0, scale)
         store(wide, found, 1, zero)
-        _codes(wide, tile, inverse, zero, scale, high_code, symmetric, middle, words, sums[group])
-        _keep(isa, row, block, size, found, words, addresses, codes, scales, zeros)
+        _codes(wide, tile, bits, inverse, zero, scale, high_code, symmetric, middle, words, sums[group])
+        _keep(isa, row, block, found, words, addresses, codes, scales, zeros)
     _add_up(first, sums, rows, squares)
 
 
 @kernel
-def nearest_groups(first, last, values, turned, size, symmetric, middle, codes, scales, zeros, squares, isa):
+def nearest_groups(
+    first, last, values, turned, size, bits, symmetric, middle, codes, scales, zeros, squares, isa
+):
     """The same by round-to-nearest."""
     wide = simd.widened(isa, REGISTERS)
     lanes, (rows, blocks) = simd.lanes_of(wide), scales.shape
-    tile, found, words = vectors(wide, size), vectors(wide, 2), np.empty((size // 4, lanes), np.int32)
+    tile, found, words = vectors(wide, size), vectors(wide, 2), np.empty((size * bits // 32, lanes), np.int32)
     addresses = np.empty(lanes, np.int64)
     columns, top = values.shape[0 if turned else 1], middle + middle - _ONE
     sums = np.zeros((last - first, 2 * lanes), np.float32)
@@ -125,10 +132,10 @@ def nearest_groups(first, last, values, turned, size, symmetric, middle, codes, 
         inverse = simd.select(abs(inverse) < _INFINITY, inverse, _NONE)
         store(wide, found, 0, scale)
         store(wide, found, 1, zero)
-        _nearest_codes(wide, tile, inverse, zero, scale, top, words, sums[group])
-        _keep(isa, row, block, size, found, words, addresses, codes, scales, zeros)
+        _nearest_codes(wide, tile, bits, inverse, zero, scale, top, words, sums[group])
+        _keep(isa, row, block, found, words, addresses, codes, scales, zeros)
     _add_up(first, sums, rows, squares)
-    codes[first * lanes : last * lanes, columns:] = 0
+    _clear(codes[first * lanes : last * lanes], columns * bits)
 
 
 @helper
@@ -199,38 +206,40 @@ def _sums(wide, tile, inverse, zero, top):
 
 
 @helper
-def _codes(wide, tile, inverse, zero, scale, high, symmetric, middle, words, sums):
-    """Four codes a word; this block's squares are added to the sums."""
+def _codes(wide, tile, bits, inverse, zero, scale, high, symmetric, middle, words, sums):
+    """Words of 32 bits full of codes; this block's squares are added to the sums."""
     low, shift = (-middle, middle) if symmetric else (_NONE, _NONE)
     moved = simd.splat(wide, _NONE) if symmetric else zero
     at = simd.address(sums)
     errors, squares = simd.load(wide, at), simd.load(wide, at + 2 * sums.size)
-    for i in range(0, tile.shape[0], 4):
+    each = 32 // bits
+    for w in range(len(words)):
         word = simd.splat(wide, 0)
-        for part in range(4):
-            x = load(wide, tile, i + part)
+        for part in range(each):
+            x = load(wide, tile, w * each + part)
             code = _between(simd.rint(x * inverse) + moved, low, high)
             error = (code - moved) * scale - x
             errors, squares = errors + error * error, squares + x * x
-            word = word | (simd.to_int32(code + shift) << (8 * part))
-        simd.store(simd.address(words) + words.shape[1] * i, word)
+            word = word | (simd.to_int32(code + shift) << (bits * part))
+        simd.store(simd.address(words) + 4 * words.shape[1] * w, word)
     simd.store(at, errors)
     simd.store(at + 2 * sums.size, squares)
 
 
 @helper
-def _nearest_codes(wide, tile, inverse, zero, scale, top, words, sums):
+def _nearest_codes(wide, tile, bits, inverse, zero, scale, top, words, sums):
     at = simd.address(sums)
     errors, squares = simd.load(wide, at), simd.load(wide, at + 2 * sums.size)
-    for i in range(0, tile.shape[0], 4):
+    each = 32 // bits
+    for w in range(len(words)):
         word = simd.splat(wide, 0)
-        for part in range(4):
-            x = load(wide, tile, i + part)
+        for part in range(each):
+            x = load(wide, tile, w * each + part)
             code = _half_away(x * inverse + zero, top)
             error = (code - zero) * scale - x
             errors, squares = errors + error * error, squares + x * x
-            word = word | (simd.to_int32(code) << (8 * part))
-        simd.store(simd.address(words) + words.shape[1] * i, word)
+            word = word | (simd.to_int32(code) << (bits * part))
+        simd.store(simd.address(words) + 4 * words.shape[1] * w, word)
     simd.store(at, errors)
     simd.store(at + 2 * sums.size, squares)
 
@@ -244,24 +253,34 @@ def _half_away(x, top):
 
 
 @helper
-def _keep(isa, row, block, size, found, words, addresses, codes, scales, zeros):
+def _keep(isa, row, block, found, words, addresses, codes, scales, zeros):
     """What the lanes found, into the rows that there are; uses ``addresses``."""
-    lanes, rows = words.shape[1], len(scales)
+    (count, lanes), rows, begin = words.shape, len(scales), block * 4 * len(words)
     for lane in range(min(lanes, rows - row)):
         scales[row + lane, block] = found[0, lane]
         zeros[row + lane, block] = np.uint8(found[1, lane])
-    if row + lanes > rows:
-        for lane in range(rows - row):
-            for i in range(size):
-                codes[row + lane, block * size + i] = words[i // 4, lane] >> (8 * (i % 4))
+    if row + lanes > rows or count % 4:
+        for lane in range(min(lanes, rows - row)):
+            for i in range(4 * count):
+                codes[row + lane, begin + i] = words[i // 4, lane] >> (8 * (i % 4))
         return
     four, stride = simd.resized(isa, 4), codes.shape[1]
-    target = simd.address(codes) + row * stride + block * size
-    for word in range(0, size // 4, 4):
+    target = simd.address(codes) + row * stride + begin
+    for word in range(0, count, 4):
         for i in range(4):
             addresses[i] = simd.address(words) + 4 * lanes * (word + i)
         for lane in range(0, lanes, 4):
             simd.transpose(four, simd.address(addresses), 4 * lane, target + lane * stride + 4 * word, stride)
+
+
+@helper
+def _clear(codes, used):
+    """Zeros behind the bits in use of each row."""
+    at, rest = used // 8, used % 8
+    if rest:
+        codes[:, at] &= np.uint8((1 << rest) - 1)
+        at += 1
+    codes[:, at:] = 0
 
 
 @helper

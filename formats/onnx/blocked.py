@@ -7,8 +7,8 @@ is no multiple of ``size`` is filled up with zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class BlockedRows:
     """Some rows of a weight.
 
     Attributes:
-        codes: uint8 ``[rows, blocks · size]``, one a byte, from 0.
+        codes: uint8 ``[rows, blocks · size]``, one a byte, from 0; ``packed``, they lie as ``pack_rows`` lays them.
         scales: float32 ``[rows, blocks]``.
         zeros: uint8 ``[rows, blocks]``, None where all are ``scheme.middle``.
         squares: the sums of the squared errors and of the squared weights, where who rounded took them along.
@@ -55,6 +55,7 @@ class BlockedRows:
     scales: Floats
     zeros: Bytes | None
     squares: tuple[float, float] | None = None
+    packed: bool = False
 
     def squared_errors(self, values: Floats) -> tuple[float, float]:
         """The sums of the squared errors and of the squared weights, ``values`` being what was rounded."""
@@ -70,8 +71,15 @@ class BlockedRows:
         values = blocks.astype(np.float32) * self.scales[..., None]
         return values.reshape(len(self.codes), -1)[:, :columns]
 
+    def packed_codes(self) -> Bytes:
+        """The codes as ``pack_rows`` lays them, uint8 ``[rows, blocks · size · bits / 8]``."""
+        return self.codes if self.packed else pack_rows(self.codes, self.scheme.bits)
 
-Quantize = Callable[[Floats, Scheme], BlockedRows]
+
+class Quantize(Protocol):
+    """What rounds rows, float32 ``[rows, columns]``, to codes one a byte or packed."""
+
+    def __call__(self, values: Floats, scheme: Scheme, *, packed: bool = False) -> BlockedRows: ...
 
 
 def trials(scheme: Scheme) -> Floats:
@@ -87,7 +95,7 @@ def trials(scheme: Scheme) -> Floats:
     return (steps + spread).astype(np.float32)
 
 
-def quantize_rows(values: Floats, scheme: Scheme) -> BlockedRows:
+def quantize_rows(values: Floats, scheme: Scheme, *, packed: bool = False) -> BlockedRows:
     """Round float32 ``[rows, columns]``: of some scales each block gets the one of least squared error.
 
     After each scale's rounding follows the least-squares scale of the codes it gave. Fast twin:
@@ -97,12 +105,13 @@ def quantize_rows(values: Floats, scheme: Scheme) -> BlockedRows:
     search = _symmetric if scheme.symmetric else _asymmetric
     codes, scales, zeros = search(x, scheme)
     shape = len(values), scheme.blocks_of(values.shape[1])
-    return BlockedRows(
+    found = BlockedRows(
         scheme,
         codes.T.reshape(shape[0], -1),
         scales.reshape(shape),
         None if zeros is None else zeros.reshape(shape),
     )
+    return pack(found, values) if packed else found
 
 
 def split_blocks(values: Floats, size: int) -> Floats:
@@ -160,6 +169,11 @@ def _keep_better(
         np.where(better, gain, best),
         better,
     )
+
+
+def pack(blocked: BlockedRows, values: Floats) -> BlockedRows:
+    """The same with packed codes, and with the squares that can no longer be had of them."""
+    return replace(blocked, codes=blocked.packed_codes(), packed=True, squares=blocked.squared_errors(values))
 
 
 def pack_rows(codes: Bytes, bits: int) -> Bytes:

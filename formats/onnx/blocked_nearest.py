@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeq.formats.onnx.blocked import BlockedRows, Bytes, Floats, Scheme, split_blocks
+from edgeq.formats.onnx.blocked import BlockedRows, Bytes, Floats, Scheme, pack, split_blocks
 
 _ZERO, _HALF, _ONE = np.float32(0), np.float32(0.5), np.float32(1)
 
 
-def nearest_rows(values: Floats, scheme: Scheme) -> BlockedRows:
+def nearest_rows(values: Floats, scheme: Scheme, *, packed: bool = False) -> BlockedRows:
     """Round float32 ``[rows, columns]`` by the peak (symmetric) or the range of each block.
 
     A block whose scale is too small for an inverse counts as zeros. Fast twin: ``edgeq.kernels_cpu.blocked_weights``.
@@ -35,7 +35,8 @@ def nearest_rows(values: Floats, scheme: Scheme) -> BlockedRows:
     codes[:, columns:] = 0
     shape = rows, scheme.blocks_of(columns)
     stored: Bytes | None = None if scheme.symmetric else zeros.astype(np.uint8).reshape(shape)
-    return BlockedRows(scheme, codes, scales.reshape(shape), stored)
+    found = BlockedRows(scheme, codes, scales.reshape(shape), stored)
+    return pack(found, values) if packed else found
 
 
 def _rounded(x: Floats, top: np.float32) -> Floats:

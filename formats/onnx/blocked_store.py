@@ -31,10 +31,12 @@ Array = NDArray[Any]
 class Layout:
     """How codes, scales and zeros of a weight (rows, columns) are stored.
 
-    ``specs(rows, columns, scheme)`` are their dtypes and shapes, ``pack(blocked, columns)`` the arrays.
+    ``specs(rows, columns, scheme)`` are their dtypes and shapes, ``pack(blocked, columns)`` the arrays, which it makes
+    of ``packed`` codes too where that is said.
     """
 
     name: str
+    packed: bool
     specs: Callable[[int, int, Scheme], dict[str, Spec]]
     pack: Callable[[BlockedRows, int], dict[str, Array]]
 
@@ -50,7 +52,7 @@ def _packed_specs(rows: int, columns: int, scheme: Scheme) -> dict[str, Spec]:
 
 def _pack(blocked: BlockedRows, columns: int) -> dict[str, Array]:
     bits, (rows, blocks) = blocked.scheme.bits, blocked.scales.shape
-    codes = pack_rows(blocked.codes, bits).reshape(rows, blocks, -1)
+    codes = blocked.packed_codes().reshape(rows, blocks, -1)
     arrays: dict[str, Array] = {"codes": codes, "scales": blocked.scales}
     return arrays if blocked.zeros is None else arrays | {"zeros": pack_rows(blocked.zeros, bits)}
 
@@ -89,10 +91,10 @@ def _dtype(scheme: Scheme) -> Any:
 
 # MatMulNBits; GatherBlockQuantized; DequantizeLinear along the last axis; DequantizeLinear along the first.
 PACKED, PACKED_TABLE, ROWS, COLUMNS = (
-    Layout("packed", _packed_specs, _pack),
-    Layout("packed table", _packed_specs, _pack),
-    Layout("rows", _row_specs, _rows),
-    Layout("columns", _column_specs, _columns),
+    Layout("packed", True, _packed_specs, _pack),
+    Layout("packed table", True, _packed_specs, _pack),
+    Layout("rows", False, _row_specs, _rows),
+    Layout("columns", False, _column_specs, _columns),
 )
 
 
@@ -156,7 +158,7 @@ class BlockedStore:
                 arrays = self._copied(self._plan, start, stop)
             else:
                 values = self._reader.rows(start, stop)
-                blocked = self._quantize(values, self.scheme)
+                blocked = self._quantize(values, self.scheme, packed=self._layout.packed)
                 error, size = blocked.squared_errors(values)
                 squared_error, squared_size = squared_error + error, squared_size + size
                 arrays = self._layout.pack(blocked, columns)

@@ -47,3 +47,7 @@ def test_equals_the_plain_twin(
     if got.zeros is not None and expected.zeros is not None:
         np.testing.assert_array_equal(got.zeros, expected.zeros)
     np.testing.assert_allclose(got.squared_errors(values), expected.squared_errors(values), rtol=1e-3)
+    packed = compiled(values, scheme, instruction_set(), packed=True)
+    np.testing.assert_array_equal(packed.codes, plain(values, scheme, packed=True).codes)
+    np.testing.assert_array_equal(packed.codes, expected.packed_codes())
+    np.testing.assert_array_equal(packed.scales.view(np.uint32), expected.scales.view(np.uint32))
