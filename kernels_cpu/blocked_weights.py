@@ -29,9 +29,7 @@ def quantize_rows(
     return _rounded(search_groups, values, scheme, isa, packed, len(trials(scheme)), trials(scheme))
 
 
-def nearest_rows(
-    values: Floats, scheme: Scheme, isa: Isa = PORTABLE, *, packed: bool = False
-) -> BlockedRows:
+def nearest_rows(values: Floats, scheme: Scheme, isa: Isa = PORTABLE, *, packed: bool = False) -> BlockedRows:
     """See the plain twin."""
     return _rounded(nearest_groups, values, scheme, isa, packed, 1)
 
@@ -67,7 +65,7 @@ def _rounded(
 def search_groups(
     first, last, values, turned, size, bits, symmetric, middle, trials, codes, scales, zeros, squares, isa
 ):
-    """Groups of rows to codes of so many bits ``[rows, bytes]``, scales and zeros ``[rows, blocks]``, sums ``[groups, 2]``."""
+    """Groups of rows to codes ``[rows, bytes]``, scales and zeros ``[rows, blocks]``, sums ``[groups, 2]``."""
     wide = simd.widened(isa, REGISTERS)
     lanes, (rows, blocks) = simd.lanes_of(wide), scales.shape
     tile, found, words = vectors(wide, size), vectors(wide, 2), np.empty((size * bits // 32, lanes), np.int32)

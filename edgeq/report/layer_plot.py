@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from edgeq.report.plots import LAYER, STYLE, svg_of
+from edgeq.report.by_layer import LAYER
+from edgeq.report.plots import STYLE, svg_of
 
 _PICTURES = (
     ("weight_snr", "weight\nsignal to noise, dB", "linear"),

@@ -126,7 +126,8 @@ def test_report_is_one_self_contained_page(exported):
     loads.feed(page)
     assert loads.found == []
     assert not re.search(r"url\(\s*['\"]?(?!#)|@import", page)
-    assert page.count("<svg") == 4  # size by type and error by layer, twice
+    assert page.count("<svg") == 2  # error by layer, twice
+    assert page.count('class="bars"') == 2
 
 
 def test_report_has_the_figures_and_every_tensor(exported, records):
