@@ -19,7 +19,7 @@ from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.blocked_weights import BlockedOptions, blocked_weights
 from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
 from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
-from edgeq.formats.onnx.passes.half_floats import half_floats
+from edgeq.formats.onnx.passes.half_compute import OWN, half_compute
 from edgeq.formats.onnx.passes.half_weights import half_weights
 from edgeq.formats.onnx.passes.smooth import smooth
 from edgeq.formats.onnx.passes.static_int8 import static_int8
@@ -93,8 +93,8 @@ def float32(model: ir.Model, source: ModelSource, options: QuantOptions) -> None
 @quant("float16")
 def float16(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """Weights, cache and arithmetic in float16, for GPUs; logits and vectors in float32."""
-    count = half_floats(model)
-    options.notes.append(f"{count} tensors in float16, and the arithmetic")
+    halved = half_compute(model, OWN)
+    options.notes.append(f"{halved.weights} tensors in float16, and the arithmetic")
 
 
 @quant("int8-dynamic")

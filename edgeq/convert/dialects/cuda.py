@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgeq.convert.dialects.base import dialect
 from edgeq.convert.dialects.standard import StandardOps
-from edgeq.formats.onnx.passes.half_floats import half_floats
+from edgeq.formats.onnx.passes.half_compute import OWN, half_compute
 
 
 @dialect("cuda")
@@ -21,4 +21,4 @@ class CudaOps(StandardOps):
     @classmethod
     def quantized(cls, model: ir.Model) -> None:
         if any(node.op_type == "MatMulNBits" for node in model.graph):
-            half_floats(model)
+            half_compute(model, OWN)

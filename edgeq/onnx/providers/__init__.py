@@ -11,12 +11,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgeq.errors import InputError
+from edgeq.formats.onnx.types import Types, follow_types
 
 _FOLDER = Path(__file__).parent
-_INDEX = ("Shape", "Size")
-_TRUTH = ("And", "Or", "Not", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
-# Where the input that gives an operator's type is not the first: the scales of what is dequantized, both of Where.
-_TYPED_BY = {"Where": 1, "DequantizeLinear": 1, "GatherBlockQuantized": 2}
 _CHECKED_BY = {"Where": 1, "GatherBlockQuantized": 2}
 
 
@@ -51,7 +48,7 @@ def left_to_cpu(model: ir.Model, name: str) -> dict[str, str]:
 
     Types are followed through the graph as far as it says them; a type that is not known is not held against it.
     """
-    table, types = kernels(name), _types(model.graph)
+    table, types = kernels(name), follow_types(model)
     problems = {}
     for node in model.graph:
         opset = model.opset_imports.get(node.domain, 1)
@@ -61,13 +58,14 @@ def left_to_cpu(model: ir.Model, name: str) -> dict[str, str]:
     return problems
 
 
-def _problem(node: ir.Node, kernel: Kernel | None, opset: int, types: Mapping[ir.Value, str]) -> str:
+def _problem(node: ir.Node, kernel: Kernel | None, opset: int, types: Types) -> str:
     if kernel is None:
         return "no kernel"
     if opset < kernel.since:
         return f"opset {opset}, its kernel begins with {kernel.since}"
     value = _input(node, _CHECKED_BY.get(node.op_type, 0))
-    kind = None if value is None else types.get(value)
+    known = None if value is None else types.get(value)
+    kind = None if known is None else known.numpy().name
     if kind is not None and kind not in kernel.types:
         return f"{kind}, its kernel has {', '.join(sorted(kernel.types))}"
     if kernel.without_input is not None and _input(node, kernel.without_input) is not None:
@@ -81,34 +79,3 @@ def _problem(node: ir.Node, kernel: Kernel | None, opset: int, types: Mapping[ir
 
 def _input(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
-
-
-def _types(graph: ir.Graph) -> dict[ir.Value, str]:
-    """The NumPy names of the values' types, followed from inputs and weights."""
-    types = {
-        value: value.dtype.numpy().name
-        for value in (*graph.inputs, *graph.initializers.values())
-        if value.dtype is not None
-    }
-    for node in graph:
-        kind = _result(node, types)
-        for value in node.outputs:
-            if value.dtype is not None:
-                types[value] = value.dtype.numpy().name
-            elif kind:
-                types[value] = kind
-    return types
-
-
-def _result(node: ir.Node, types: Mapping[ir.Value, str]) -> str:
-    if node.op_type == "Cast":
-        return ir.DataType(node.attributes["to"].as_int()).numpy().name
-    if node.op_type in _INDEX:
-        return "int64"
-    if node.op_type in _TRUTH:
-        return "bool"
-    if node.op_type == "QuantizeLinear":
-        zero = _input(node, 2)
-        return types.get(zero, "") if zero is not None else "uint8"
-    value = _input(node, _TYPED_BY.get(node.op_type, 0))
-    return "" if value is None else types.get(value, "")

@@ -28,10 +28,11 @@ def fp16(job: Job) -> Apply:
     """Computed in float16, for GPUs, browsers and NPUs; ONNX Runtime casts where a CPU has no such kernel."""
 
     def apply(model: ir.Model, layers: Collection[str]) -> None:
-        count, kept = half_compute(model, job.kept)
-        job.notes.append(f"{count} nodes are computed in float16")
-        if kept:
-            job.notes.append(f"{len(kept)} nodes stay in float32, for their range: {', '.join(kept)}")
+        found = half_compute(model, keep=job.kept)
+        job.notes.append(f"{found.nodes} nodes are computed in float16")
+        if found.kept:
+            names = ", ".join(found.kept)
+            job.notes.append(f"{len(found.kept)} nodes stay in float32, for their range: {names}")
 
     return apply
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from edgeq.errors import InputError
-from edgeq.formats.onnx.passes.half_floats import half_floats
+from edgeq.formats.onnx.passes.half_compute import OWN, half_compute
 from edgeq.onnx import FallbackWarning, session
 from edgeq.onnx.providers import kernels, left_to_cpu
 from edgeq.runtimes.onnxruntime import OnnxSession, decoder_feeds, encoder_feeds
@@ -116,7 +116,7 @@ def test_angles_stay_float32_and_large_numbers_become_finite():
         [x], [total.outputs[0]], nodes=[angle, total], initializers=[big], opset_imports={"": 21}
     )
     model = ir.Model(graph, ir_version=10)
-    assert half_floats(model) == 1
+    assert half_compute(model, OWN).weights == 1
     assert [node.op_type for node in model.graph] == ["Cos", "Cast", "Add", "Cast"]
     assert big.const_value.numpy().tolist() == [-60000, 1]
     assert model.graph.inputs[0].dtype == model.graph.outputs[0].dtype == ir.DataType.FLOAT
