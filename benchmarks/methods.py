@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 
 from edgeq import calibrate, quantize
-from edgeq.calibration.grams import ReplacedWeights
 from edgeq.devices.cpu import usable_cores
 from edgeq.engine import model as engine
+from edgeq.engine.replaced import DecodedMatrix, with_replaced
 from edgeq.engine.weights import hugging_face_rows
 from edgeq.evaluation.kl_statistics import KlStatistics
 from edgeq.formats.effort import Effort
@@ -100,23 +100,15 @@ class Measure:
 
     def loaded(self, path: Path) -> engine.Model:
         """A GGUF file's weights, decoded, in the float model."""
-        weights = Decoded(self.model.weights)
+        replaced = {}
         with GGUFFile.open(path) as file:
             for spec in self.model.family.tensors(self.model.hp):
                 if len(spec.shape) == 2:
                     values = file.decode(spec.name).reshape(spec.shape)
                     heads = spec.rope_heads
-                    weights.replaced[spec.name] = (
-                        values[hugging_face_rows(len(values), heads)] if heads else values
-                    )
-        return engine.Model(self.model.family, self.model.hp, weights, path.name)
-
-
-class Decoded(ReplacedWeights):
-    """Rows of tables are replaced, too."""
-
-    def picked(self, name: str, ids: np.ndarray) -> np.ndarray:
-        return self.replaced[name][ids] if name in self.replaced else super().picked(name, ids)
+                    order = hugging_face_rows(len(values), heads) if heads else slice(None)
+                    replaced[spec.name] = DecodedMatrix(values[order])
+        return with_replaced(self.model, replaced)
 
 
 def compared(own: KlStatistics, first: KlStatistics) -> dict[str, float]:

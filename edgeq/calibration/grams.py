@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgeq.calibration.importance import STACK, ImportanceCollector
 from edgeq.engine.model import Model
 from edgeq.engine.ops import NumpyOps
-from edgeq.engine.weights import Weights
+from edgeq.engine.replaced import DecodedMatrix, ReplacedWeights
 from edgeq.errors import FormatError
 from edgeq.families.decoder import Decoder
 from edgeq.methods import Statistics
@@ -65,28 +65,6 @@ class GramCollector:
         return {name: self._found[owner] for name, owner in self._owner.items()}
 
 
-class ReplacedWeights:
-    """Weights of which some matrices are others: ``replaced`` by name, in Hugging Face's row order."""
-
-    def __init__(self, weights: Weights) -> None:
-        self.weights = weights
-        self.replaced: dict[str, Floats] = {}
-
-    def has(self, name: str) -> bool:
-        return self.weights.has(name)
-
-    def vector(self, name: str) -> Floats:
-        return self.weights.vector(name)
-
-    def picked(self, name: str, ids: NDArray[np.int64]) -> Floats:
-        return self.weights.picked(name, ids)
-
-    def product(self, x: Floats, name: str, expert: int | None = None) -> Floats:
-        if name in self.replaced:
-            return np.asarray(x @ self.replaced[name].T)
-        return self.weights.product(x, name, expert)
-
-
 Group = tuple[dict[str, Statistics], ImportanceCollector]
 Replace = Callable[[str, Floats], None]
 
@@ -119,7 +97,7 @@ def _by_layer(
         return family.layer_output(ops, model.hp, i, x)
 
     # The head is asked for what it reads, not for logits.
-    nothing = np.zeros((1, model.hp.hidden), np.float32)
+    nothing = DecodedMatrix(np.zeros((1, model.hp.hidden), np.float32))
     hidden = [passed(None, tokens, 0, None) for tokens in samples]
     for i in range(model.hp.n_layers + 1):
         collector = _collector(model, wanted)
@@ -130,7 +108,7 @@ def _by_layer(
                 passed(x, tokens, i, collector)
         group = [(collector.statistics(model.name), collector.importance)]
         del collector  # the matrices go when whoever asked for them lets them go
-        yield group.pop(), weights.replaced.__setitem__
+        yield group.pop(), lambda name, values: weights.replaced.update({name: DecodedMatrix(values)})
         for k, tokens in enumerate(samples if i < model.hp.n_layers else []):
             hidden[k] = passed(hidden[k], tokens, i, None)  # one by one: they are large together
         weights.replaced.clear()
