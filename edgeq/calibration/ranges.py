@@ -165,4 +165,5 @@ class RangeCollector:
 
 
 def _peak_bin(peak: float) -> int:
-    return int(np.clip(np.floor((np.log2(max(peak, _SMALLEST)) + _OCTAVES) * 4), 0, 8 * _OCTAVES - 1))
+    place = math.floor((math.log2(max(peak, _SMALLEST)) + _OCTAVES) * 4)
+    return min(max(place, 0), 8 * _OCTAVES - 1)

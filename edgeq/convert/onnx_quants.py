@@ -19,6 +19,7 @@ from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.blocked_weights import BlockedOptions, blocked_weights
 from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
 from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
+from edgeq.formats.onnx.passes.fold_biases import fold_attention_biases, fold_residual_biases
 from edgeq.formats.onnx.passes.half_compute import OWN, half_compute
 from edgeq.formats.onnx.passes.half_weights import half_weights
 from edgeq.formats.onnx.passes.smooth import smooth
@@ -110,6 +111,7 @@ def int8_dynamic(model: ir.Model, source: ModelSource, options: QuantOptions) ->
 @quant("int8")
 def int8_static(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """Static QDQ int8, after folding as above; inputs with unsteady ranges are quantized dynamically."""
+    fold_attention_biases(model)
     collectors = _observe(model, source, options, "smoothing")
     if smooth(model, {name: collector.channel_max for name, collector in collectors.items()}):
         collectors = _observe(model, source, options, "ranges")
@@ -121,6 +123,7 @@ def int8_static(model: ir.Model, source: ModelSource, options: QuantOptions) -> 
     if unsteady:
         dynamic_int8(model, options.limit, only=unsteady)
         options.notes.append(f"ranges set by few samples, so quantized at run time: {', '.join(unsteady)}")
+    fold_residual_biases(model)
     count = static_int8(model, options.limit, {name: _range(c, options) for name, c in collectors.items()})
     tables = embedding_int8(model)
     options.notes.append(f"{count} linear layers in static int8, {tables} embedding tables in int8")

@@ -15,6 +15,7 @@ from edgeq.formats.onnx.passes.correct_bias import correct_biases
 from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
 from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
 from edgeq.formats.onnx.passes.equalize import equalizable, equalize
+from edgeq.formats.onnx.passes.fold_biases import fold_attention_biases, fold_residual_biases
 from edgeq.formats.onnx.passes.lstm_int8 import lstm_int8
 from edgeq.formats.onnx.passes.recurrent_weights import recurrent_weights
 from edgeq.formats.onnx.passes.smooth import smooth, smoothable
@@ -42,6 +43,7 @@ def int8(job: Job) -> Apply:
             )
         job.notes.append("no --calibration, so no ranges: nothing is quantized statically")
         return _without_data(job)
+    fold_attention_biases(job.model)
     _smooth(job)
     collectors = job.observe("ranges", values_to_watch(job.model))
     seen = {name: collector for name, collector in collectors.items() if collector.samples}
@@ -65,6 +67,7 @@ def int8(job: Job) -> Apply:
         signed = SAFE_RANGE if profile.types is U8U8 else profile.limit
         correct_biases(model, profile.limit, means, static)
         correct_biases(model, signed, means, at_run_time)
+        fold_residual_biases(model)
         dynamic_int8(model, signed, at_run_time)
         lstm_int8(model, signed, only=layers)
         conv_int8(model, profile.limit, intervals, profile.types, static, wide)
