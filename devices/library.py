@@ -32,6 +32,7 @@ _IDLE = {
     "samsung",
     "tm",
 }
+_NEARLY = 0.9  # difflib's ratio of a misspelling
 
 
 def user_folder() -> Path:
@@ -87,13 +88,17 @@ def find(name: str) -> Profile:
 
 
 def _held_by(text: str, names: Mapping[str, Profile]) -> Profile | None:
-    """The profile of the longest key that some successive words of the text make up; None for none or several."""
+    """The profile of the longest key that some successive words of the text make up.
+
+    None for none or several, and where the whole text is nearly another one's name: "iphone 15 prro" is no iPhone 15.
+    """
     words = _words(text)
     runs = {"".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
     held = runs & names.keys()
     longest = max(map(len, held), default=0)
     found = {names[key].id: names[key] for key in held if len(key) == longest}
-    return found.popitem()[1] if len(found) == 1 else None
+    near = {names[key].id for key in difflib.get_close_matches(key_of(text), names, 1, _NEARLY)}
+    return found.popitem()[1] if len(found) == 1 and near <= found.keys() else None
 
 
 def key_of(name: str) -> str:

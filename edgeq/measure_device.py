@@ -27,9 +27,9 @@ from edgeq.kernels_cpu import threads
 from edgeq.runtimes import ggml
 
 _MANY = 64  # rows of activations
-# Of many rows llama.cpp's graph multiplies so many times as fast as its plain products: repacked, or in tiles. Fitted
-# to six models on one AVX2 machine (benchmarks/prediction_here.py).
-_GRAPH = 1.6
+# Of many rows llama.cpp's graph multiplies so many times as fast as its plain products: repacked, or in tiles; 16-bit
+# weights at so much of NumPy's float32 peak. Fitted to six models on one AVX2 machine (benchmarks/prediction_here.py).
+_GRAPH, _FLOATS = 1.6, 0.78
 
 
 def measured_profile(
@@ -57,7 +57,7 @@ def _ggml_rates(found: Measured, types: Sequence[str]) -> Rates:
                 decode[name], prefill[name] = round(one, 2), round(2 * many * _GRAPH, 1)
     finally:
         threads.set_threads(before)
-    return Rates("llama.cpp", found.threads, decode, with_floats(prefill, found), SOURCE)
+    return Rates("llama.cpp", found.threads, decode, with_floats(prefill, found, _FLOATS), SOURCE)
 
 
 def _rate(name: str, rows: int) -> float:
