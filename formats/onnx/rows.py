@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +13,7 @@ from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.mapping import drop_pages
 
 Floats = NDArray[np.float32]
+Made = TypeVar("Made")
 
 _KEY = "edgeq.rows"  # of an initializer's meta
 _PIECE_VALUES = 1 << 22
@@ -120,6 +121,13 @@ def let_go(tensor: ir.TensorProtocol) -> None:
     """Tell the system that it need not keep the pages of a tensor that lies in a mapped file."""
     if isinstance(tensor, ir.ExternalTensor) and tensor.raw is not None:
         drop_pages(tensor.raw, tensor.offset or 0, tensor.nbytes)
+
+
+def made_of(tensor: ir.TensorProtocol, make: Callable[[NDArray[Any]], Made]) -> Made:
+    """What ``make`` makes of a tensor's numbers; the pages of a mapped file are let go afterwards."""
+    found = make(tensor.numpy())
+    let_go(tensor)
+    return found
 
 
 def pieces(reader: RowReader) -> Iterator[tuple[int, int]]:

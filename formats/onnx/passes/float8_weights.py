@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from edgeq.formats.onnx.edit import ERROR, add_initializer, attribute, dims, free_name, is_standard
 from edgeq.formats.onnx.passes.raise_opset import raise_opset
+from edgeq.formats.onnx.rows import made_of
 
 _OPSET = 19
 _LEAST = 1024
@@ -89,8 +90,7 @@ def _store(model: ir.Model, value: ir.Value, tensor: ir.TensorProtocol, axis: in
     codes_name = free_name(model, f"{name}_float8")
 
     def codes() -> NDArray[np.generic]:
-        found: NDArray[np.generic] = (tensor.numpy() / scales).astype(_FLOAT8)
-        return found
+        return made_of(tensor, lambda numbers: (numbers / scales).astype(_FLOAT8))
 
     lazy = ir.LazyTensor(
         lambda: ir.Tensor(codes(), name=codes_name), ir.DataType.FLOAT8E4M3FN, shape, name=codes_name

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from edgeq.formats.errors import EdgeqError
 from edgeq.formats.onnx.edit import add_lazy_initializer, constant, dims, free_name
+from edgeq.formats.onnx.rows import made_of
 from edgeq.formats.onnx.types import follow_types, formal_types, schema_of
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
@@ -160,13 +161,12 @@ def _holds(tensor: ir.TensorProtocol | None) -> bool:
     """Whether a constant's numbers are such as float16 has, or stand for infinity; others are left to the gate."""
     if tensor is None:
         return True
-    sizes = np.abs(tensor.numpy())
+    sizes = made_of(tensor, np.abs)
     return not bool(((sizes > _LARGEST) & (sizes < _INFINITE)).any())
 
 
-def _half(tensor: ir.TensorProtocol) -> NDArray[np.float16]:
+def _half(numbers: NDArray[np.float32]) -> NDArray[np.float16]:
     """Rule 3."""
-    numbers = tensor.numpy()
     finite = np.where(np.abs(numbers) > _LARGEST, np.copysign(np.float32(_FINITE), numbers), numbers)
     return finite.astype(np.float16)
 
@@ -227,7 +227,9 @@ class _Rewriting:
         """A weight that nodes of both kinds read is stored twice."""
         self.weights += 1
         name = f"{value.name}_float16"
-        return add_lazy_initializer(self.model, name, np.float16, dims(tensor), lambda: _half(tensor))
+        return add_lazy_initializer(
+            self.model, name, np.float16, dims(tensor), lambda: made_of(tensor, _half)
+        )
 
     def _cast(self, value: ir.Value, to: ir.DataType) -> ir.Value:
         name = free_name(self.model, f"{value.name}_{to.name.lower()}")

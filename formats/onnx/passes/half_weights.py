@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.formats.onnx.edit import dims, free_name
+from edgeq.formats.onnx.rows import made_of
 
 _LEAST = 64
 _SMALLEST_NORMAL, _LARGEST = 6.1035e-05, 65504.0
@@ -45,7 +46,7 @@ def half_weights(
 
 
 def _fits(tensor: ir.TensorProtocol) -> bool:
-    sizes = np.abs(tensor.numpy())
+    sizes = made_of(tensor, np.abs)
     used = sizes[sizes > 0]
     return not used.size or bool(used.max() <= _LARGEST and np.median(used) >= _SMALLEST_NORMAL)
 
@@ -57,7 +58,9 @@ def _store(model: ir.Model, value: ir.Value, tensor: ir.TensorProtocol, target: 
     stored_name = free_name(model, f"{name}_{target.name.lower()}")
     shape = ir.Shape(dims(tensor))
     lazy = ir.LazyTensor(
-        lambda: ir.Tensor(tensor.numpy().astype(dtype), dtype=target, name=stored_name),
+        lambda: ir.Tensor(
+            made_of(tensor, lambda numbers: numbers.astype(dtype)), dtype=target, name=stored_name
+        ),
         target,
         shape,
         name=stored_name,

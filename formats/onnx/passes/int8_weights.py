@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from edgeq.formats.onnx.edit import ERROR, add_initializer, add_lazy_initializer, dims, insert
 from edgeq.formats.onnx.int8 import FULL_RANGE, channel_scales, quantize_channels, relative_error
 from edgeq.formats.onnx.linear import Linear
+from edgeq.formats.onnx.rows import let_go, made_of
 
 _SLICES = "edgeq.int8_slices_"  # and the axis: key of a meta, (codes, scales, zero points) so far
 _FORMS = "edgeq.int8_forms"  # key of a float initializer's meta: its (codes, scales, axis, limit) so far
@@ -34,9 +35,10 @@ def int8_matrix(model: ir.Model, matrix: ir.Value, axis: int, limit: int) -> tup
         f"{name}_int8",
         "int8",
         array.shape,
-        lambda: quantize_channels(tensor.numpy(), scales, axis, limit),
+        lambda: made_of(tensor, lambda numbers: quantize_channels(numbers, scales, axis, limit)),
     )
     codes.meta[ERROR] = relative_error(array, quantize_channels(array, scales, axis, limit), scales, axis)
+    let_go(tensor)
     scale_value = add_initializer(model, f"{name}_scale", scales)
     matrix.meta.setdefault(_FORMS, []).append((codes, scale_value, axis, limit))
     return codes, scale_value
@@ -76,16 +78,18 @@ def _codes(model: ir.Model, weight: ir.Value, axis: int) -> tuple[ir.Value, ir.V
     shape = dims(tensor)
     moved = shape[axis], *shape[:axis], *shape[axis + 1 :]
 
-    def rows() -> NDArray[np.float32]:
-        return np.moveaxis(tensor.numpy(), axis, 0).reshape(shape[axis], -1)
+    def in_rows(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.moveaxis(numbers, axis, 0).reshape(shape[axis], -1)
 
     def load() -> NDArray[np.int8]:
-        rounded = quantize_channels(rows(), scales, 0, FULL_RANGE).reshape(moved)
-        return np.ascontiguousarray(np.moveaxis(rounded, 0, axis))
+        rounded = made_of(tensor, lambda numbers: quantize_channels(in_rows(numbers), scales, 0, FULL_RANGE))
+        return np.ascontiguousarray(np.moveaxis(rounded.reshape(moved), 0, axis))
 
-    scales = channel_scales(rows(), 0, FULL_RANGE)
+    rows = in_rows(tensor.numpy())
+    scales = channel_scales(rows, 0, FULL_RANGE)
     codes = add_lazy_initializer(model, name, np.int8, shape, load)
-    codes.meta[ERROR] = relative_error(rows(), quantize_channels(rows(), scales, 0, FULL_RANGE), scales, 0)
+    codes.meta[ERROR] = relative_error(rows, quantize_channels(rows, scales, 0, FULL_RANGE), scales, 0)
+    let_go(tensor)
     scale_value = add_initializer(model, f"{codes.name}_scale", scales)
     zeros = add_initializer(model, f"{codes.name}_zero_point", np.zeros(shape[axis], np.int8))
     known.append((codes, scale_value, zeros))
