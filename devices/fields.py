@@ -83,11 +83,13 @@ class Fields:
             raise self.error(field, f"must be a whole number from 1 to {most}, not {value!r}")
         return value
 
-    def texts(self, field: str) -> tuple[str, ...]:
-        """A list of texts; () where it is not there."""
+    def texts(self, field: str, names: Collection[str] = ()) -> tuple[str, ...]:
+        """A list of texts, of ``names`` where any are given; () where it is not there."""
         value = self._get(field, [])
         if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
             raise self.error(field, f"must be a list of texts, not {value!r}")
+        if names and (unknown := [item for item in value if item not in names]):
+            raise self.error(field, f"must be of {', '.join(names)}, not {unknown[0]!r}")
         return tuple(value)
 
     def number_list(self, field: str, least: float, most: float) -> tuple[float, ...]:

@@ -18,6 +18,11 @@ from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
 KINDS = ("phone", "tablet", "laptop", "desktop", "board", "server", "gpu")
 APPS = ("ios", "android", "browser", "desktop", "server")
 ENGINES = ("llama.cpp", "edgeq")
+# Of x86 and of ARM, by the names that edgeq has for them; what the operating system does not show does not count.
+INSTRUCTION_SETS = (
+    "avx2", "fma", "f16c", "avx512f", "avx512vnni", "avxvnni", "amx-int8", "amx-bf16",
+    "neon", "dotprod", "i8mm", "bf16", "sve", "sve2", "sme",
+)  # fmt: skip
 _MOST_GB, _MOST_GBS = 1e5, 1e5
 
 
@@ -124,7 +129,7 @@ def read_profile(path: Path) -> Profile:
         kind=kind,
         aliases=top.texts("aliases"),
         apps=tuple(_app(top, name) for name in top.texts("apps")),
-        isa=top.texts("isa"),
+        isa=top.texts("isa", INSTRUCTION_SETS),
         threads=top.count("threads", 1024, default=sum(c.count for c in clusters)),
         clusters=clusters,
         memory=memory,

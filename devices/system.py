@@ -30,3 +30,15 @@ def total_memory() -> int:
 def has_battery() -> bool:
     """Whether there is one, as far as psutil says."""
     return psutil is not None and psutil.sensors_battery() is not None
+
+
+def load_average() -> float | None:
+    """Threads that ran or wanted to, over the last minute; None where nothing says."""
+    if psutil is not None:
+        return float(psutil.getloadavg()[0])
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def is_busy(load: float, cores: int) -> bool:
+    """Whether a load average leaves too few cores to measure on."""
+    return load >= max(1.0, cores / 2)

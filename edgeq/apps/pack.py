@@ -55,6 +55,11 @@ class Bundle:
 
 def form_of(model: Path) -> str:
     """gguf or onnx; raises InputError for a file that is not there or is neither."""
+    if model.is_dir():
+        raise InputError(
+            f"{model}: is a folder; pack takes a .gguf or .onnx file, `edgeq export {model} --to gguf|onnx --app APP` "
+            "makes one of a checkpoint and packs it"
+        )
     if not model.is_file():
         raise InputError(f"{model}: no such file")
     form = _FORMATS.get(model.suffix.lower())
@@ -75,7 +80,9 @@ def recorded(model: Path) -> Mapping[str, Any] | None:
 def check_format(layout: Layout, form: str) -> None:
     """Raise UsageError for a layout of the other format."""
     if layout.format != form:
-        raise UsageError(f"--app {layout.name} loads {layout.format.upper()}, not {form.upper()}")
+        remedy = f"edgeq export MODEL --to {layout.format} --app {layout.name} makes it of a checkpoint"
+        remedy += " or a GGUF file" if layout.format == "onnx" else ""
+        raise UsageError(f"--app {layout.name} loads {layout.format.upper()}, not {form.upper()}; {remedy}")
 
 
 def check_target(folder: Path, force: bool) -> None:

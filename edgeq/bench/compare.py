@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from math import comb
 from typing import Any, Literal
 
+from edgeq.devices.system import is_busy
 from edgeq.errors import InputError
 
 CHANCE = 0.05
@@ -69,7 +70,7 @@ def busy_with(machine: Mapping[str, Any]) -> str:
     if not isinstance(load, list) or not load or not isinstance(cores, list):
         return ""
     count = sum(core.get("count") or 0 for core in cores if isinstance(core, dict))
-    return f"load average {load[0]:.1f}, {count} cores" if count and load[0] > count else ""
+    return f"load average {load[0]:.1f}, {count} cores" if count and is_busy(load[0], count) else ""
 
 
 def least_likely(chances: Sequence[float]) -> float:

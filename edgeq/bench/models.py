@@ -58,7 +58,7 @@ class Result:
 def run(options: Options) -> dict[str, Any]:
     """The record that the files hold; raises UsageError for an engine that does not run a model."""
     engines.load_all()
-    jobs = list(_jobs(options))
+    jobs, here = list(_jobs(options)), machine()  # how busy it is before our own work
     results = []
     for done, job in enumerate(jobs):
         options.progress(f"{Path(job.path).name} in {job.engine}", done, len(jobs))
@@ -68,7 +68,7 @@ def run(options: Options) -> dict[str, Any]:
     return {
         "edgeq_bench": FORMAT,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
+        "machine": here,
         "versions": versions(),
         "results": [asdict(result) for result in results],
     }
@@ -79,7 +79,7 @@ def machine() -> dict[str, Any]:
     from edgeq.devices.host import host_facts
 
     facts = host_facts()
-    busy = list(os.getloadavg()) if hasattr(os, "getloadavg") else None
+    busy = list(os.getloadavg()) if hasattr(os, "getloadavg") else None  # of the last 1, 5 and 15 minutes
     return {
         "name": facts.name,
         "system": f"{platform.system()} {platform.release()}",

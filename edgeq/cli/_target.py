@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeq.cli._output import progress_bar, warn
+from edgeq.cli.devices import warn_if_busy
 
 if TYPE_CHECKING:
     from edgeq.devices.profile import Profile
@@ -59,6 +60,7 @@ def chosen(
     )
     settings = choose(wish, quants)
     warn(f"--target {target}: {settings.to} {settings.quant}, {settings.reason}")
+    warn(f"--target {target}: {settings.how_to_run()}")
     return settings
 
 
@@ -82,6 +84,7 @@ def _measured() -> Profile:
         return known
     path = user_folder() / f"{THIS}.toml"
     warn(f"measuring this machine, which takes a minute; kept in {path}")
+    warn_if_busy()
     with progress_bar() as progress:
         found, _ = measured_profile(profile_of(host_facts()), 0, progress)
     path.parent.mkdir(parents=True, exist_ok=True)

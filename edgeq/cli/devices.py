@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeq.cli._options import ForceOption, ThreadsOption
-from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table, progress_bar
+from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table, progress_bar, warn
 
 if TYPE_CHECKING:
     from edgeq.devices.profile import Profile
@@ -103,6 +103,7 @@ def detect(
     if measure:
         from edgeq.measure_device import measured_profile
 
+        warn_if_busy()
         with progress_bar() as progress:
             found, figures = measured_profile(found, threads, progress)
     for path in outputs:
@@ -120,6 +121,18 @@ def detect(
         peaks = f"{figures['int8_gops']:.0f} int8, {figures['float_gops']:.0f} float32"
         print_facts([("peak GOPS", peaks)])
     print_facts([("written", str(path)) for path in outputs] or [("written", "nothing; -o FILE or --save")])
+
+
+def warn_if_busy() -> None:
+    """Tell that what is measured now is less than the machine can do."""
+    from edgeq.devices.cpu import usable_cores
+    from edgeq.devices.system import is_busy, load_average
+
+    load, cores = load_average(), usable_cores()
+    if load is not None and is_busy(load, cores):
+        warn(
+            f"this machine is busy (load average {load:.1f}, {cores} cores): what is measured now is too low"
+        )
 
 
 def device(target: str, path: Path | None) -> Profile:

@@ -128,14 +128,19 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         str(row["place"] or "-"),
         f"{row['format']} {row['quant']}",
-        f"{row['file_bytes'] / 1e9:.2f}",
-        f"{row['memory']['total'] / 1e9:.2f}",
+        _gb(row["file_bytes"]),
+        _gb(row["memory"]["total"]),
         f"{row['speed']['prefill']['tokens_per_second']:,.0f}",
         f"{decode['tokens_per_second']:,.1f}" if decode else "-",
         f"{shown['low']:,.1f} to {shown['high']:,.1f}",
         "?" if loss is None else f"{loss['value']:.2g}{'' if loss['measured'] else ' typical'}",
         row["reason"],
     )
+
+
+def _gb(size: float) -> str:
+    """GB with two decimals; of little models two digits that say something."""
+    return f"{size / 1e9:.2f}" if size >= 0.1e9 else f"{size / 1e9:.2g}"
 
 
 def _choice(record: dict[str, Any]) -> list[tuple[str, str]]:

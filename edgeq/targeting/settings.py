@@ -19,7 +19,7 @@ _CPUS = (
     ("i8mm", "neon-i8mm"),
     ("dotprod", "neon-dotprod"),
 )
-CUDA = "CUDAExecutionProvider"
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 _CUDA_BLOCK, _BLOCK = 32, 32
 
 
@@ -73,6 +73,13 @@ class Settings:
             options += ["-fa", "on", "-ctk", self.kv_type, "-ctv", self.kv_type]
         return options
 
+    def how_to_run(self) -> str:
+        """What its runtime is told there, in a line for the user."""
+        if self.onnx is None:
+            return f"llama.cpp runs it with {' '.join(self.llama_cpp_options())}"
+        threads = f", {self.threads} threads" if self.threads and self.onnx.provider == CPU else ""
+        return f"ONNX Runtime runs it in {self.onnx.provider}{threads}, {self.context} tokens of context"
+
     def session_entries(self) -> dict[str, str]:
         """What ONNX Runtime's session is told (``session_config.json``)."""
         return {} if self.onnx is None else dict(PROFILES[self.onnx.isa].session)
@@ -90,7 +97,7 @@ def onnx_settings(profile: Profile, api: str, kind: str) -> OnnxSettings:
         block_size=_CUDA_BLOCK if api == "cuda" else _BLOCK,
         accuracy_level=0 if api == "cuda" else 4,
         dialect="cuda" if kind == "decoder" and api == "cuda" else "standard",
-        provider=CUDA if api == "cuda" else "CPUExecutionProvider",
+        provider=CUDA if api == "cuda" else CPU,
         api=api,
     )
 

@@ -124,6 +124,7 @@ def test_names_do_not_clash():
         ('apps = ["desktop"]', 'apps = ["desktop"]\ncolour = "red"', "colour"),
         ("peak_gbs = 12.8", "peak_gbs = 12.8\nread_gbs = 9", "memory.read_source"),
         ("[memory]", '[sources.other]\nwhat = "x"\ndate = "2024"\n[memory]', "sources.other"),
+        ('apps = ["desktop"]', 'apps = ["desktop"]\nisa = ["neon", "warp9"]', "isa"),
         ('name = "A board"', 'name = "two\\nlines"', "name"),
         ("[[cores]]", "[cores]", "cores"),
         ("[memory]", "memory = 3\n[ram]", "memory"),

@@ -20,6 +20,7 @@ def test_export_makes_what_the_plan_chooses(edgeq, tinylm, tmp_path):
     done = edgeq("export", tinylm, "--target", "rtx-4090", "--to", "onnx", "-o", out, "--no-proof", "--json")
     assert done.code == 0, done.err
     assert "--target rtx-4090: onnx float16" in done.err
+    assert "runs it in CUDAExecutionProvider" in done.err
     record = json.loads((out / "edgeq.json").read_text())["exports"][0]
     assert record["quant"] == "float16"
     assert record["target"]["onnx"]["provider"] == "CUDAExecutionProvider"
@@ -34,6 +35,7 @@ def test_quantize_for_a_phone(edgeq, floats, tmp_path):
     done = edgeq("quantize", floats.gguf, "-o", out, *options)
     assert done.code == 0, done.err
     assert f"gguf {json.loads(done.out)['quant']}" in done.err
+    assert "llama.cpp runs it with -c 256 -t " in done.err
 
 
 def test_this_machine_is_measured_once_and_tried(edgeq, tinylm, tmp_path, monkeypatch):
