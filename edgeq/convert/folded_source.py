@@ -1,13 +1,16 @@
-"""A model with AWQ's scales folded in: norms divided, the matrices that read them multiplied. It computes the same.
+"""A model with AWQ's scales folded in: columns of matrices multiplied, what feeds them divided. It computes the same.
 
-Folded are the norm before attention and the one before the feed-forward, where all that reads them are matrices of
-their own (no experts). It is a checkpoint like the one it wraps, so both formats are made of it.
+What feeds a matrix, and so is divided, is the norm before attention or before the feed-forward, where all that reads
+it are matrices of their own (no experts); the rows of the values, for what attention gives (the query heads of one
+key head share them); and the rows of ``ffn_up``, for ``ffn_down`` of a gated feed-forward. Rounding a row of a matrix
+in blocks does not mind its size. It is a checkpoint like the one it wraps, so both formats are made of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +27,20 @@ Floats = NDArray[np.float32]
 GridOf = Callable[[str], Grid | None]
 
 AWQ = "awq"  # the method's name
+_AFTER = "clip"  # the method of ``edgeq.methods`` that rounds what was scaled
 _READERS = {
     "attn_norm": ("attn_q", "attn_k", "attn_v", "attn_qkv"),
     "ffn_norm": ("ffn_gate", "ffn_up"),
 }
+
+
+class _Fold(NamedTuple):
+    """Matrices that read the same, and what is divided for them."""
+
+    readers: list[str]
+    feeder: str  # a norm, or a matrix whose rows are divided; without ".weight"
+    rows: slice = slice(None)  # of the feeder, which has one for each scale
+    shared: NDArray[np.intp] | None = None  # by which scale a column is multiplied, if not by its own
 
 
 class FoldedSource:
@@ -35,65 +48,79 @@ class FoldedSource:
 
     def __init__(self, source: SourceModel) -> None:
         self._source = source
-        self._scales: dict[
-            str, Floats
-        ] = {}  # that multiply the columns of a matrix, or the values of a vector
+        self._columns: dict[str, Floats] = {}  # that multiply the columns of a matrix
+        self._rows: dict[str, Floats] = {}  # that multiply the rows of a matrix, or the values of a vector
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
 
-    def fold(self, norm: str, readers: list[str], scales: Floats) -> None:
-        """Divide a norm (its bias, too) by the scales, multiply the columns of its readers."""
-        self._scales |= dict.fromkeys(readers, scales)
-        for part in ("weight", "bias"):
-            if self._source.has(f"{norm}.{part}"):
-                self._scales[f"{norm}.{part}"] = np.float32(1) / scales
+    def fold(self, fold: _Fold, scales: Floats) -> None:
+        """Multiply the columns of the readers, divide what feeds them (its bias, too)."""
+        self._columns |= dict.fromkeys(fold.readers, scales)
+        each = scales
+        if fold.shared is not None:
+            each = np.empty(fold.shared.max() + 1, np.float32)
+            each[fold.shared] = scales
+        for name in (f"{fold.feeder}.weight", f"{fold.feeder}.bias"):
+            if self._source.has(name):
+                inverse = np.ones(self._source.shape(name)[0], np.float32)
+                inverse[fold.rows] = np.float32(1) / each
+                self._rows[name] = inverse
 
     def layout(self, name: str) -> str | None:
-        return None if name in self._scales else self._source.layout(name)
+        return None if self._is_scaled(name) else self._source.layout(name)
 
     def grid(self, name: str, start: int, stop: int) -> Integers | None:
-        return None if name in self._scales else self._source.grid(name, start, stop)
+        return None if self._is_scaled(name) else self._source.grid(name, start, stop)
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
-        rows = self._source.rows(name, start, stop)
-        return rows * self._scales[name] if name in self._scales else rows
+        return self._scaled(name, self._source.rows(name, start, stop), slice(start, stop))
 
     def array(self, name: str) -> Floats:
-        values = self._source.array(name)
-        return values * self._scales[name] if name in self._scales else values
+        return self._scaled(name, self._source.array(name), slice(None))
+
+    def _is_scaled(self, name: str) -> bool:
+        return name in self._columns or name in self._rows
+
+    def _scaled(self, name: str, values: Floats, rows: slice) -> Floats:
+        if name in self._columns:
+            values = values * self._columns[name]
+        if name in self._rows:
+            factors = self._rows[name][rows]
+            values = values * (factors if values.ndim == 1 else factors[:, None])
+        return values
 
 
-def awq_source(source: SourceModel, grid_of: GridOf, calibration: Calibration) -> tuple[SourceModel, str]:
-    """The checkpoint with scales folded in, and a line on that; ``grid_of`` says how a matrix will be rounded.
+def awq_source(
+    source: SourceModel, grid_of: GridOf, calibration: Calibration
+) -> tuple[SourceModel, Calibration, str]:
+    """The checkpoint with scales folded in, the calibration that rounds it, and a line on that.
 
-    Raises EdgeqError.
+    ``grid_of`` says how a matrix will be rounded. Raises EdgeqError.
     """
     model, folded = engine.from_source(source), FoldedSource(source)
     samples = calibration.samples(model, source.tokenizer())
-    count = 0
+    count, names = 0, len(_READERS) + 2
     for (statistics, _), _replace in read_in_groups(model, samples, lambda name: name.startswith("blk.")):
-        for norm, names in _groups(source, statistics).items():
-            grids = [grid_of(name) for name in names]
+        for fold in _folds(source, statistics):
+            grids = [grid_of(name) for name in fold.readers]
             known = [grid for grid in grids if grid is not None]
-            if len(known) < len(names):
+            if len(known) < len(grids):
                 continue
-            weights = [source.array(name) for name in names]
-            folded.fold(norm, names, awq_scales(weights, statistics[names[0]], known))
+            weights = [source.array(name) for name in fold.readers]
+            folded.fold(fold, awq_scales(weights, statistics[fold.readers[0]], known, fold.shared))
             count += 1
-            calibration.progress("scaling", count, 2 * model.hp.n_layers)
+            calibration.progress("scaling", count, names * model.hp.n_layers)
     tokens = sum(map(len, samples))
     note = (
         f"columns of {count} groups of weights scaled on {tokens:,} tokens of {calibration.text.name} (awq)"
     )
-    return cast(SourceModel, folded), note
+    return cast(SourceModel, folded), replace(calibration, method=_AFTER), note
 
 
-def _groups(source: SourceModel, statistics: dict[str, Statistics]) -> dict[str, list[str]]:
-    """The matrices that read a norm, by its name, where nothing else does."""
-    found: dict[str, list[str]] = {}
-    layers = dict.fromkeys(name.rsplit(".", 2)[0] for name in statistics)
-    for layer in layers:
+def _folds(source: SourceModel, statistics: dict[str, Statistics]) -> Iterator[_Fold]:
+    """What can be folded in the layers that these are of."""
+    for layer in dict.fromkeys(name.rsplit(".", 2)[0] for name in statistics):
         for norm, roles in _READERS.items():
             names = [n for role in roles if (n := f"{layer}.{role}.weight") in statistics]
             if not names or not source.has(f"{layer}.{norm}.weight"):
@@ -101,5 +128,21 @@ def _groups(source: SourceModel, statistics: dict[str, Statistics]) -> dict[str,
             own = statistics[names[0]]
             readers = [name for name, each in statistics.items() if each is own]
             if sorted(readers) == sorted(names):
-                found[f"{layer}.{norm}"] = names
-    return found
+                yield _Fold(names, f"{layer}.{norm}")
+        if source.family.kind == "decoder":
+            yield from _between_matrices(source, layer, statistics)
+
+
+def _between_matrices(source: SourceModel, layer: str, statistics: dict[str, Statistics]) -> Iterator[_Fold]:
+    """Values before the matrix that reads attention; ``ffn_up`` before ``ffn_down``."""
+    hp = source.hp
+    output, down = f"{layer}.attn_output.weight", f"{layer}.ffn_down.weight"
+    width = hp.n_kv_heads * hp.head_dim
+    if output in statistics:
+        heads = np.arange(hp.n_kv_heads * hp.head_dim).reshape(hp.n_kv_heads, 1, hp.head_dim)
+        shared = np.broadcast_to(heads, (hp.n_kv_heads, hp.n_heads // hp.n_kv_heads, hp.head_dim)).ravel()
+        fused = not source.has(f"{layer}.attn_v.weight")
+        values = slice(-width, None) if fused else slice(None)
+        yield _Fold([output], f"{layer}.attn_qkv" if fused else f"{layer}.attn_v", values, shared)
+    if down in statistics and getattr(source.family, "gated", False):
+        yield _Fold([down], f"{layer}.ffn_up", slice(-hp.ffn, None))
