@@ -34,6 +34,7 @@ class Method(StrEnum):
 
     descent = "descent"
     gptq = "gptq"
+    clip = "clip"
     awq = "awq"
 
 

@@ -108,7 +108,8 @@ def export(
         Method | None,
         typer.Option(
             help="With --calibration, to gguf and to onnx int4 and int8-blocks: how numbers are chosen on it. descent "
-            "is that of --effort best; gptq is quicker; awq scales columns into the norms before them."
+            "is that of --effort best; gptq is quicker; clip only chooses scales; awq scales columns, too, and divides "
+            "what feeds them."
         ),
     ] = None,
     tensor_type: TensorTypeOption = None,

@@ -9,7 +9,6 @@ in blocks does not mind its size. It is a checkpoint like the one it wraps, so b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -20,14 +19,12 @@ from edgeq.calibration.samples import Calibration
 from edgeq.engine import model as engine
 from edgeq.formats.checkpoint.quantized import Grid as Integers
 from edgeq.methods import Grid, Statistics
-from edgeq.methods.awq import awq_scales
+from edgeq.methods.awq import AWQ, awq_scales
 from edgeq.source import SourceModel
 
 Floats = NDArray[np.float32]
 GridOf = Callable[[str], Grid | None]
 
-AWQ = "awq"  # the method's name
-_AFTER = "clip"  # the method of ``edgeq.methods`` that rounds what was scaled
 _READERS = {
     "attn_norm": ("attn_q", "attn_k", "attn_v", "attn_qkv"),
     "ffn_norm": ("ffn_gate", "ffn_up"),
@@ -91,12 +88,10 @@ class FoldedSource:
         return values
 
 
-def awq_source(
-    source: SourceModel, grid_of: GridOf, calibration: Calibration
-) -> tuple[SourceModel, Calibration, str]:
-    """The checkpoint with scales folded in, the calibration that rounds it, and a line on that.
+def awq_source(source: SourceModel, grid_of: GridOf, calibration: Calibration) -> tuple[SourceModel, str]:
+    """The checkpoint with scales folded in, and a line on that; ``grid_of`` says how a matrix will be rounded.
 
-    ``grid_of`` says how a matrix will be rounded. Raises EdgeqError.
+    Raises EdgeqError.
     """
     model, folded = engine.from_source(source), FoldedSource(source)
     samples = calibration.samples(model, source.tokenizer())
@@ -113,9 +108,9 @@ def awq_source(
             calibration.progress("scaling", count, names * model.hp.n_layers)
     tokens = sum(map(len, samples))
     note = (
-        f"columns of {count} groups of weights scaled on {tokens:,} tokens of {calibration.text.name} (awq)"
+        f"columns of {count} groups of weights scaled on {tokens:,} tokens of {calibration.text.name} ({AWQ})"
     )
-    return cast(SourceModel, folded), replace(calibration, method=_AFTER), note
+    return cast(SourceModel, folded), note
 
 
 def _folds(source: SourceModel, statistics: dict[str, Statistics]) -> Iterator[_Fold]:

@@ -51,7 +51,7 @@ class Request:
     external_from: str | None = None
     effort: Effort = Effort.normal
     imatrix: Path | None = None
-    method: str | None = None  # of edgeq.methods, or awq; needs calibration
+    method: str | None = None  # of edgeq.methods; needs calibration
     tensor_types: Sequence[str] = ()
     apps: Sequence[str] = ()
     proof: bool = True

@@ -96,14 +96,15 @@ def _encoded(
     if calibration is None:
         return gguf_file.write(rows, planned, path, options)
     from edgeq.convert.calibrated import encoded_tensors
-    from edgeq.convert.folded_source import AWQ, awq_source
+    from edgeq.convert.folded_source import awq_source
     from edgeq.methods import BlockGrid
+    from edgeq.methods.awq import AWQ
 
     if calibration.method == AWQ:
         grids = {t.name: BlockGrid(t.type_name) for t in planned.tensors if BlockGrid.fits(t.type_name)}
         folded, note = awq_source(rows.source, grids.get, calibration)
         notes.append(note)
-        return gguf_file.write(CheckpointRows(folded), planned, path, options)
+        rows = CheckpointRows(folded)
     with encoded_tensors(rows, planned, calibration, path.parent) as encoded:
         encoded.use_in(options)
         notes.append(encoded.note())

@@ -79,21 +79,22 @@ def _calibrated(
         yield source
         return
     from edgeq.convert.calibrated_source import calibrated_source
-    from edgeq.convert.folded_source import AWQ, awq_source
+    from edgeq.convert.folded_source import awq_source
     from edgeq.formats.onnx.blocked import Scheme
     from edgeq.methods import IntegerGrid
+    from edgeq.methods.awq import AWQ
 
     scheme = Scheme(WEIGHT_ONLY[quant], request.block_size, request.symmetric)
     if calibration.method == AWQ:
         if not isinstance(source, SourceModel):
             raise UsageError(f"{request.model}: --method awq takes a model directory")
         grid = IntegerGrid(scheme)
+        shape = source.shape
         folded, note = awq_source(
-            source, lambda name: grid if grid.fits(source.shape(name)[-1]) else None, calibration
+            source, lambda name: grid if grid.fits(shape(name)[-1]) else None, calibration
         )
         options.notes.append(note)
-        yield folded
-        return
+        source = folded
     with calibrated_source(source, scheme, calibration, request.out) as (weights, found):
         options.notes.append(found.note())
         yield weights

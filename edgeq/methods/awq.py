@@ -4,7 +4,8 @@ s_j = (mean x_j²)^(α/2) / (mean w_j²)^(β/2), of mean 1 in the logarithm, β 
 (``duo_scaling``); α is one of eleven from 0 to 1. The scales are those whose rounding, clipped as it will be
 (``clip``), leaves the least error in what all layers that read the same give; α = β = 0 is among them, so it is never
 worse. The paper's means are of |x|, and its error comes of running the layers; the Gram matrix gives the same without
-a second pass. Who divides the inputs is the caller's business (``edgeq.convert.folded_source``).
+a second pass. ``edgeq.convert.folded_source`` puts them into the model; of weights that have them, the method ``awq``
+makes what ``clip`` does.
 """
 
 from __future__ import annotations
@@ -15,16 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.formats.blocks.base import Floats
-from edgeq.methods.base import Statistics
-from edgeq.methods.clip import clipped
+from edgeq.formats.blocks.lattice import Parts
+from edgeq.methods.base import Statistics, method
+from edgeq.methods.clip import clip, clipped
 from edgeq.methods.grids import Grid
 from edgeq.methods.scale_search import own_grams
 
+AWQ = "awq"
 _EXPONENTS = np.linspace(0, 1, 11)
 _TINY = 1e-8  # of the largest mean square: a column that is never used has no scale of its own
-_ROWS = 512  # of each matrix that the scales are tried on
+_ROWS = 256  # of each matrix that the scales are tried on
 
 Doubles = NDArray[np.float64]
+
+
+@method(AWQ)
+def awq(weights: Floats, statistics: Statistics, grid: Grid) -> Parts:
+    """Parts in rows of weights whose columns were scaled, statistics those of what they read then."""
+    return clip(weights, statistics, grid)
 
 
 def awq_scales(

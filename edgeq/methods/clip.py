@@ -1,7 +1,7 @@
 """Clip: the grid's own encoder by importance, then scales searched under each block's own Gram matrix.
 
 Codes are those nearest to the weights: nothing makes up for another's rounding, so less can go wrong where the
-calibration text is unlike what comes. It is the second half of ``awq``.
+calibration text is unlike what comes. ``awq`` rounds so what it scaled.
 """
 
 from __future__ import annotations

@@ -121,7 +121,12 @@ class _Best:
         """The numbers to where they came from."""
         each = parts.scales.shape[1] // parts.d.shape[1]
         d, dmin, scales, mins = (part.T for part in self.grid)
-        parts.d[:], parts.dmin[:], parts.scales[:], parts.mins[:] = d[:, ::each], dmin[:, ::each], scales, mins
+        parts.d[:], parts.dmin[:], parts.scales[:], parts.mins[:] = (
+            d[:, ::each],
+            dmin[:, ::each],
+            scales,
+            mins,
+        )
         parts.codes[:] = self.codes.transpose(1, 0, 2).reshape(parts.codes.shape)
 
 

@@ -59,18 +59,19 @@ def test_feedback_is_better_than_weights_alone_and_descent_better_still(
 ):
     weights, grid = model.weights.vector(NAME)[:64], BlockGrid(name)
     errors = {}
-    for method in ("nearest", "importance", "gptq", "descent"):
+    for method in ("nearest", "importance", "clip", "gptq", "descent"):
         encoded = grid.pack(METHODS[method](weights, gram, grid))
         errors[method] = output_error(weights, by_name(name).decode(encoded, weights.shape[1]), gram)
-    assert errors["descent"] < errors["gptq"] < 0.8 * min(errors["nearest"], errors["importance"]), errors
+    assert errors["clip"] < 0.95 * min(errors["nearest"], errors["importance"]), errors
+    assert errors["descent"] < errors["gptq"] < 0.8 * errors["clip"], errors
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_descent_on_integers_of_onnx(model: engine.Model, gram: Statistics, symmetric: bool):
     weights, grid = model.weights.vector(NAME)[:64], IntegerGrid(Scheme(4, 32, symmetric))
-    found = {name: METHODS[name](weights, gram, grid) for name in ("nearest", "descent")}
+    found = {name: METHODS[name](weights, gram, grid) for name in ("nearest", "clip", "descent")}
     errors = {name: output_error(weights, p.values(grid.lattice), gram) for name, p in found.items()}
-    assert errors["descent"] < 0.75 * errors["nearest"]
+    assert errors["descent"] < 0.75 * errors["clip"] < 0.7 * errors["nearest"]
     integers = grid.integers(found["descent"])
     np.testing.assert_allclose(integers.values(), found["descent"].values(grid.lattice), rtol=1e-6, atol=1e-9)
 
