@@ -246,19 +246,32 @@ def timed(rows: int, columns: int) -> dict[str, float]:
     return found
 
 
+def onnx_files(options: argparse.Namespace, folder: Path, text: Path) -> Iterator[tuple[str, Path]]:
+    """What ONNX Runtime's quantizer makes of the float graph by default, byte for byte; then ours by method."""
+    from edgeq import export, onnx
+
+    def exported(quant: str, label: str, method: str | None) -> Path:
+        request = export.Request(TINYLM, "onnx", quant, folder / label, text, method=method, dialect="ort")
+        request.proof, request.accuracy_level, request.symmetric = False, 1, not options.asymmetric
+        return export.run(request).path
+
+    nearest = onnx.Request(exported("float32", "float", None), folder / "nearest", "int4", nearest=True)
+    nearest.proof, nearest.accuracy_level, nearest.asymmetric = False, 1, options.asymmetric
+    yield "nearest", Path(onnx.quantize(nearest)["files"][0])
+    yield "search", exported("int4", "search", None)
+    for method in ("clip", "awq", "gptq", "descent"):
+        yield method, exported("int4", method, method)
+
+
 def onnx_part(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """KL in ONNX Runtime of MatMulNBits with blocks of 32, by method; nearest is the best of some scales."""
-    from edgeq import export
+    """KL in ONNX Runtime of MatMulNBits with blocks of 32, by method."""
     from edgeq.runtimes.onnxruntime import OnnxSession, decoder_feeds, empty_past
 
     calibration, held = texts(options.english, options.characters)
     text = folder / "onnx.txt"
     text.write_text(calibration["both"], encoding="utf-8")
-    measure, sessions = Measure(held, options.tokens), {}
-    for label, method in (("nearest", None), ("awq", "awq"), ("gptq", "gptq"), ("descent", "descent")):
-        request = export.Request(TINYLM, "onnx", "int4", folder / label, text, method=method, dialect="ort")
-        request.proof, request.accuracy_level = False, 1
-        sessions[label] = OnnxSession(export.run(request).path)
+    measure = Measure(held, options.tokens)
+    sessions = {label: OnnxSession(path) for label, path in onnx_files(options, folder, text)}
     hp = measure.model.hp
     past = empty_past(hp.n_layers, hp.n_kv_heads, hp.head_dim)
     found: dict[str, Any] = {label: {"bytes": 0} for label in sessions}
@@ -282,6 +295,7 @@ def main() -> None:
     parser.add_argument("--parts", default="mixes,pure,domains,onnx,time")
     parser.add_argument("--quants", default=",".join(MIXES), help="of the mixes")
     parser.add_argument("--english", type=Path)
+    parser.add_argument("--asymmetric", action="store_true", help="ONNX blocks with zero points")
     parser.add_argument("--tokens", type=int, default=20_480, help="to measure on, of both texts together")
     parser.add_argument(
         "--characters",

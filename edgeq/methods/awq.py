@@ -75,14 +75,15 @@ def _logs(squares: Floats) -> Doubles:
 def _centred(log: Doubles, shared: NDArray[np.intp] | None) -> Floats:
     if shared is not None:
         log = (np.bincount(shared, log) / np.bincount(shared))[shared]
-    return np.exp(log - log.mean()).astype(np.float32)
+    return np.asarray(np.exp(log - log.mean()), np.float32)
 
 
 def _error(weights: Floats, scales: Floats, statistics: Statistics, grid: Grid) -> float:
     """Σ e·H·e of the weights that are rounded times the scales."""
     gram, size = statistics.damped(), grid.lattice.sub_values
     inverse = (np.float32(1) / scales).reshape(-1, size)
+    importance = np.asarray(statistics.importance() / np.square(scales), np.float32)
     grams = own_grams(gram, size) * inverse[:, None] * inverse[..., None]
-    parts = clipped(weights * scales, statistics.importance() / np.square(scales), grams, grid)
+    parts = clipped(weights * scales, importance, grams, grid)
     difference = parts.values(grid.lattice) / scales - weights
     return float(np.vdot(difference @ gram, difference))

@@ -36,7 +36,8 @@ def search_scales(weights: Floats, parts: Parts, lattice: Lattice, grams: Floats
     step = max(1, _PIECE // weights.shape[1])
     for begin in range(0, len(weights), step):
         rows = slice(begin, begin + step)
-        _search(weights[rows], Parts(*(part[rows] for part in parts)), lattice, grams)
+        own = Parts(parts.d[rows], parts.dmin[rows], parts.scales[rows], parts.mins[rows], parts.codes[rows])
+        _search(weights[rows], own, lattice, grams)
 
 
 def _search(weights: Floats, parts: Parts, lattice: Lattice, grams: Floats) -> None:

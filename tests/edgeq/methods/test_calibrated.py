@@ -100,7 +100,7 @@ SEPARATE = FOLDED | {"attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_down"}
     ("name", "expected"),
     [
         ("llama", SEPARATE),
-        ("gemma3", SEPARATE),  # its norms are 1 + weight
+        ("gemma2", SEPARATE),  # its norms are 1 + weight
         ("phi3", FOLDED | {"attn_qkv", "ffn_down"}),  # values and what is gated are parts of matrices
         ("gpt2", FOLDED | {"attn_qkv"}),  # nothing is exact across its activation
     ],
