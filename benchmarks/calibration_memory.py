@@ -2,11 +2,11 @@
 
     python benchmarks/calibration_memory.py [--layers 16] [--tokens 512,2048] [--quant Q4_K_M] [--to gguf]
 
-``edgeq export --effort best --calibration TEXT`` (Gram matrices, GPTQ and descent) and ``edgeq calibrate`` (an importance
-matrix), each a process of its own on a synthetic checkpoint (random bfloat16) in a temporary folder. Twenty times a
-second ``/proc/PID/status`` says how much is anonymous and how much is mapped from files (RssAnon, RssFile of proc(5)), so
-this runs on Linux. The bar: at most 2 GB anonymous. A layer's matrices are the largest part, and only one layer's are
-there at a time: with other tokens or layers nothing but the hidden states grows, to 256 MB at most.
+``edgeq export --effort best --calibration TEXT`` (Gram matrices, GPTQ and descent) and ``edgeq calibrate`` (an
+importance matrix), each a process of its own on a synthetic checkpoint (random bfloat16) in a temporary folder. Twenty
+times a second ``/proc/PID/status`` says how much is anonymous and how much is mapped from files (RssAnon, RssFile of
+proc(5)), so this runs on Linux. The bar: at most 2 GB anonymous. A layer's matrices are the largest part, and only one
+layer's are there at a time: with other tokens or layers nothing but the hidden states grows, to 256 MB at most.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def texts(folder: Path, counts: list[int]) -> Iterator[tuple[int, Path]]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(TOKENIZER / "tokenizer.json"))
-    source = "\n".join(path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py")))
+    source = "\n".join(
+        path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))
+    )
     ids = tokenizer.encode(source * (1 + _CHARACTERS * max(counts) // len(source))).ids
     for count in counts:
         path = folder / f"{count}.txt"
@@ -66,7 +68,17 @@ def texts(folder: Path, counts: list[int]) -> Iterator[tuple[int, Path]]:
 def commands(model: Path, text: Path, out: Path, options: argparse.Namespace) -> dict[str, list[str]]:
     """What is measured."""
     edgeq = [sys.executable, "-m", "edgeq"]
-    export = ["export", str(model), "--to", options.to, "--quant", options.quant, "-o", str(out), "--no-proof"]
+    export = [
+        "export",
+        str(model),
+        "--to",
+        options.to,
+        "--quant",
+        options.quant,
+        "-o",
+        str(out),
+        "--no-proof",
+    ]
     calibrate = ["calibrate", str(model), "--data", str(text), "-o", str(out / "imatrix.gguf")]
     return {
         "export": [*edgeq, *export, "--effort", "best", "--calibration", str(text)],

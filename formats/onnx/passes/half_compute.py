@@ -205,7 +205,10 @@ class _Rewriting:
             if is_half:
                 name = str(value.name)
                 value.const_value = ir.LazyTensor(
-                    lambda: ir.Tensor(_half(tensor), name=name), HALF, ir.Shape(dims(tensor)), name=name
+                    lambda: ir.Tensor(made_of(tensor, _half), name=name),
+                    HALF,
+                    ir.Shape(dims(tensor)),
+                    name=name,
                 )
                 self.weights += 1
             return is_half
@@ -258,5 +261,5 @@ def _make_halves(node: ir.Node) -> None:
     if node.op_type == "Cast" and node.attributes["to"].as_int() == FLOAT:
         node.attributes["to"] = ir.AttrInt64("to", HALF)
     elif node.op_type in _MAKERS and node.attributes["value"].as_tensor().dtype == FLOAT:
-        made = ir.Tensor(_half(node.attributes["value"].as_tensor()))
+        made = ir.Tensor(_half(node.attributes["value"].as_tensor().numpy()))
         node.attributes["value"] = ir.AttrTensor("value", made)
