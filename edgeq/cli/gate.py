@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeq.cli._output import JsonFlag, print_json
+from edgeq.wording import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -69,5 +70,6 @@ def gate(
     if as_json:
         print_json({"checked": len(records), "broken": broken})
     elif not broken:
-        print(f"{len(records)} measurements keep what was asked")
+        keep = "keeps" if len(records) == 1 else "keep"
+        print(f"{counted(len(records), 'measurement')} {keep} what was asked")
     say_broken(broken)

@@ -28,6 +28,7 @@ from edgeq.errors import EdgeqError, InputError
 from edgeq.formats.gguf.mix_table import UNQUANTIZED
 from edgeq.formats.gguf.writer import TensorPlan
 from edgeq.methods import METHODS, BlockGrid, Statistics
+from edgeq.wording import counted
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -55,7 +56,7 @@ class EncodedTensors:
         """A line on what was done."""
         count, text = len(self.store), self.calibration.text.name
         method = self.calibration.method
-        return f"codes and scales of {count} tensors chosen on {self.tokens:,} tokens of {text} ({method})"
+        return f"codes and scales of {counted(count, 'tensor')} chosen on {self.tokens:,} tokens of {text} ({method})"
 
     def use_in(self, options: WriteOptions) -> None:
         """Write with these tensors and weights, and record where they come from."""

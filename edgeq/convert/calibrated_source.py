@@ -25,6 +25,7 @@ from edgeq.formats.onnx.blocked import Scheme
 from edgeq.gguf_source import GGUFSource
 from edgeq.methods import METHODS, IntegerGrid, Statistics
 from edgeq.source import ModelSource, SourceModel
+from edgeq.wording import counted
 
 Floats = NDArray[np.float32]
 
@@ -61,7 +62,7 @@ class CalibratedSource:
         """A line on what was done."""
         count, text = len(self._weights), self.calibration.text.name
         method = self.calibration.method
-        return f"codes and scales of {count} tensors chosen on {self.tokens:,} tokens of {text} ({method})"
+        return f"codes and scales of {counted(count, 'tensor')} chosen on {self.tokens:,} tokens of {text} ({method})"
 
     def layout(self, name: str) -> str | None:
         return _LAYOUT if name in self._weights else self._source.layout(name)

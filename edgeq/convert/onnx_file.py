@@ -16,6 +16,7 @@ from edgeq.errors import UsageError
 from edgeq.formats.onnx.edit import ERROR, HANDLING, ORIGIN, dims
 from edgeq.formats.onnx.save import save_model
 from edgeq.source import ModelSource
+from edgeq.wording import counted
 
 _SMALL = 64  # initializers below this many bytes are constants of the graph, not tensors of the model
 
@@ -80,7 +81,7 @@ def _tell_what_falls_back(model: ir.Model, options: QuantOptions) -> None:
         return
     kinds = ", ".join(sorted(set(left.values())))
     options.notes.append(
-        f"the {options.provider.upper()} provider leaves {len(left)} nodes to the CPU: {kinds}"
+        f"the {options.provider.upper()} provider leaves {counted(len(left), 'node')} to the CPU: {kinds}"
     )
 
 

@@ -27,6 +27,7 @@ from edgeq.formats.onnx.passes.static_int8 import static_int8
 from edgeq.formats.onnx.save import EXTERNAL_FROM
 from edgeq.runtimes.onnxruntime import Feeds, decoder_feeds, empty_past, encoder_feeds
 from edgeq.source import ModelSource
+from edgeq.wording import counted
 
 _WINDOW = 128  # tokens of one calibration sample of a decoder
 # A static range that half of the samples do not fill to a third would clip or waste: such inputs go dynamic.
@@ -95,7 +96,7 @@ def float32(model: ir.Model, source: ModelSource, options: QuantOptions) -> None
 def float16(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """Weights, cache and arithmetic in float16, for GPUs; logits and vectors in float32."""
     halved = half_compute(model, OWN)
-    options.notes.append(f"{halved.weights} tensors in float16, and the arithmetic")
+    options.notes.append(f"{counted(halved.weights, 'tensor')} in float16, and the arithmetic")
 
 
 @quant("int8-dynamic")
@@ -105,7 +106,9 @@ def int8_dynamic(model: ir.Model, source: ModelSource, options: QuantOptions) ->
     smooth(model, {name: collector.channel_max for name, collector in collectors.items()})
     count = dynamic_int8(model, options.limit)
     tables = embedding_int8(model)
-    options.notes.append(f"{count} linear layers in dynamic int8, {tables} embedding tables in int8")
+    options.notes.append(
+        f"{counted(count, 'linear layer')} in dynamic int8, {counted(tables, 'embedding table')} in int8"
+    )
 
 
 @quant("int8")
@@ -126,7 +129,9 @@ def int8_static(model: ir.Model, source: ModelSource, options: QuantOptions) -> 
     fold_residual_biases(model)
     count = static_int8(model, options.limit, {name: _range(c, options) for name, c in collectors.items()})
     tables = embedding_int8(model)
-    options.notes.append(f"{count} linear layers in static int8, {tables} embedding tables in int8")
+    options.notes.append(
+        f"{counted(count, 'linear layer')} in static int8, {counted(tables, 'embedding table')} in int8"
+    )
     if options.text.builtin:
         options.notes.append("ranges come from the built-in text; --calibration FILE takes them from yours")
 
@@ -163,7 +168,7 @@ def _blocked(model: ir.Model, source: ModelSource, options: QuantOptions, bits: 
     if halves:
         half_weights(model, "float16", lambda name: name not in halves)
     options.notes.append(
-        f"{result.linears} linear layers in {bits}-bit blocks, {result.tables} tables in blocks"
+        f"{counted(result.linears, 'linear layer')} in {bits}-bit blocks, {counted(result.tables, 'table')} in blocks"
     )
     for names, what in (
         (result.left, "left float: no block size divides them"),

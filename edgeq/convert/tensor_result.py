@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgeq.wording import counted
+
 
 @dataclass(frozen=True)
 class TensorResult:
@@ -31,5 +33,6 @@ def handling_summary(results: Sequence[TensorResult]) -> list[str]:
         (result.origin, result.handling.partition(",")[0]) for result in results if result.origin
     )
     return [
-        f"quantized before ({origin}): {count} tensors {what}" for (origin, what), count in counts.items()
+        f"quantized before ({origin}): {counted(count, 'tensor')} {what}"
+        for (origin, what), count in counts.items()
     ]

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from edgeq.formats.onnx.passes.float8_weights import float8_weights
 from edgeq.onnx.job import Apply, Job, onnx_quant
+from edgeq.wording import counted
 
 # ONNX Runtime then dequantizes the weights once, when it loads the file.
 _FOLD = {"session.disable_quant_qdq": "1"}
@@ -20,7 +21,7 @@ def float8(job: Job) -> Apply:
 
     def apply(model: ir.Model, layers: Collection[str]) -> None:
         count, kept = float8_weights(model, job.per_tensor, job.kept)
-        job.notes.append(f"{count} tensors in float8, arithmetic in float32")
+        job.notes.append(f"{counted(count, 'tensor')} in float8, arithmetic in float32")
         if kept:
             job.notes.append(f"kept in float32: {', '.join(kept)}")
 

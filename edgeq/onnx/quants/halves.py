@@ -9,6 +9,7 @@ import onnx_ir as ir
 from edgeq.formats.onnx.passes.half_compute import half_compute
 from edgeq.formats.onnx.passes.half_weights import Kind, half_weights
 from edgeq.onnx.job import Apply, Job, onnx_quant
+from edgeq.wording import counted
 
 
 @onnx_quant("float16", rounds_layers=False)
@@ -19,7 +20,7 @@ def float16(job: Job) -> Apply:
 
 @onnx_quant("bfloat16", rounds_layers=False)
 def bfloat16(job: Job) -> Apply:
-    """Weights in bfloat16; ONNX Runtime's CPU provider multiplies no such matrices."""
+    """Weights in bfloat16. ONNX Runtime 1.31's CPU provider has no MatMul, Gemm, Conv or Add of it to compute in."""
     return _stored(job, "bfloat16")
 
 
@@ -29,10 +30,10 @@ def fp16(job: Job) -> Apply:
 
     def apply(model: ir.Model, layers: Collection[str]) -> None:
         found = half_compute(model, keep=job.kept)
-        job.notes.append(f"{found.nodes} nodes are computed in float16")
+        job.notes.append(f"{counted(found.nodes, 'node')} computed in float16")
         if found.kept:
             names = ", ".join(found.kept)
-            job.notes.append(f"{len(found.kept)} nodes stay in float32, for their range: {names}")
+            job.notes.append(f"{counted(len(found.kept), 'node')} left in float32, for range: {names}")
 
     return apply
 
@@ -40,7 +41,7 @@ def fp16(job: Job) -> Apply:
 def _stored(job: Job, kind: Kind) -> Apply:
     def apply(model: ir.Model, layers: Collection[str]) -> None:
         count, kept = half_weights(model, kind, job.kept)
-        job.notes.append(f"{count} tensors in {kind}, arithmetic in float32")
+        job.notes.append(f"{counted(count, 'tensor')} in {kind}, arithmetic in float32")
         if kept:
             job.notes.append(f"kept in float32: {', '.join(kept)}")
 

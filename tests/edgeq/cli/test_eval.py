@@ -113,7 +113,7 @@ def test_a_log_serves_again_and_the_table_tells(measured, edgeq) -> None:
 def test_a_gate_compares_with_before(measured, edgeq, tmp_path) -> None:
     now = measured.folder / "edgeq.json"
     done = edgeq("gate", measured.folder, "--baseline", now)
-    assert (done.code, done.out) == (0, "1 measurements keep what was asked\n")
+    assert (done.code, done.out) == (0, "1 measurement keeps what was asked\n")
     before = json.loads(now.read_text())
     before["evaluations"][0]["answers"] |= {"kl_mean": 1e-5, "kl_standard_error": 1e-6}
     (tmp_path / "edgeq.json").write_text(json.dumps(before))
