@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import heldout
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import pytest
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from edgeq.calibration.grams import GramCollector, read_in_groups
@@ -33,6 +35,22 @@ def text(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("calibration") / "code.txt"
     path.write_text(heldout.code()[:16_000], encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory) -> Path:
+    """TinyLM's first two layers: they still tell one token from another, and calibrate in a third of the time."""
+    folder = tmp_path_factory.mktemp("shallow")
+    for path in TINYLM.iterdir():
+        if path.suffix == ".json":
+            shutil.copyfile(path, folder / path.name)
+    config = json.loads((TINYLM / "config.json").read_text()) | {"num_hidden_layers": 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = load_file(TINYLM / "model.safetensors")
+    above = tuple(f"model.layers.{i}." for i in range(2, 100))
+    kept = {name: values for name, values in tensors.items() if not name.startswith(above)}
+    save_file(kept, folder / "model.safetensors")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -113,22 +131,22 @@ def test_samples_come_from_all_over_the_text_and_keep_their_distance(model: engi
 
 
 @pytest.fixture(scope="module")
-def quantized(text: Path, tmp_path_factory) -> tuple[Path, Path]:
-    """TinyLM in Q2_K, at ggml's effort and calibrated."""
+def quantized(shallow: Path, text: Path, tmp_path_factory) -> tuple[Path, Path]:
+    """The model in Q2_K, at ggml's effort and calibrated."""
     folder = tmp_path_factory.mktemp("quantized")
     for name, options in (("ggml", ["--effort", "ggml"]), ("best", ["--calibration", str(text)])):
         done = CliRunner().invoke(
-            app, ["quantize", str(TINYLM), "-o", str(folder / f"{name}.gguf"), "-q", "Q2_K_S", *options]
+            app, ["quantize", str(shallow), "-o", str(folder / f"{name}.gguf"), "-q", "Q2_K_S", *options]
         )
         assert done.exit_code == 0, done.output
     return folder / "ggml.gguf", folder / "best.gguf"
 
 
 def test_a_calibrated_file_has_the_same_tensors_and_half_the_divergence(
-    quantized: tuple[Path, Path], model: engine.Model
+    quantized: tuple[Path, Path], shallow: Path
 ):
     tokens = SourceModel.open(TINYLM).tokenizer().encode(heldout.code()[60_000:63_000]).ids[:512]
-    expected = model.logits(tokens)
+    expected = engine.open_model(shallow).logits(tokens)
     divergences = []
     for path in quantized:
         with GGUFFile.open(path) as file:
@@ -139,7 +157,7 @@ def test_a_calibrated_file_has_the_same_tensors_and_half_the_divergence(
         assert kinds == {name: info.type_name for name, info in file.tensors.items()}
     with GGUFFile.open(quantized[1]) as file:
         assert file.metadata["quantize.calibration.method"] == "descent"
-    assert divergences[1] < 0.6 * divergences[0], divergences
+    assert divergences[1] < 0.5 * divergences[0], divergences
 
 
 def kl(expected: np.ndarray, logits: np.ndarray) -> float:
@@ -147,10 +165,10 @@ def kl(expected: np.ndarray, logits: np.ndarray) -> float:
     return float((np.exp(p) * (p - q)).sum(axis=-1).mean())
 
 
-def test_onnx_holds_the_chosen_integers(text: Path, tmp_path: Path):
+def test_onnx_holds_the_chosen_integers(shallow: Path, text: Path, tmp_path: Path):
     options = ["--effort", "best", "--calibration", str(text), "--no-proof", "--dialect", "ort"]
     done = CliRunner().invoke(
-        app, ["export", str(TINYLM), "--to", "onnx", "-q", "int4", "-o", str(tmp_path), *options]
+        app, ["export", str(shallow), "--to", "onnx", "-q", "int4", "-o", str(tmp_path), *options]
     )
     assert done.exit_code == 0, done.output
     notes = json.loads((tmp_path / "edgeq.json").read_text())["exports"][0]["notes"]
