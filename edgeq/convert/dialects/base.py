@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 import onnx_ir as ir
 
-from edgeq.convert.onnx_graph import OnnxOps
+from edgeq.convert.onnx_ops import OnnxOps
 from edgeq.families.ops import Norm
 from edgeq.families.rope import Rope
 from edgeq.formats.onnx.builder import GraphBuilder
