@@ -13,7 +13,7 @@ MINILM = $(shell $(VENV)/bin/python benchmarks/minilm.py)
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
 
-.PHONY: setup test check oracle arm64 apps demo bench clean
+.PHONY: setup test check oracle foreign arm64 apps demo bench clean
 
 setup: $(VENV)/.ready
 
@@ -51,6 +51,9 @@ $(ORACLE)/.ready: pyproject.toml constraints.txt
 oracle: $(ORACLE)/.ready
 	$(ORACLE)/bin/python tests/oracle/make.py
 	$(ORACLE)/bin/python tests/oracle/make_chats.py
+
+foreign: setup
+	$(VENV)/bin/python benchmarks/foreign.py --operators 200 $(FILES)
 
 arm64: setup
 	tests/arm64/prepare.sh .arm64 $(VENV)/bin/python

@@ -145,6 +145,13 @@ def compare(
     return found
 
 
+def shown(closeness: float) -> str:
+    """With four digits, or more where it is so close to 1 that these would hide the distance."""
+    distance = abs(1 - closeness)
+    hidden = math.isfinite(distance) and 1e-8 < distance < 1e-3
+    return f"{closeness:.{1 - math.floor(math.log10(distance)) if hidden else 4}f}"
+
+
 def worst(found: Iterable[OutputCloseness]) -> float:
     """The least closeness of those that count; integers, which flip at a border, do not where floats are."""
     real = [one.closeness for one in found if one.counts and one._is_real and one.samples > one.other_shapes]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from edgeq.onnx.compare import shown
 from edgeq.onnx.exempt import Exemption
 from edgeq.onnx.subject import Subject
 
@@ -35,7 +36,7 @@ def _not_close(subject: Subject, proof: dict[str, Any]) -> Iterator[str]:
         counted = [output for output in proof["outputs"] if "judged_by" not in output]
         least = min(counted, key=lambda output: output["closeness"])
         yield (
-            f"closeness {proof['closeness']:.4f} of output {least['name']} is below {target:g}; give more "
+            f"closeness {shown(proof['closeness'])} of output {least['name']} is below {shown(target)}; give more "
             "calibration data, or --keep-float what report.html shows"
         )
 

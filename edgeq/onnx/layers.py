@@ -7,6 +7,7 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from edgeq.errors import InputError
+from edgeq.onnx.compare import shown
 from edgeq.onnx.exempt import Exemption, exempt
 from edgeq.onnx.job import Apply
 from edgeq.onnx.subject import Subject
@@ -29,9 +30,9 @@ def quantize_layers(subject: Subject, apply: Apply) -> tuple[Exemption, ir.Model
             break
         target = 1 - (1 - target) / 2  # a margin for what these do not show, either
     if found.exempted:
-        names = ", ".join(f"{name} ({effect:.4f})" for name, effect in found.exempted.items())
+        names = ", ".join(f"{name} ({effect:.2g})" for name, effect in found.exempted.items())
         subject.job.notes.append(
-            f"back to {subject.request.exempt_to}, because all quantized gave {found.before:.4f}; what each cost "
+            f"back to {subject.request.exempt_to}, because all quantized gave {shown(found.before)}; what each cost "
             f"alone: {names}"
         )
     return found, model

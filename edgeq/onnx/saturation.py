@@ -26,7 +26,7 @@ from edgeq.formats.onnx.integer_products import Product, find_products
 from edgeq.formats.onnx.save import save_model
 from edgeq.formats.onnx.watch import watched_copy
 from edgeq.kernels_cpu.saturating import saturating_products
-from edgeq.onnx.compare import OutputCloseness, worst
+from edgeq.onnx.compare import OutputCloseness, shown, worst
 from edgeq.runtimes.onnxruntime import OnnxSession
 
 _ROWS = 64  # of a convolution's output that are computed for each sample
@@ -97,7 +97,7 @@ def said(found: dict[str, Any]) -> str | None:
     end = (
         ""
         if found["closeness"] is None
-        else f"; its answers are then {found['closeness']:.4f} close to these"
+        else f"; its answers are then {shown(found['closeness'])} close to these"
     )
     return (
         f"on x86 without VNNI {len(hit)} products saturate, most of all {most['name']} "
