@@ -6,10 +6,12 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from edgeq.formats.errors import FormatError, innermost
+from edgeq.formats.onnx.node_check import faults
 
 OLDEST_OPSET, NEWEST_OPSET = 11, 26
 _PROTOBUF_LIMIT = 2**31  # bytes; no protobuf library reads more
@@ -23,8 +25,8 @@ def read_model(path: Path) -> ir.Model:
     """The model of an ONNX file, nodes in order, weights as they lie in the file or mapped from beside it.
 
     Raises FormatError for what cannot be parsed, an opset out of 11 to 26, a tensor whose bytes do not fit its shape,
-    external data that is missing, too short or outside of the file's folder, a graph with a cycle, and a node that
-    reads what nothing makes.
+    external data that is missing, too short or outside of the file's folder, a graph with a cycle, a node that is not
+    what its operator is defined as, and one that reads what nothing makes.
     """
     path = path.absolute()  # onnx_ir checks where external data lies only below a folder that it knows
     model = parse_model(path)
@@ -36,6 +38,9 @@ def read_model(path: Path) -> ir.Model:
     if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
         wanted = f"export it again with one from {OLDEST_OPSET} to {NEWEST_OPSET}"
         raise FormatError(path, f"has ONNX opset {opset}", wanted)
+    fault = next(faults(model), None)
+    if fault is not None:
+        raise FormatError(path, fault, _AGAIN)
     for name, tensor in tensors(model):
         _check_tensor(path, name, tensor)
     _check_order(path, model)
@@ -82,6 +87,8 @@ def _not_read(path: Path, error: BaseException) -> FormatError:
 
 def _check_tensor(path: Path, name: str, tensor: ir.TensorProtocol) -> None:
     sizes = [size for size in tensor.shape if isinstance(size, int)]
+    if tensor.dtype == ir.DataType.UNDEFINED:
+        raise FormatError(path, f"tensor {name} is of no type", _AGAIN)
     if len(sizes) != len(tensor.shape) or any(size < 0 for size in sizes):
         raise FormatError(path, f"tensor {name} has the shape {list(tensor.shape)}", _AGAIN)
     values = math.prod(sizes)
@@ -89,6 +96,9 @@ def _check_tensor(path: Path, name: str, tensor: ir.TensorProtocol) -> None:
         _check_external(path, name, tensor, _nbytes(values, tensor.dtype))
     elif isinstance(tensor, ir.serde.TensorProtoTensor):
         _check_inline(path, name, tensor.raw, values, _nbytes(values, tensor.dtype))
+    elif isinstance(tensor, ir.Tensor) and tensor.dtype.bitwidth >= 8 and np.size(tensor.raw) != values:
+        stored = np.size(tensor.raw)
+        raise FormatError(path, f"tensor {name} has {stored} values, its shape wants {values}", _AGAIN)
 
 
 def _nbytes(values: int, dtype: ir.DataType) -> int:
@@ -139,4 +149,13 @@ def _check_order(path: Path, model: ir.Model) -> None:
                     continue
                 if not value.is_initializer():
                     what = node.name or node.op_type
+                    if value.name in _sparse_names(path):
+                        problem = f"has a sparse weight, {value.name}, which edgeq does not read"
+                        raise FormatError(path, problem, "store it as a plain initializer")
                     raise FormatError(path, f"node {what} reads {value.name}, which nothing makes", _AGAIN)
+
+
+def _sparse_names(path: Path) -> set[str]:
+    """The initializers that onnx_ir passes over."""
+    graph = onnx.load_model(path, load_external_data=False).graph
+    return {tensor.values.name for tensor in graph.sparse_initializer}

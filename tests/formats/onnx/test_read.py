@@ -142,9 +142,57 @@ def wrong_length(folder: Path) -> Path:
     return path
 
 
+def of_nodes(*nodes: onnx.NodeProto) -> Callable[[Path], Path]:
+    """A graph of these, with a product's weight."""
+
+    def make(folder: Path) -> Path:
+        return saved(graph(list(nodes), numpy_helper.from_array(W, "w")), folder)
+
+    return make
+
+
+def sparse(folder: Path) -> Path:
+    model = graph([helper.make_node("MatMul", ["x", "s"], ["y"])])
+    values, places = numpy_helper.from_array(W[0, :2], "s"), numpy_helper.from_array(np.array([3, 7]), "at")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [16, 8]))
+    return saved(model, folder)
+
+
+def calls_with_more(folder: Path) -> Path:
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    opsets = [helper.make_opsetid("", 17)]
+    model = graph([helper.make_node("F", ["x", "x"], ["y"], domain="own")])
+    model.functions.append(helper.make_function("own", "F", ["a"], ["b"], body, opsets))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    return saved(model, folder)
+
+
+def no_type(folder: Path) -> Path:
+    model = product()
+    model.graph.initializer[0].data_type = 0
+    return saved(model, folder)
+
+
 @pytest.mark.parametrize(
     ("make", "problem"),
     [
+        (
+            of_nodes(helper.make_node("Gemm", ["x"], ["y"], name="g")),
+            "node g .Gemm. has 1 inputs, ONNX wants 2 or",
+        ),
+        (of_nodes(helper.make_node("Relu", ["x", "w"], ["y"])), "node y .Relu. has 2 inputs, ONNX wants 1"),
+        (of_nodes(helper.make_node("MatMul", ["x", ""], ["y"])), "node y .MatMul. lacks its input B"),
+        (of_nodes(helper.make_node("Relu", ["x"], [])), "has 0 outputs, ONNX wants 1"),
+        (of_nodes(helper.make_node("Cast", ["x"], ["y"])), "node y .Cast. lacks its attribute to"),
+        (
+            of_nodes(helper.make_node("Relu", ["x"], ["y"], axis=1)),
+            "attribute axis, which ONNX does not know",
+        ),
+        (of_nodes(helper.make_node("Softmax", ["x"], ["y"], axis="1")), "has axis as STRING, ONNX wants INT"),
+        (of_nodes(helper.make_node("Relu", ["x"], ["z"])), "gives y, which nothing makes"),
+        (sparse, "has a sparse weight, s, which edgeq does not read; store it as a plain initializer"),
+        (calls_with_more, "node y .F. has 2 inputs, its function 1"),
+        (no_type, "tensor w is of no type"),
         (truncated, "is not a readable ONNX file"),
         (empty, "without a graph"),
         (text, "is not a readable ONNX file|without a graph"),
