@@ -21,8 +21,11 @@ def faults(model: ir.Model) -> Iterator[str]:
     for node in model.graph.all_nodes():
         yield from _faults_of(node, opset, model)
     for function in model.functions.values():
+        own = function.opset_imports.get("", opset)
+        if own != opset:
+            yield f"has ONNX opset {opset}, its function {function.name} {own}"
         for node in function.all_nodes():
-            yield from _faults_of(node, function.opset_imports.get("", opset), model)
+            yield from _faults_of(node, own, model)
     for graph in model.graphs():
         for value in graph.outputs:
             if value.producer() is None and not value.is_graph_input() and not value.is_initializer():

@@ -7,11 +7,15 @@ import logging
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from edgeq.formats.errors import EdgeqError
 from edgeq.formats.onnx.edit import is_standard
 from edgeq.formats.onnx.infer import infer_shapes
+from edgeq.formats.onnx.node_check import faults
 from edgeq.formats.onnx.passes.fold_affine import fold_affine
 from edgeq.formats.onnx.passes.fold_constants import fold_constants
 from edgeq.formats.onnx.passes.raise_opset import raise_opset
+
+_WITHOUT = "export it without functions"
 
 
 def prepare(model: ir.Model) -> list[str]:
@@ -19,11 +23,11 @@ def prepare(model: ir.Model) -> list[str]:
 
     Afterwards there are no functions, every constant of 32-bit floats is an initializer of the main graph that no
     caller can replace, each value and node has a name that no other has, in subgraphs too, the opset is 13 or later,
-    and batch norms are part of the convolutions before them.
+    and batch norms are part of the convolutions before them. Raises EdgeqError for functions that do not fit.
     """
     notes = []
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of constants that are outputs
-    common.InlinePass()(model)
+    _inline(model)
     replaceable = [value for value in model.graph.inputs if value.is_initializer()]
     common.RemoveInitializersFromInputsPass()(model)
     if replaceable:
@@ -44,6 +48,18 @@ def prepare(model: ir.Model) -> list[str]:
     common.RemoveUnusedNodesPass()(model)
     infer_shapes(model)
     return notes
+
+
+def _inline(model: ir.Model) -> None:
+    """Put functions where they are called; a call that leaves out inputs may leave nodes without what they need."""
+    if model.functions:
+        try:
+            common.InlinePass()(model)
+        except ValueError as error:
+            raise EdgeqError(f"the graph's functions cannot be inlined ({error}); {_WITHOUT}") from None
+        fault = next(faults(model), None)
+        if fault is not None:
+            raise EdgeqError(f"with its functions inlined the graph: {fault}; {_WITHOUT}")
 
 
 def _name_everything(model: ir.Model) -> None:

@@ -56,7 +56,10 @@ def tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
         for node in graph:
             for attribute in node.attributes.values():
                 if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-                    yield str(node.outputs[0].name), attribute.as_tensor()
+                    yield (
+                        str(node.outputs[0].name),
+                        attribute.value,
+                    )  # as_tensor() computes its size, if it has a type
 
 
 def parse_model(path: Path) -> ir.Model:

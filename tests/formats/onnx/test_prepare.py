@@ -12,6 +12,7 @@ from foreign_graphs import answers, branches, loaded, node, norm, norm_inputs, p
 from numpy.typing import NDArray
 from onnx_graphs import counts, error, normal
 
+from edgeq.formats.errors import EdgeqError
 from edgeq.formats.onnx.convolution import find_convolutions
 from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.fold_affine import fold_affine
@@ -20,7 +21,7 @@ from edgeq.formats.onnx.prepare import prepare
 X = normal(9, 2, 3, 12, 12)
 
 
-@pytest.mark.parametrize("opset", [13, 17, 21, 23])
+@pytest.mark.parametrize("opset", range(13, 26))
 def test_a_cnn(opset: int) -> None:
     source = small_cnn(opset)
     model = loaded(source)
@@ -128,3 +129,14 @@ def test_what_is_not_folded(nodes: list[onnx.NodeProto]) -> None:
     }  # fmt: skip
     model: ir.Model = loaded(proto(nodes, {"x": ["n", 4, 6, 6]}, {"y": 4}, constants))
     assert fold_affine(model) == 0
+
+
+def test_a_call_that_leaves_out_what_is_needed() -> None:
+    source = proto([node("Relu", ["x"], ["y"])], {"x": [2, 3]}, {"y": 2}, {})
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    body = [node("MatMul", ["a", "b"], ["c"])]
+    source.functions.append(onnx.helper.make_function("own", "F", ["a", "b"], ["c"], body, opsets))
+    source.opset_import.append(onnx.helper.make_opsetid("own", 1))
+    source.graph.node[0].CopyFrom(node("F", ["x"], ["y"], domain="own"))
+    with pytest.raises(EdgeqError, match="with its functions inlined the graph: node"):
+        prepare(loaded(source))

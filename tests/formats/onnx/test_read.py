@@ -158,13 +158,17 @@ def sparse(folder: Path) -> Path:
     return saved(model, folder)
 
 
-def calls_with_more(folder: Path) -> Path:
-    body = [helper.make_node("Relu", ["a"], ["b"])]
-    opsets = [helper.make_opsetid("", 17)]
-    model = graph([helper.make_node("F", ["x", "x"], ["y"], domain="own")])
-    model.functions.append(helper.make_function("own", "F", ["a"], ["b"], body, opsets))
-    model.opset_import.append(helper.make_opsetid("own", 1))
-    return saved(model, folder)
+def calling(inputs: list[str], opset: int) -> Callable[[Path], Path]:
+    """A graph of opset 17 that calls a function of one input."""
+
+    def make(folder: Path) -> Path:
+        body, opsets = [helper.make_node("Relu", ["a"], ["b"])], [helper.make_opsetid("", opset)]
+        model = graph([helper.make_node("F", inputs, ["y"], domain="own")])
+        model.functions.append(helper.make_function("own", "F", ["a"], ["b"], body, opsets))
+        model.opset_import.append(helper.make_opsetid("own", 1))
+        return saved(model, folder)
+
+    return make
 
 
 def no_type(folder: Path) -> Path:
@@ -191,7 +195,8 @@ def no_type(folder: Path) -> Path:
         (of_nodes(helper.make_node("Softmax", ["x"], ["y"], axis="1")), "has axis as STRING, ONNX wants INT"),
         (of_nodes(helper.make_node("Relu", ["x"], ["z"])), "gives y, which nothing makes"),
         (sparse, "has a sparse weight, s, which edgeq does not read; store it as a plain initializer"),
-        (calls_with_more, "node y .F. has 2 inputs, its function 1"),
+        (calling(["x", "x"], 17), "node y .F. has 2 inputs, its function 1"),
+        (calling(["x"], 18), "has ONNX opset 17, its function F 18"),
         (no_type, "tensor w is of no type"),
         (truncated, "is not a readable ONNX file"),
         (empty, "without a graph"),
