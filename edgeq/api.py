@@ -20,7 +20,7 @@ from edgeq.engine.sampling import Sampler
 from edgeq.engine.stops import until
 from edgeq.errors import InputError
 from edgeq.kernels_cpu.threads import set_threads
-from edgeq.onnx.sessions import SUFFIXES
+from edgeq.runtimes import ONNX_SUFFIXES
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -57,7 +57,7 @@ class LoadedModel:
         self.template = self._opened.chat
 
     def _open(self, threads: int, stack: ExitStack) -> Embedded | Graph:
-        if self.path.suffix not in SUFFIXES:
+        if self.path.suffix not in ONNX_SUFFIXES:
             return open_embedded(self.path, stack)
         from edgeq.engine.graphs import open_graph  # GGUF files are run without ONNX Runtime
 

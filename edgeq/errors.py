@@ -21,6 +21,10 @@ class OutOfMemoryError(EdgeqError, MemoryError):
     """A runtime found less memory than a model takes. Exit code 1."""
 
 
+class FallbackWarning(UserWarning):
+    """A session runs on the CPU what was to run elsewhere."""
+
+
 class UsageError(EdgeqError):
     """The options contradict each other. Exit code 2."""
 
@@ -35,6 +39,7 @@ class GateError(EdgeqError):
 
 __all__ = [
     "EdgeqError",
+    "FallbackWarning",
     "FormatError",
     "GateError",
     "InputError",

@@ -10,13 +10,14 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from edgeq.bench import engines
 from edgeq.bench.sensors import Sensors
-from edgeq.errors import EdgeqError, InputError
+from edgeq.errors import EdgeqError, FallbackWarning, InputError
 from edgeq.peak_memory import peak_memory
 
 _SEED = 0
@@ -50,6 +51,7 @@ class Measurement:
     decode: list[float] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
     peak_memory: int = 0
+    notes: list[str] = field(default_factory=list)  # such as that a provider is not there
     joules: list[float | None] = field(default_factory=list)
     degrees: tuple[float | None, float | None] = (None, None)
     megahertz: tuple[float | None, float | None] = (None, None)
@@ -60,8 +62,11 @@ def measure(job: Job) -> Measurement:
     engines.load_all()
     sensors, clock = Sensors(), time.process_time if job.cpu_time else time.perf_counter
     started = clock()
-    subject = engines.ENGINES[job.engine](Path(job.path), job.threads, job.prompt + job.gen)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FallbackWarning)
+        subject = engines.ENGINES[job.engine](Path(job.path), job.threads, job.prompt + job.gen)
     found = Measurement(subject.kind, clock() - started, 0.0)
+    found.notes = [str(one.message) for one in caught if issubclass(one.category, FallbackWarning)]
     steps = job.gen if subject.kind == "decoder" else 0
     tokens = _tokens(job.prompt + steps, subject.vocab)
     first = sensors.read()

@@ -7,13 +7,16 @@ import pkgutil
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 
 from edgeq import __version__
-from edgeq.errors import EdgeqError
+from edgeq.cli._output import warn
+from edgeq.errors import EdgeqError, FallbackWarning
 
 app = typer.Typer(
     name="edgeq",
@@ -49,7 +52,7 @@ for _module in pkgutil.iter_modules(__path__):
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 1, 2 or 3."""
     try:
-        with _signals_raise():
+        with _signals_raise(), _warnings_in_a_line():
             app()
     except EdgeqError as error:
         _fail(str(error), error.exit_code)
@@ -86,6 +89,22 @@ def _signals_raise() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """What a session tells of running on the CPU has no file and line of ours."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, FallbackWarning):
+                warn(str(message))
+            else:
+                others(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def _fail(message: str, code: int) -> None:

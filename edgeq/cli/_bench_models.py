@@ -150,6 +150,10 @@ def _measure(
         record = measuring.run(options)
     for path in out:
         write_text(path, tables.text_of(path, record), force=force)
+    for note in dict.fromkeys(
+        note for one in record["results"] for note in (one["measured"] or {}).get("notes", ())
+    ):
+        warn(note)
     failed = [result["error"] for result in record["results"] if result["error"]]
     if as_json:
         print_json(record)

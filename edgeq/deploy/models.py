@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from edgeq.apps.manifest import read_manifest
 from edgeq.deploy.failures import Failure, ModelFailure
 from edgeq.errors import InputError, NotFiniteError
-from edgeq.onnx.sessions import SUFFIXES, read_config
+from edgeq.runtimes import ONNX_SUFFIXES
 
 
 class Model(Protocol):
@@ -59,9 +59,9 @@ class GraphModel:
     """
 
     def __init__(self, path: Path) -> None:
-        from edgeq.runtimes.onnxruntime import OnnxSession
+        from edgeq.onnx.sessions import open_session
 
-        self._session = OnnxSession(path, config=read_config(path))
+        self._session = open_session(path)
 
     def answer(self, request: Mapping[str, Any]) -> Any:
         import numpy as np
@@ -78,7 +78,7 @@ def open_bundle(folder: str) -> Model:
     """The model of a bundle of GGUF or ONNX, whatever app it is for; raises EdgeqError."""
     manifest = read_manifest(Path(folder))
     path = Path(folder) / manifest["main"]
-    if path.suffix not in (".gguf", *SUFFIXES):
+    if path.suffix not in (".gguf", *ONNX_SUFFIXES):
         raise InputError(f"{path}: is neither GGUF nor ONNX; give Runner an opener for other files")
     has_texts = path.suffix == ".gguf" or "tokenizer.json" in manifest["files"]
     return TextModel(path) if has_texts else GraphModel(path)

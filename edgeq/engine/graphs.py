@@ -19,7 +19,7 @@ from edgeq.errors import EdgeqError, InputError
 from edgeq.families import HyperParameters
 from edgeq.families.base import HeadKind
 from edgeq.json_files import read_json
-from edgeq.onnx.sessions import read_config
+from edgeq.onnx.sessions import open_session
 from edgeq.runtimes.onnxruntime import OnnxSession, decoder_feeds, encoder_feeds
 from edgeq.sentence_transformers import read_modules
 
@@ -161,6 +161,6 @@ def open_graph(path: Path, threads: int = 0) -> Graph:
     Raises EdgeqError, also where no tokenizer.json lies in its folder, or above it where that is called ``onnx``.
     """
     folder = home_of(path)
-    model = GraphModel(OnnxSession(path, threads, read_config(path)), folder)
+    model = GraphModel(open_session(path, threads), folder)
     tokenizer, stop = tokenization.from_directory(folder), tokenization.end_tokens(folder)
     return Graph(path, model, tokenizer, stop, chat_templates.of_directory(folder))

@@ -95,12 +95,12 @@ class OnnxRuntime:
     """An ONNX file in ONNX Runtime."""
 
     def __init__(self, path: Path, pooling: str, threads: int = 0) -> None:
-        from edgeq.onnx.sessions import read_config
-        from edgeq.runtimes.onnxruntime import VERSION, OnnxSession
+        from edgeq.onnx.sessions import open_session
+        from edgeq.runtimes.onnxruntime import VERSION
 
         self.name = f"ONNX Runtime {VERSION}"
         started = time.perf_counter()
-        self.session = OnnxSession(path, threads, read_config(path))
+        self.session = open_session(path, threads)
         self.load_seconds = time.perf_counter() - started
         self._pooling = pooling
         self._past = self.session.empty_past()

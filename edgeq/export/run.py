@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from edgeq.calibration.text import Text, read_text
@@ -56,12 +57,21 @@ def _run(request: Request, quant: str, source: ModelSource, text: Text) -> Resul
         record["proof"] = prove_file(request, source, text, converted.path, quant)
     if request.target is not None:
         record["target"] = request.target.record()
-        if entries := request.target.session_entries():
-            from edgeq.onnx.sessions import write_config
-
-            write_config(converted.path, entries)
+    settings = _write_session(request, converted.path) if request.to == "onnx" else []
     report_files = write_report(request.out, record)
-    return Result(converted.path, record, [*converted.files, *report_files])
+    return Result(converted.path, record, [*converted.files, *settings, *report_files])
+
+
+def _write_session(request: Request, path: Path) -> list[Path]:
+    """session_config.json, where the target asks for something; what an earlier file of that name had is taken out."""
+    from edgeq.onnx.sessions import PROVIDER, write_config
+    from edgeq.targeting.settings import CUDA
+
+    entries = {} if request.target is None else request.target.session_entries()
+    if request.dialect == "cuda":
+        entries[PROVIDER] = CUDA
+    config = write_config(path, entries)
+    return [] if config is None else [config]
 
 
 def _record(

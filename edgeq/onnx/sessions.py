@@ -7,15 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeq.errors import FormatError
+from edgeq.errors import FallbackWarning, FormatError
 from edgeq.formats.atomic import write_json
 from edgeq.json_files import read_json
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+    from edgeq.runtimes.onnxruntime import OnnxSession
+
 NAME = "session_config.json"
-SUFFIXES = (".onnx", ".ort")  # of graphs as ONNX writes them, and in ONNX Runtime's own form
+PROVIDER = "edgeq.provider"  # our own entry: the execution provider that the graph was made for
 _RECORD = "session.record_ep_graph_assignment_info"  # makes the runtime keep which provider got which node
 
 
@@ -38,26 +40,29 @@ def read_config(path: Path) -> dict[str, str]:
     return _read(path.with_name(NAME)).get(path.name, {})
 
 
-class FallbackWarning(UserWarning):
-    """A session runs on the CPU what was to run elsewhere."""
-
-
 def session(path: str | Path, threads: int = 0, providers: Sequence[str] = ()) -> ort.InferenceSession:
     """An ONNX Runtime session with the options that edgeq wrote beside the file. Raises EdgeqError.
 
-    ``providers`` are execution providers by ONNX Runtime's names, the best first; without any it is the CPU's. What of
-    the graph runs on the CPU all the same is told by a ``FallbackWarning``: all of it where a provider is not installed
-    or has no device, single nodes where it has no kernel for them.
+    ``providers`` are execution providers by ONNX Runtime's names, the best first; without any it is the one that the
+    file was made for (``edgeq export --target``), else the CPU's. What of the graph runs on the CPU all the same is
+    told by a ``FallbackWarning``: all of it where a provider is not installed or has no device, single nodes where it
+    has no kernel for them.
     """
+    return open_session(Path(path), threads, providers).runtime
+
+
+def open_session(path: Path, threads: int = 0, providers: Sequence[str] = ()) -> OnnxSession:
+    """The same as what edgeq feeds; ``providers`` of the CPU alone keeps it there whatever the file was made for."""
     from edgeq.runtimes.onnxruntime import CPU, OnnxSession
 
-    config = read_config(Path(path))
-    wanted = [name for name in providers if name != CPU]
+    config = read_config(path)
+    made_for = config.pop(PROVIDER, CPU)
+    wanted = [name for name in providers or (made_for,) if name != CPU]
     if wanted:
-        config = config | {_RECORD: "1"}
-    opened = OnnxSession(Path(path), threads, config, wanted).runtime
-    for line in _fallbacks(opened, wanted):
-        warnings.warn(f"{path}: {line}", FallbackWarning, stacklevel=2)
+        config[_RECORD] = "1"
+    opened = OnnxSession(path, threads, config, wanted)
+    for line in _fallbacks(opened.runtime, wanted):
+        warnings.warn(f"{path}: {line}", FallbackWarning, stacklevel=3)
     return opened
 
 

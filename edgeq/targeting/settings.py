@@ -9,6 +9,7 @@ from typing import Any
 from edgeq.devices.profile import Profile
 from edgeq.formats.onnx.int8 import FULL_RANGE
 from edgeq.onnx.isa import PROFILES
+from edgeq.onnx.sessions import PROVIDER
 
 # An instruction set, best first, and the CPU of ``edgeq.onnx.isa`` that has it.
 _CPUS = (
@@ -82,7 +83,10 @@ class Settings:
 
     def session_entries(self) -> dict[str, str]:
         """What ONNX Runtime's session is told (``session_config.json``)."""
-        return {} if self.onnx is None else dict(PROFILES[self.onnx.isa].session)
+        if self.onnx is None:
+            return {}
+        provider = {} if self.onnx.provider == CPU else {PROVIDER: self.onnx.provider}
+        return dict(PROFILES[self.onnx.isa].session) | provider
 
 
 def onnx_settings(profile: Profile, api: str, kind: str) -> OnnxSettings:

@@ -16,7 +16,7 @@ from edgeq.apps.registry import ONNXLayout, layout
 from edgeq.apps.relocate import place_graph
 from edgeq.errors import EdgeqError
 from edgeq.inspection.findings import Finding, error
-from edgeq.onnx.sessions import read_config, write_config
+from edgeq.onnx.sessions import open_session, read_config, write_config
 
 _TEXT_INPUT, _TOKENIZER = "input_ids", "tokenizer.json"
 
@@ -55,10 +55,10 @@ class ONNXRuntime(ONNXLayout):
 
 def _loads(folder: Path, where: str, model: ONNXModel) -> Iterator[Finding]:
     """The installed runtime must take the graph, and texts need their tokenizer."""
-    from edgeq.runtimes.onnxruntime import OnnxSession
+    from edgeq.runtimes.onnxruntime import CPU
 
     try:
-        session = OnnxSession(model.path, config=read_config(model.path))
+        session = open_session(model.path, providers=[CPU])
     except EdgeqError as refusal:
         yield error(where, str(refusal).removeprefix(f"{model.path}: "), "pack it again")
         return

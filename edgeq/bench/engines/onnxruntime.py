@@ -1,4 +1,4 @@
-"""ONNX Runtime's CPU provider, with the session options that edgeq wrote beside the file."""
+"""ONNX Runtime in the provider that the file was made for, with the session options that edgeq wrote beside it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,6 @@ def _made_up(session: OnnxSession) -> Feeds:
 @engine("onnxruntime", lambda: importlib.metadata.version("onnxruntime"))
 def open_model(path: Path, threads: int, room: int) -> _Onnx:
     """Tokens of any text: a graph computes as long whatever they say."""
-    from edgeq.onnx.sessions import read_config
-    from edgeq.runtimes.onnxruntime import OnnxSession
+    from edgeq.onnx.sessions import open_session
 
-    return _Onnx(OnnxSession(path, threads, read_config(path)))
+    return _Onnx(open_session(path, threads))

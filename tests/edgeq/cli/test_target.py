@@ -7,6 +7,8 @@ import json
 import pytest
 
 from edgeq.devices.library import BUILT_IN
+from edgeq.onnx.sessions import PROVIDER, open_session, read_config
+from edgeq.runtimes.onnxruntime import CPU
 from edgeq.targeting import trial
 
 
@@ -25,7 +27,15 @@ def test_export_makes_what_the_plan_chooses(edgeq, tinylm, tmp_path):
     assert record["quant"] == "float16"
     assert record["target"]["onnx"]["provider"] == "CUDAExecutionProvider"
     assert any("has kernels for all of the graph" in note for note in record["notes"])
-    assert (out / "model_fp16.onnx").is_file()
+    path = out / "model_fp16.onnx"
+    assert read_config(path)[PROVIDER] == "CUDAExecutionProvider"
+    said = f"edgeq: {path}: CUDAExecutionProvider is not there; it runs on the CPU\n"
+    assert said in edgeq("run", path, "-p", "x", "-n", 2).err
+    assert said in edgeq("bench", path, "--prompt", 4, "--gen", 1, "--repeat", 1).err
+    assert open_session(path, 1, [CPU]).runtime.get_providers() == [CPU]
+    done = edgeq("export", tinylm, "--to", "onnx", "-q", "float16", "-o", out, "--no-proof", "--force")
+    assert done.code == 0, done.err
+    assert read_config(path) == {}  # nothing is left of the file that was there
 
 
 def test_quantize_for_a_phone(edgeq, floats, tmp_path):
