@@ -14,8 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgeq.devices.profile import Profile, read_profile
+from edgeq.formats.atomic import write_text
 from edgeq.formats.errors import EdgeqError
 
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_THIS = "this"  # of the machine that measured itself (``edgeq devices detect --save``)
 BUILT_IN = Path(__file__).with_name("profiles")
 # Words that people leave out or put in: makers, and what systems write around a CPU's name.
 _IDLE = {
@@ -46,6 +49,22 @@ def user_folder() -> Path:
     else:
         base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return base / "edgeq/devices"
+
+
+def add_profile(path: Path, profile_id: str, force: bool) -> Profile:
+    """Put a copy of a profile into the user's folder under an id.
+
+    Raises FormatError for a file that is no profile, EdgeqError for an id that is none, OutputExistsError.
+    """
+    if not _ID.fullmatch(profile_id) or profile_id == _THIS:
+        raise EdgeqError(
+            f"{profile_id}: is no id for a device; take letters, digits, dots and dashes, and not {_THIS!r}"
+        )
+    read_profile(path)
+    target = user_folder() / f"{profile_id}.toml"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, path.read_text("utf-8"), force=force)
+    return read_profile(target)
 
 
 def profile_paths() -> dict[str, Path]:

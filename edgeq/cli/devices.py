@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     devices.command("list")(list_)
     devices.command("show")(show)
     devices.command("detect")(detect)
+    devices.command("add")(add)
     app.add_typer(devices, name="devices")
 
 
@@ -29,7 +30,7 @@ def list_(as_json: JsonFlag = False) -> None:
 
     `edgeq devices list --json`
     """
-    from edgeq.devices.library import BUILT_IN, all_profiles
+    from edgeq.devices.library import BUILT_IN, all_profiles, user_folder
 
     profiles = all_profiles()
     if as_json:
@@ -48,6 +49,7 @@ def list_(as_json: JsonFlag = False) -> None:
         for profile in profiles
     ]
     print_table(("id", "name", "kind", "GB", "cores", "measured", ""), rows, right=(3, 4))
+    print_facts([("yours are in", str(user_folder()))])
 
 
 def show(
@@ -121,6 +123,31 @@ def detect(
         peaks = f"{figures['int8_gops']:.0f} int8, {figures['float_gops']:.0f} float32"
         print_facts([("peak GOPS", peaks)])
     print_facts([("written", str(path)) for path in outputs] or [("written", "nothing; -o FILE or --save")])
+
+
+def add(
+    profile: Annotated[
+        Path, typer.Argument(help="A profile: of `devices detect -o`, of a benchmark's zip, or your own.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--id", help="What --target calls it; without it the file's name.")
+    ] = None,
+    force: ForceOption = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Keep a profile in your folder, so that every `--target` knows the device.
+
+    **Example**
+
+    `edgeq devices add device.toml --id kitchen-pi`
+    """
+    from edgeq.devices.library import add_profile
+
+    found = add_profile(profile, name or profile.stem, force)
+    if as_json:
+        print_json(_record(found))
+        return
+    print_facts([("written", str(found.path)), ("then", f"edgeq plan MODEL --target {found.id}")])
 
 
 def warn_if_busy() -> None:

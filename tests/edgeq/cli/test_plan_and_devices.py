@@ -72,3 +72,22 @@ def test_devices_detect_writes_a_profile(edgeq, tmp_path):
     again = edgeq("devices", "detect", "-o", path)
     assert again.code == 1
     assert "exists already" in again.err
+
+
+def test_a_profile_is_kept_under_a_name(edgeq, tmp_path):
+    path = tmp_path / "device.toml"
+    path.write_text((BUILT_IN / "raspberry-pi-5.toml").read_text())
+    done = edgeq("devices", "add", path, "--id", "kitchen-pi", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["id"] == "kitchen-pi"
+    assert edgeq("devices", "show", "kitchen-pi").code == 0
+    assert str(tmp_path / "mine") in edgeq("devices", "list").out
+    for arguments, said in (
+        ((path, "--id", "kitchen-pi"), "--force"),
+        ((path, "--id", "../x"), "is no id"),
+        ((path, "--id", "this"), "is no id"),
+        ((tmp_path / "nothing.toml",), "cannot be read"),
+    ):
+        done = edgeq("devices", "add", *arguments)
+        assert (done.code, done.err.count("\n")) == (1, 1)
+        assert said in done.err
