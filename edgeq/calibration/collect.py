@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +23,12 @@ from edgeq.runtimes.onnxruntime import Feeds, OnnxSession
 _NO_SPINNING = {"session.intra_op.allow_spinning": "0"}
 
 
+class Collector(Protocol):
+    """What takes in a value of every run."""
+
+    def add(self, values: NDArray[np.float32]) -> None: ...
+
+
 def collect_ranges(
     model: ir.Model,
     samples: Iterable[Feeds],
@@ -35,14 +42,24 @@ def collect_ranges(
     written to a temporary place in ``folder``.
     """
     collectors = collectors_of(model, values)
-    if not collectors:
-        return {}
+    if collectors:
+        collect(model, collectors, samples, folder, progress)
+    return collectors
+
+
+def collect(
+    model: ir.Model,
+    collectors: Mapping[str, Collector],
+    samples: Iterable[Feeds],
+    folder: Path,
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Run a copy of the graph, in a temporary place in ``folder``; collectors by the name of the value."""
     copy, outputs = watched_copy(model, list(collectors))
     with tempfile.TemporaryDirectory(prefix=".edgeq-calibration-", dir=folder) as temporary:
         path = Path(temporary) / "watched.onnx"
         save_model(copy, path, force=False, external_from=0)  # mapped, not copied
         observe(path, outputs, collectors, samples, progress)
-    return collectors
 
 
 def collectors_of(model: ir.Model, values: Sequence[ir.Value] | None) -> dict[str, RangeCollector]:
@@ -62,7 +79,7 @@ def collectors_of(model: ir.Model, values: Sequence[ir.Value] | None) -> dict[st
 def observe(
     path: Path,
     outputs: Mapping[str, str],
-    collectors: Mapping[str, RangeCollector],
+    collectors: Mapping[str, Collector],
     samples: Iterable[Feeds],
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
@@ -76,7 +93,7 @@ def observe(
 
 
 def _take_in(
-    collectors: Mapping[str, RangeCollector], values: Mapping[str, NDArray[np.float32]], feeds: Feeds
+    collectors: Mapping[str, Collector], values: Mapping[str, NDArray[np.float32]], feeds: Feeds
 ) -> None:
     """Add one run's values; what stands at padded tokens is left out."""
     mask = feeds["attention_mask"].astype(bool) if "attention_mask" in feeds else None

@@ -56,6 +56,7 @@ def _request(given: Given, progress: Progress) -> Request:
         dialect="ort" if given.dialect is None else given.dialect.value,
         accuracy_level=given.accuracy_level,
         nearest=given.nearest,
+        block_method=given.method,
         per_tensor=given.per_tensor,
         ort=given.ort,
         keep_float=given.keep_float or (),

@@ -24,7 +24,7 @@ _OF_GGUF = (
 )  # fmt: skip
 _OF_ONNX = (
     "--calibration-method", "--samples", "--resize", "--normalize", "--isa", "--scheme", "--full-range", "--block-size",
-    "--asymmetric", "--dialect", "--accuracy-level", "--nearest", "--per-tensor", "--ort", "--keep-float",
+    "--asymmetric", "--dialect", "--accuracy-level", "--nearest", "--method", "--per-tensor", "--ort", "--keep-float",
     "--node-type", "--exempt-to", "--min-cosine", "--max-kl", "--allow-slower", "--no-cache", "--no-proof",
 )  # fmt: skip
 
@@ -59,6 +59,7 @@ class Given(Options):
     dialect: Form | None
     accuracy_level: int | None
     nearest: bool
+    method: str | None
     per_tensor: bool
     ort: bool
     keep_float: list[str] | None

@@ -133,6 +133,13 @@ def quantize(
             "without it each block's scale is searched, for less error.",
         ),
     ] = False,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="ONNX int2, int4, int8-blocks, with --calibration: how the integers of linear layers are chosen on "
+            "what these read: descent (the least error), gptq (quicker) or clip (scales alone)."
+        ),
+    ] = None,
     per_tensor: Annotated[
         bool,
         typer.Option(

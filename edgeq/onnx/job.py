@@ -45,13 +45,17 @@ class Pass:
 
 @dataclass(frozen=True)
 class Blocks:
-    """How weights are rounded in blocks, and written (``BlockedOptions``); ``nearest``: as ONNX Runtime rounds."""
+    """How weights are rounded in blocks, and written (``BlockedOptions``); ``nearest``: as ONNX Runtime rounds.
+
+    ``method`` of ``edgeq.methods`` chooses the integers of linear layers on what these read, None on weights alone.
+    """
 
     size: int = 32
     symmetric: bool = True
     form: Form = "ort"
     accuracy_level: int = 4
     nearest: bool = False
+    method: str | None = None
 
 
 @dataclass

@@ -20,9 +20,10 @@ from edgeq.options import parsed
 
 DEFAULT_MIN_COSINE = 0.99
 _BLOCKED = ("int2", "int4", "int8-blocks")
+_METHODS = ("descent", "gptq", "clip")  # of edgeq.methods
 _ONLY_FOR = {
     "--block-size": (*_BLOCKED, "nf4", "fp4"),
-    **dict.fromkeys(("--asymmetric", "--dialect", "--accuracy-level", "--nearest"), _BLOCKED),
+    **dict.fromkeys(("--asymmetric", "--dialect", "--accuracy-level", "--nearest", "--method"), _BLOCKED),
     "--per-tensor": ("float8",),
 }
 
@@ -32,7 +33,8 @@ class Request:
     """What the user asked for; options as the command's help has them.
 
     ``calibration`` is a file, a folder, or an iterable of ``{input: array}`` that can be read again and again.
-    ``min_cosine`` None is the quant's own target; of all layers, ``most_exempted`` may go back to float.
+    ``method`` is of ranges, ``block_method`` of integers in blocks. ``min_cosine`` None is the quant's own target; of
+    all layers, ``most_exempted`` may go back to float.
     """
 
     source: Path
@@ -53,6 +55,7 @@ class Request:
     dialect: Form = "ort"
     accuracy_level: int | None = None
     nearest: bool = False
+    block_method: str | None = None
     per_tensor: bool = False
     ort: bool = False
     min_cosine: float | None = None
@@ -118,6 +121,7 @@ def _check_heeded(request: Request, quant: str) -> None:
         "--dialect": request.dialect != "ort",
         "--accuracy-level": request.accuracy_level is not None,
         "--nearest": request.nearest,
+        "--method": request.block_method is not None,
         "--per-tensor": request.per_tensor,
     }
     for option, quants in _ONLY_FOR.items():
@@ -134,7 +138,18 @@ def _blocks(request: Request, profile: Profile) -> Blocks:
     level = profile.accuracy_level if request.accuracy_level is None else request.accuracy_level
     if level not in (1, 4):
         raise UsageError(f"--accuracy-level {level}: on the CPU only 1 and 4 differ")
-    return Blocks(size, not request.asymmetric, request.dialect, level, request.nearest)
+    method = None if request.block_method is None else _block_method(request, request.block_method)
+    return Blocks(size, not request.asymmetric, request.dialect, level, request.nearest, method)
+
+
+def _block_method(request: Request, name: str) -> str:
+    if name.lower() not in _METHODS:
+        raise UsageError(f"--method {name}: for an ONNX file there are {', '.join(_METHODS)}")
+    if request.nearest:
+        raise UsageError("--method and --nearest round in two ways: give one of them")
+    if request.calibration is None:
+        raise UsageError(f"--method {name} needs --calibration, data that the layers read")
+    return name.lower()
 
 
 def _pattern(text: str) -> re.Pattern[str]:

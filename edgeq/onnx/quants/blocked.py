@@ -9,8 +9,11 @@ import onnx_ir as ir
 
 from edgeq.devices.detect import instruction_set
 from edgeq.formats.onnx.blocked import Scheme
+from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.blocked_weights import BlockedOptions, blocked_weights
+from edgeq.formats.onnx.rows import set_rows
 from edgeq.kernels_cpu.blocked_weights import nearest_rows, quantize_rows
+from edgeq.onnx.chosen_rows import choose_rows
 from edgeq.onnx.job import Apply, Job, onnx_quant
 
 _LEVEL = "session.qdq_matmulnbits_accuracy_level"
@@ -48,10 +51,16 @@ def _blocked(job: Job, bits: int) -> Apply:
     ):  # the level that ONNX Runtime takes by itself
         job.session[_LEVEL] = str(blocks.accuracy_level)
 
+    scheme = Scheme(bits, blocks.size, blocks.symmetric)
+    chosen = {} if blocks.method is None else choose_rows(job, scheme, blocks.method)
+
     def apply(model: ir.Model, layers: Collection[str]) -> None:
+        for linear in find_linears(model):
+            if linear.weight.name in chosen:
+                set_rows(linear.weight, chosen[linear.weight.name])
         options = BlockedOptions(
             blocks.form,
-            Scheme(bits, blocks.size, blocks.symmetric),
+            scheme,
             accuracy_level=blocks.accuracy_level,
             quantize=partial(rounding, isa=instruction_set()),
             keep=lambda linear: linear.name not in layers,
