@@ -55,7 +55,7 @@ def cpu_of(profile: Profile, threads: int = 0, engine: str = "llama.cpp") -> Mac
         prefill=_by_type(profile, threads, rates, "prefill"),
         waiting=_waiting(known, threads),
         memory_gb=profile.memory.gb,
-        measured=read is not None or rates is not None,
+        measured=(read is not None and profile.memory.read_is == "measured") or rates is not None,
         row_seconds=_row_seconds(profile, known, threads, engine),
     )
 

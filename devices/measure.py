@@ -92,7 +92,9 @@ def with_measured(profile: Profile, measured: Measured, extra: tuple[Rates, ...]
     return dataclasses.replace(
         profile,
         threads=measured.threads,
-        memory=dataclasses.replace(profile.memory, read_gbs=round(measured.read_gbs, 1), read_source=SOURCE),
+        memory=dataclasses.replace(
+            profile.memory, read_gbs=round(measured.read_gbs, 1), read_source=SOURCE, read_is="measured"
+        ),
         rates=(measured.rates, *extra),
         sources={**profile.sources, SOURCE: Source(what, today)},
     )

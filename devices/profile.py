@@ -23,6 +23,7 @@ INSTRUCTION_SETS = (
     "avx2", "fma", "f16c", "avx512f", "avx512vnni", "avxvnni", "amx-int8", "amx-bf16",
     "neon", "dotprod", "i8mm", "bf16", "sve", "sve2", "sme",
 )  # fmt: skip
+READ_IS = ("measured", "assumed")
 _MOST_GB, _MOST_GBS = 1e5, 1e5
 
 
@@ -41,7 +42,8 @@ class Cluster:
 class Memory:
     """GB of 10⁹ bytes and GB/s: by the bus (``peak_gbs``) and as read by all cores (``read_gbs``); None: unknown.
 
-    ``options`` are the sizes that are sold.
+    ``options`` are the sizes that are sold. ``read_is`` says whether the device was measured, or one like it
+    (``READ_IS``).
     """
 
     gb: float
@@ -50,6 +52,7 @@ class Memory:
     source: str
     read_gbs: float | None = None
     read_source: str = ""
+    read_is: str = "measured"
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,7 @@ def _memory(table: Fields, sources: Mapping[str, Source]) -> Memory:
         source=_source(table, "source", sources),
         read_gbs=read,
         read_source=_source(table, "read_source", sources) if read is not None else "",
+        read_is=table.choice("read_is", READ_IS, default=READ_IS[0]) if read is not None else READ_IS[0],
     )
     table.done()
     return memory

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from edgeq.devices.profile import Profile
+from edgeq.devices.profile import READ_IS, Profile
 
 Value = str | float | Iterable[str] | Iterable[float] | Mapping[str, float]
 
@@ -34,6 +34,7 @@ def profile_toml(profile: Profile) -> str:
         source=memory.source,
         read_gbs=memory.read_gbs,
         read_source=memory.read_source or None,
+        read_is=memory.read_is if memory.read_is != READ_IS[0] else None,
     )
     for c in profile.clusters:
         lines += ["", "[[cores]]", f"class = {_value(c.core_class)}"]  # a word that no argument can have

@@ -178,7 +178,8 @@ def device(target: str, path: Path | None) -> Profile:
 
 
 def _measured(profile: Profile) -> str:
-    parts = ["bandwidth"] if profile.memory.read_gbs is not None else []
+    seen = profile.memory.read_gbs is not None and profile.memory.read_is == "measured"
+    parts = ["bandwidth"] if seen else []
     return ", ".join([*parts, *(f"{rates.engine} rates" for rates in profile.rates)])
 
 
@@ -213,7 +214,7 @@ def _print(profile: Profile) -> None:
     sold = f" (sold with {', '.join(f'{size:g}' for size in memory.options)})" if memory.options else ""
     rows.append(("memory", f"{memory.gb:g} GB{sold}, {peak} [{memory.source}]"))
     if memory.read_gbs is not None:
-        rows.append(("read", f"{memory.read_gbs:g} GB/s measured [{memory.read_source}]"))
+        rows.append(("read", f"{memory.read_gbs:g} GB/s {memory.read_is} [{memory.read_source}]"))
     rows += [
         ("GPU", f"{g.name}, {g.api}, {g.gb:g} GB, {g.gbs:g} GB/s, {g.teraflops:g} TFLOPS [{g.source}]")
         for g in profile.gpus

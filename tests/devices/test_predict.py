@@ -130,6 +130,13 @@ def test_an_unmeasured_device_has_the_wider_range():
     assert guessed.low < known.low < known.high < guessed.high
 
 
+def test_what_is_assumed_is_not_measured():
+    assert cpu_of(find("apple-m1")).measured
+    assert not cpu_of(find("apple-m2")).measured
+    assert cpu_of(find("galaxy-s23")).measured  # its rates are
+    assert not cpu_of(find("ryzen-7-5700g")).measured
+
+
 def test_fewer_threads_than_were_measured_read_less():
     """Graviton 4 was measured with 96 threads at 220 GB/s; one of a server's cores reads 15.5."""
     one, many = find("graviton-4"), find("raspberry-pi-5")

@@ -123,6 +123,7 @@ def test_names_do_not_clash():
         ('apps = ["desktop"]', 'apps = ["toaster"]', "apps"),
         ('apps = ["desktop"]', 'apps = ["desktop"]\ncolour = "red"', "colour"),
         ("peak_gbs = 12.8", "peak_gbs = 12.8\nread_gbs = 9", "memory.read_source"),
+        ("peak_gbs = 12.8", 'peak_gbs = 12.8\nread_is = "assumed"', "read_is"),
         ("[memory]", '[sources.other]\nwhat = "x"\ndate = "2024"\n[memory]', "sources.other"),
         ('apps = ["desktop"]', 'apps = ["desktop"]\nisa = ["neon", "warp9"]', "isa"),
         ('name = "A board"', 'name = "two\\nlines"', "name"),
