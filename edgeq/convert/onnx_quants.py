@@ -24,6 +24,7 @@ from edgeq.formats.onnx.passes.half_compute import OWN, half_compute
 from edgeq.formats.onnx.passes.half_weights import half_weights
 from edgeq.formats.onnx.passes.smooth import smooth
 from edgeq.formats.onnx.passes.static_int8 import static_int8
+from edgeq.formats.onnx.passes.tanh_gelu import tanh_gelu
 from edgeq.formats.onnx.save import EXTERNAL_FROM
 from edgeq.runtimes.onnxruntime import Feeds, decoder_feeds, empty_past, encoder_feeds
 from edgeq.source import ModelSource
@@ -128,6 +129,7 @@ def int8_static(model: ir.Model, source: ModelSource, options: QuantOptions) -> 
         options.notes.append(f"ranges set by few samples, so quantized at run time: {', '.join(unsteady)}")
     fold_residual_biases(model)
     count = static_int8(model, options.limit, {name: _range(c, options) for name, c in collectors.items()})
+    tanh_gelu(model)
     tables = embedding_int8(model)
     options.notes.append(
         f"{counted(count, 'linear layer')} in static int8, {counted(tables, 'embedding table')} in int8"

@@ -20,6 +20,7 @@ from edgeq.formats.onnx.passes.lstm_int8 import lstm_int8
 from edgeq.formats.onnx.passes.recurrent_weights import recurrent_weights
 from edgeq.formats.onnx.passes.smooth import smooth, smoothable
 from edgeq.formats.onnx.passes.static_int8 import static_int8
+from edgeq.formats.onnx.passes.tanh_gelu import tanh_gelu
 from edgeq.formats.onnx.placement import values_to_watch
 from edgeq.onnx.job import Apply, Job, onnx_quant
 from edgeq.onnx.node_types import DYNAMIC, FLOAT, INT8, INT16, find_layers, wide_values
@@ -72,6 +73,7 @@ def int8(job: Job) -> Apply:
         lstm_int8(model, signed, only=layers)
         conv_int8(model, profile.limit, intervals, profile.types, static, wide)
         static_int8(model, profile.limit, intervals, profile.types, static, wide)
+        tanh_gelu(model)
         _tables(model, job)
 
     return apply
