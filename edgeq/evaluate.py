@@ -238,7 +238,7 @@ _MEASURES: dict[str, Callable[[Request, Text, Evaluated, How, ExitStack], dict[s
 def _refuse(request: Request, kind: str) -> None:
     """Raise UsageError for what only models that generate have."""
     only = {"--context": request.context, "--save-log": request.save_log, "--prompts": request.prompts}
-    only |= {"--max-tokens": request.max_tokens, "--layers": request.layers or None}
+    only["--max-tokens"] = request.max_tokens
     for option, value in only.items():
         if value is not None:
             raise UsageError(f"{option} is for models that generate, and {request.model} is {kind}")

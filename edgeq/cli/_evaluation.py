@@ -19,7 +19,7 @@ def print_evaluation(record: Mapping[str, Any], written: Sequence[Path]) -> None
     """The record as tables on stdout."""
     from rich.console import Console
 
-    from edgeq.report.evaluation import layer_rows, measured_rows, slice_rows
+    from edgeq.report.evaluation import layer_columns, layer_rows, measured_rows, slice_rows
 
     console = Console(highlight=False)
     about = f"{record['file']} in {record['runtime']}"
@@ -31,8 +31,8 @@ def print_evaluation(record: Mapping[str, Any], written: Sequence[Path]) -> None
         header = ("tokens of", "count", "KL", "±", "same top")
         console.print("Where it loses", _table(header, slice_rows(record), right=(1, 2, 3, 4)))
     if record.get("layers"):
-        columns = ("tensor", "type", "weight dB", "own dB", "output dB", "KL alone", "±")
-        console.print("Tensors, the worst first", _table(columns, layer_rows(record), right=(2, 3, 4, 5, 6)))
+        header = layer_columns(record)
+        console.print("Tensors, the worst first", _table(header, layer_rows(record), right=(2, 3, 4, 5, 6)))
     for path in written:
         console.print(f"written  {printable(str(path))}", soft_wrap=True)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeq.report.facts import megabytes
+from edgeq.report.losses import shown_of
 
 Row = tuple[str, ...]
 _MOST_LAYERS = 60
@@ -97,16 +98,23 @@ def slice_rows(record: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def layer_columns(record: Mapping[str, Any]) -> Row:
+    """What ``layer_rows`` has, in words."""
+    alone = f"{shown_of(record['layers'][0]).name} alone"
+    return "tensor", "type", "weight dB", "own dB", "output dB", alone, "±"
+
+
 def layer_rows(record: Mapping[str, Any]) -> list[Row]:
-    """(tensor, type, the three ratios in dB, the divergence it causes alone, its error), the worst first."""
-    worst = sorted(record["layers"], key=lambda one: -one["kl_mean"])
+    """(tensor, type, the three ratios in dB, the loss it causes alone, its error), the worst first."""
+    measure = shown_of(record["layers"][0])
+    worst = sorted(record["layers"], key=lambda one: -measure.loss(one))
     return [
         (
             one["name"].removesuffix(".weight"),
             one["type"].removeprefix("GGUF, "),
             *(f"{one[key]:.1f}" if key in one else "" for key in ("weight_snr", "own_snr", "output_snr")),
-            f"{one['kl_mean']:.6f}",
-            f"{one['kl_standard_error']:.6f}",
+            f"{measure.loss(one):.7f}",
+            f"{one[measure.error]:.7f}",
         )
         for one in worst[:_MOST_LAYERS]
     ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgeq.report.losses import SHOWN
+
 _SHOWN_OUTPUTS = 6
 
 
@@ -55,11 +57,12 @@ def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _types(allocation: Mapping[str, Any]) -> str:
-    """Which types were chosen, and the KL that was measured of them on held-out text."""
+    """Which types were chosen, and what was measured of them on held-out text."""
     chosen, tokens = allocation["chosen"], allocation["tokens"]["measured"]
     counts = ", ".join(f"{count} × {kind}" for kind, count in chosen["counts"].items())
-    error = chosen["measured"]["kl_standard_error"]
-    return f"{counts}; KL {chosen['kl']:.5f} ± {error:.5f} on {tokens:,} tokens held out"
+    measure, measured = SHOWN[allocation["measure"]], chosen["measured"]
+    found = f"{measured[measure.mean]:.5f} ± {measured[measure.error]:.5f}"
+    return f"{counts}; {measure.mean.partition('_')[0].replace('kl', 'KL')} {found} on {tokens:,} tokens held out"
 
 
 def megabytes(count: int) -> str:

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 from edgeq.report.by_layer import errors_by_role, sizes_by_type
-from edgeq.report.evaluation import layer_rows, measured_rows, slice_rows
+from edgeq.report.evaluation import layer_columns, layer_rows, measured_rows, slice_rows
 from edgeq.report.facts import facts, megabytes
 
 
@@ -62,6 +62,7 @@ def _evaluated(record: Mapping[str, Any]) -> dict[str, Any]:
         "record": record,
         "rows": measured_rows(record),
         "slices": slice_rows(record) if record.get("slices") else [],
+        "columns": layer_columns(record) if layers else (),
         "layers": layer_rows(record) if layers else [],
         "plot": _layer_plot(layers) if layers else None,
     }

@@ -10,9 +10,11 @@ from edgeq.errors import InputError, UsageError
 from edgeq.evaluation.layers import look_at_layers, snr
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.gguf_source import GGUFSource
+from edgeq.report.evaluation import layer_columns, layer_rows
 from edgeq.report.layer_plot import layer_view
 from edgeq.source import SourceModel
 
+LINES = Text("lines", "\n".join(f"the house number {i} is old" for i in range(8)))
 TEXT = Text("text", "import os\nfor name in os.listdir('.'):\n    print(name, len(name))\n" * 12)
 
 
@@ -63,12 +65,33 @@ def test_a_picture_of_every_layer(layers) -> None:
     assert "token_embd" in svg
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "best"), [("bert", "cosine_mean", 1), ("xlm-roberta-sequence", "kl_mean", 0)]
+)
+def test_encoders_too(encoder_folder, make_gguf, name: str, key: str, best: float) -> None:
+    """An encoder's answers are its vectors, a classifier's its labels; the whole model loses more than one tensor."""
+    folder = encoder_folder(name)
+    found = look_at_layers(make_gguf(folder, "Q8_0"), folder, LINES, None, lambda stage, i, n: None)
+    assert {one["name"].rpartition(".")[0] for one in found} >= {
+        "blk.0.attn_q",
+        "blk.1.ffn_down",
+        "token_embd",
+    }
+    for one in found:
+        assert 0 < abs(one[key] - best) < 0.01
+        assert ("output_snr" in one) == ("token" not in one["name"])
+    rows = layer_rows({"layers": found})
+    assert [float(row[5]) for row in rows] == sorted((float(row[5]) for row in rows), reverse=True)
+    assert layer_columns({"layers": found})[5] == ("1 - cosine alone" if best else "KL alone")
+    assert "attn_q" in layer_view(found)
+
+
 def test_what_cannot_be_compared(layers, random_llama, make_gguf, tmp_path) -> None:
     with pytest.raises(InputError, match="has no match in the reference"):
         look_at_layers(make_gguf(random_llama("untied"), "Q4_0"), random_llama("wide-heads"), TEXT, 32, print)
     graph = tmp_path / "model.onnx"
     graph.write_bytes(b"")
-    with pytest.raises(UsageError, match="--layers compares GGUF files"):
+    with pytest.raises(UsageError, match="--layers compares a graph with a graph"):
         look_at_layers(graph, random_llama("untied"), TEXT, 32, print)
 
 
