@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 from edgeq.allocation.candidates import candidates
 from edgeq.allocation.job import Job
-from edgeq.allocation.meter import GivesLogits
+from edgeq.allocation.meter import Runtime
 from edgeq.convert import gguf_file
 from edgeq.convert.gguf_sources import RowSource
-from edgeq.engine.model import Model, from_gguf
+from edgeq.evaluation.runtimes import EmbeddedRuntime
 from edgeq.formats.gguf.mixes import is_quantizable
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.formats.gguf.serialize import header_bytes
@@ -47,10 +47,10 @@ def around(rows: RowSource) -> Around:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Model]:
+def opened(path: Path) -> Iterator[EmbeddedRuntime]:
     """The file in the embedded engine."""
     with GGUFFile.open(path) as file:
-        yield from_gguf(file)
+        yield EmbeddedRuntime.of_gguf(file)
 
 
 def choose_types(
@@ -64,9 +64,9 @@ def choose_types(
     tensors = ((name, job.source.shape(name)) for name in job.source.specs)
     written: dict[tuple[str, ...], _Written] = {}
 
-    def trial(types: Mapping[str, str]) -> AbstractContextManager[GivesLogits]:
+    def trial(types: Mapping[str, str]) -> AbstractContextManager[Runtime]:
         path = folder / f"trial-{len(written)}.gguf"
-        written[tuple(types.values())] = write(types, path, job.held_out)
+        written[tuple(types.values())] = write(types, path, job.split.compared)
         return opened(path)
 
     beside = around(rows)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf, prod
+from pathlib import Path
 
 from edgeq.allocation.candidates import DEFAULT_TYPES, parse_types, size_of
 from edgeq.allocation.search import Goal
@@ -13,6 +14,7 @@ from edgeq.devices.machine import Machine
 from edgeq.devices.predict import decode_seconds
 from edgeq.devices.work import Product, Work
 from edgeq.errors import UsageError
+from edgeq.evaluation.loss import Loss
 from edgeq.formats.gguf.mix_table import FILE_TYPES
 from edgeq.formats.gguf.overrides import Override
 from edgeq.formats.gguf.split_writer import parse_size
@@ -30,26 +32,35 @@ class Wanted:
     max_size: str | None = None
     target_bpw: float | None = None
     max_kl: float | None = None
+    min_cosine: float | None = None
     min_tps: float | None = None
     types: str | None = None
     machine: Machine | None = None
 
     def __bool__(self) -> bool:
-        return any(limit is not None for limit in (self.max_size, self.target_bpw, self.max_kl, self.min_tps))
+        limits = self.max_size, self.target_bpw, self.max_kl, self.min_cosine, self.min_tps
+        return any(limit is not None for limit in limits)
 
     def check(self, to: str) -> None:
         """Raises UsageError for what contradicts itself; ``to`` is gguf or onnx."""
         if self.types is not None and not self:
-            raise UsageError("--types goes with --max-size, --target-bpw, --max-kl or --min-tps")
+            raise UsageError(
+                "--types goes with --max-size, --target-bpw, --max-kl, --min-cosine or --min-tps"
+            )
         if self.max_size is not None and self.target_bpw is not None:
             raise UsageError("--max-size and --target-bpw are both sizes; give one of them")
         for option, limit in (
             ("--target-bpw", self.target_bpw),
             ("--max-kl", self.max_kl),
+            ("--min-cosine", self.min_cosine),
             ("--min-tps", self.min_tps),
         ):
             if limit is not None and not limit > 0:
                 raise UsageError(f"{option} {limit:g}: must be above 0")
+        if self.min_cosine is not None and not self.min_cosine < 1:
+            raise UsageError(f"--min-cosine {self.min_cosine:g}: must be below 1")
+        if self.min_cosine is not None and self.max_kl is not None:
+            raise UsageError("--max-kl is for models that generate or classify, --min-cosine for encoders")
         if self.max_size is not None:
             parsed("--max-size", self.max_size, parse_size)
         if to == "gguf":
@@ -61,6 +72,7 @@ class Wanted:
             self.max_size,
             None if self.target_bpw is None else f"{self.target_bpw:g}bpw",
             None if self.max_kl is None else f"kl{self.max_kl:g}",
+            None if self.min_cosine is None else f"cosine{self.min_cosine:g}",
             None if self.min_tps is None else f"{self.min_tps:g}tps",
         ]
         return "-".join(["auto", *(part.replace(" ", "") for part in parts if part)])
@@ -75,14 +87,23 @@ class Wanted:
             raise UsageError(f"--types {self.types}: {self.machine.unit} runs none of them")
         return known
 
+    def check_loss(self, path: Path, loss: Loss) -> None:
+        """Raises UsageError for a quality or a speed that the model of ``path`` does not have."""
+        for option, limit in (("--max-kl", self.max_kl), ("--min-cosine", self.min_cosine)):
+            if limit is not None and option != loss.option:
+                raise UsageError(
+                    f"{option} is not for {path}, whose quality is {loss.noun}; give {loss.option}"
+                )
+
     def goal(self, parameters: int, header: int = 0) -> Goal:
-        """In bytes of the file, seconds and nats; ``header`` bytes do not count as bits of weights."""
+        """In bytes of the file, seconds and loss; ``header`` bytes do not count as bits of weights."""
         nbytes: float = inf
         if self.max_size is not None:
             nbytes = parsed("--max-size", self.max_size, parse_size)
         elif self.target_bpw is not None:
             nbytes = self.target_bpw * parameters / 8 + header
-        return Goal(nbytes, inf if self.min_tps is None else 1 / self.min_tps, self.max_kl or inf)
+        loss = self.max_kl or (inf if self.min_cosine is None else 1 - self.min_cosine)
+        return Goal(nbytes, inf if self.min_tps is None else 1 / self.min_tps, loss)
 
 
 @dataclass(frozen=True)
@@ -101,6 +122,8 @@ def times(source: ModelSource, machine: Machine | None) -> Times:
     if machine is None:
         return NO_TIMES
     hp = source.hp
+    if source.family.kind != "decoder":
+        raise UsageError(f"{source.path}: generates no tokens; --min-tps and --target do not go with it here")
     tied = not source.has("output.weight")
     looked_up = set() if tied else {"token_embd.weight"}
     cached = cached_layers(hp, windows=True)

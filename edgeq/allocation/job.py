@@ -11,12 +11,13 @@ from typing import Any
 from edgeq.allocation import allocate
 from edgeq.allocation.candidates import Candidate
 from edgeq.allocation.goal import Wanted, times
-from edgeq.allocation.meter import GivesLogits
+from edgeq.allocation.meter import Runtime
+from edgeq.allocation.split import Split, split_of
 from edgeq.calibration.text import Text
+from edgeq.evaluation.loss import loss_of
 from edgeq.evaluation.proof import model_of
 from edgeq.source import ModelSource
 
-_CHARACTERS = 4_000_000  # of the text
 Types = Mapping[str, str]
 
 
@@ -30,18 +31,14 @@ class Job:
     progress: Callable[[str, int, int], None]
 
     @cached_property
-    def tokens(self) -> list[int]:
-        return self.source.tokenizer().encode(self.text.content[:_CHARACTERS]).ids
-
-    @property
-    def held_out(self) -> int:
-        """How many of the tokens are measured on, and must not be calibrated on."""
-        return allocate.held_out(self.source, len(self.tokens))
+    def split(self) -> Split:
+        """What of the text is measured on, and what is calibrated on."""
+        return split_of(self.source, self.text)
 
     def record(
         self,
         options: Mapping[str, Sequence[Candidate]],
-        trial: Callable[[Types], AbstractContextManager[GivesLogits]],
+        trial: Callable[[Types], AbstractContextManager[Runtime]],
         *,
         fixed_bytes: int,
         header: int = 0,
@@ -50,12 +47,13 @@ class Job:
         """What was found, as edgeq.json has it: ``types`` by tensor, each of them one that ``trial`` was asked for.
 
         The rest is as in ``allocate.Request``; ``header`` bytes do not count as bits of weights. Raises GateError
-        where nothing meets the goal, InputError for a model or a text that cannot be measured on.
+        where nothing meets the goal, UsageError for a goal that the model cannot have, InputError for a text too short.
         """
+        self.wanted.check_loss(self.source.path, loss_of(self.source))
         request = allocate.Request(
             source=self.source,
             model=model_of(self.source),
-            tokens=self.tokens,
+            split=self.split,
             goal=self.wanted.goal(self.source.parameters(), header),
             options=options,
             fixed_bytes=fixed_bytes,

@@ -14,9 +14,8 @@ from typing import Any
 
 from edgeq.allocation.candidates import Candidate, candidates
 from edgeq.allocation.job import Job, Types
-from edgeq.allocation.meter import GivesLogits
+from edgeq.allocation.meter import Runtime
 from edgeq.convert import onnx_graph
-from edgeq.engine.weights import Floats
 from edgeq.errors import InputError, UsageError
 from edgeq.evaluation.runtimes import OnnxRuntime
 from edgeq.formats.onnx.linear import find_linears
@@ -88,18 +87,10 @@ def layers_of(source: ModelSource, dialect: str, types: Sequence[str], block_siz
     return Layers(options, joined)
 
 
-class _Trial:
-    def __init__(self, path: Path, threads: int) -> None:
-        self._runtime = OnnxRuntime(path, "none", threads)
-
-    def logits(self, tokens: Sequence[int]) -> Floats:
-        return self._runtime.window(tokens)
-
-
 @contextmanager
-def opened(path: Path, threads: int) -> Iterator[_Trial]:
+def opened(path: Path, pooling: str, threads: int) -> Iterator[OnnxRuntime]:
     """The graph in ONNX Runtime."""
-    yield _Trial(path, threads)
+    yield OnnxRuntime(path, pooling, threads)
 
 
 def choose_bits(
@@ -116,9 +107,9 @@ def choose_bits(
     """
     path = folder / "trial.onnx"
 
-    def trial(types: Types) -> AbstractContextManager[GivesLogits]:
+    def trial(types: Types) -> AbstractContextManager[Runtime]:
         write(layers.bits(types), path)
-        return opened(path, threads)
+        return opened(path, job.source.hp.pooling, threads)
 
     least = {name: kinds[0] for name, kinds in layers.options.items()}
     smallest = write(layers.bits({name: kind.type_name for name, kind in least.items()}), path)

@@ -23,11 +23,11 @@ Seconds = Callable[[str, str], float]  # (tensor, type) → what it adds to the 
 
 @dataclass(frozen=True)
 class Goal:
-    """What shall hold: bytes of the whole file, seconds of one token, mean KL; infinite where nobody asked."""
+    """What shall hold: bytes of the whole file, seconds of one token, the loss; infinite where nobody asked."""
 
     nbytes: float = inf
     seconds: float = inf
-    kl: float = inf
+    loss: float = inf
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ class Point:
 
     nbytes: int
     seconds: float
-    predicted_kl: float
+    predicted_loss: float
     types: Types = field(repr=False)
     measured: Mapping[str, float] | None = None
 
     @property
-    def kl(self) -> float:
-        return self.predicted_kl if self.measured is None else self.measured["kl_mean"]
+    def loss(self) -> float:
+        return self.predicted_loss if self.measured is None else self.measured["loss"]
 
     def record(self) -> dict[str, Any]:
         """Without the types, in JSON's types."""
         found = {key: value for key, value in asdict(self).items() if key != "types"}
-        return found | {"kl": self.kl, "counts": _counts(self.types)}
+        return found | {"loss": self.loss, "counts": _counts(self.types)}
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,13 @@ class Problem:
     fixed_bytes: int  # the header, and tensors that are never quantized
     seconds: Seconds
     fixed_seconds: float
-    measure: Callable[[Types], Mapping[str, float]]
+    measure: Callable[[Types], Mapping[str, float]]  # with a ``loss``
+    told: Callable[[float], str] = "a loss of {:.4g}".format
 
     def solve(self, goal: Goal) -> tuple[Point, float] | None:
         """The best point within a goal, and how far from the best it is at most; None where there is none.
 
-        With a limit on KL the smallest file, otherwise the least KL.
+        With a limit on the loss the smallest file, otherwise the least loss.
         """
         names, width = list(self.options), max(len(kinds) for kinds in self.options.values())
         nbytes, losses, seconds = (np.full((len(names), width), inf) for _ in range(3))
@@ -84,8 +85,8 @@ class Problem:
                 losses[row, column] = self.sensitivity.losses[name][kind.type_name]
                 seconds[row, column] = self.seconds(name, kind.type_name)
         room = goal.seconds - self.fixed_seconds
-        if goal.kl < inf:
-            chosen = choose(Table(nbytes, losses, seconds), goal.kl, room)
+        if goal.loss < inf:
+            chosen = choose(Table(nbytes, losses, seconds), goal.loss, room)
         else:
             chosen = choose(Table(losses, nbytes, seconds), goal.nbytes - self.fixed_bytes, room)
         return None if chosen is None else (self._point(names, chosen), chosen.gap)
@@ -112,7 +113,7 @@ class Problem:
 def search(problem: Problem, goal: Goal) -> Allocation:
     """Meet a goal; raises GateError with the closest point where it is proven that nothing does."""
     tried: list[Point] = []
-    if goal.kl < inf:
+    if goal.loss < inf:
         chosen, gap = _to_quality(problem, goal, tried)
     else:
         found = problem.solve(goal)
@@ -123,24 +124,24 @@ def search(problem: Problem, goal: Goal) -> Allocation:
 
 
 def _to_quality(problem: Problem, goal: Goal, tried: list[Point]) -> tuple[Point, float]:
-    """The smallest file whose measured KL keeps to the goal: what is predicted is corrected by what was measured."""
+    """The smallest file whose measured loss keeps to the goal: what is predicted is corrected by what was measured."""
     correction, best, gap = 1.0, None, 0.0
     for _ in range(_ROUNDS):
-        found = problem.solve(Goal(inf, goal.seconds, goal.kl * correction))
+        found = problem.solve(Goal(inf, goal.seconds, goal.loss * correction))
         if found is None or any(found[0].types == point.types for point in tried):
             break
         point = _measured(problem, found[0], tried)
         if (
-            point.kl <= goal.kl
+            point.loss <= goal.loss
             and point.nbytes <= goal.nbytes
             and (best is None or point.nbytes < best.nbytes)
         ):
             best, gap = point, found[1]
-        if point.kl <= goal.kl and point.kl >= _NEAR * goal.kl:
+        if point.loss <= goal.loss and point.loss >= _NEAR * goal.loss:
             break
-        correction = point.predicted_kl / point.kl if point.kl > 0 else correction * 2
+        correction = point.predicted_loss / point.loss if point.loss > 0 else correction * 2
         if best is not None and best is not point:  # between what held and what did not
-            correction = 0.5 * (correction + best.predicted_kl / goal.kl)
+            correction = 0.5 * (correction + best.predicted_loss / goal.loss)
     if best is None:
         best = _largest(problem, goal, tried)
     return best, gap
@@ -152,10 +153,10 @@ def _largest(problem: Problem, goal: Goal, tried: list[Point]) -> Point:
     if found is None:
         raise _impossible(problem, goal)
     point = _measured(problem, found[0], tried)
-    if point.kl > goal.kl:
+    if point.loss > goal.loss:
         raise GateError(
-            f"no choice of these types has a KL of {goal.kl:g}: the best that fits has {point.kl:.4g} "
-            f"in {point.nbytes:,} bytes; allow larger types, a larger file or a larger KL"
+            f"no choice of these types has {problem.told(goal.loss)}: the best that fits has "
+            f"{problem.told(point.loss)} in {point.nbytes:,} bytes; allow larger types, a larger file or less quality"
         )
     return point
 
@@ -182,7 +183,7 @@ def _measured(problem: Problem, point: Point, tried: list[Point]) -> Point:
     if known is not None:
         return known
     point = Point(
-        point.nbytes, point.seconds, point.predicted_kl, point.types, dict(problem.measure(point.types))
+        point.nbytes, point.seconds, point.predicted_loss, point.types, dict(problem.measure(point.types))
     )
     tried.append(point)
     return point

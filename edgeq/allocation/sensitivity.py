@@ -1,8 +1,9 @@
-"""What quantizing a tensor costs: its error as its inputs weigh it, scaled by KL divergences that were measured.
+"""What quantizing a tensor costs: its error as its inputs weigh it, scaled by losses that were measured.
 
-KL divergence grows with the square of a small disturbance, and the disturbances of several tensors add up as if each
-were alone; so a tensor's KL is a factor of its own times the relative squared error of its output (as the diagonal
-of the Gram matrix of its inputs sees it). The factors are measured on groups of tensors, each group quantized alone.
+A loss (``evaluation.loss``) grows with the square of a small disturbance, and those of several tensors add up as if
+each were alone; so a tensor's loss is a factor of its own times the relative squared error of its output (as the
+diagonal of the Gram matrix of its inputs sees it). The factors are measured on groups of tensors, each group quantized
+alone.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What each tensor loses in each type: KL in nats, by tensor and type name."""
+    """What each tensor loses in each type: by tensor and type name."""
 
     losses: dict[str, dict[str, float]]
-    measured: dict[str, float]  # KL of each group of tensors that was quantized alone
+    measured: dict[str, float]  # loss of each group of tensors that was quantized alone
     probe: str  # the type that the groups had
 
     def of(self, types: Mapping[str, str]) -> float:
-        """The KL that is predicted of a model with these types."""
+        """The loss that is predicted of a model with these types."""
         return sum(self.losses[name][kind] for name, kind in types.items())
 
 

@@ -32,6 +32,12 @@ KlOption = Annotated[
         "was not calibrated on, is at most this; exit code 3 if there is none."
     ),
 ]
+CosineOption = Annotated[
+    float | None,
+    typer.Option(
+        help="In place of --quant: the same of an encoder by the mean cosine of its vectors to float's, at least this."
+    ),
+]
 TpsOption = Annotated[
     float | None,
     typer.Option(
@@ -51,6 +57,7 @@ def wanted(
     max_size: str | None,
     target_bpw: float | None,
     max_kl: float | None,
+    min_cosine: float | None,
     min_tps: float | None,
     types: str | None,
     target: str | None,
@@ -62,7 +69,7 @@ def wanted(
 
     if to == "onnx" and min_tps is not None:
         raise UsageError("--min-tps goes with --to gguf: ONNX Runtime's rates are not in the profiles")
-    limits = (max_size, target_bpw, max_kl, min_tps)
+    limits = (max_size, target_bpw, max_kl, min_cosine, min_tps)
     asked = any(limit is not None for limit in limits) and to != "onnx"
     found = Wanted(*limits, types, _machine(target) if asked and (target or min_tps is not None) else None)
     found.check(to or "gguf")
@@ -88,7 +95,9 @@ def check_alone(
     }
     for option, value in others.items():
         if value:
-            raise UsageError(f"{option} does not go with --max-size, --target-bpw, --max-kl or --min-tps")
+            raise UsageError(
+                f"{option} does not go with --max-size, --target-bpw, --max-kl, --min-cosine or --min-tps"
+            )
 
 
 def _machine(target: str | None) -> Machine:

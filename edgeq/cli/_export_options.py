@@ -51,6 +51,7 @@ class Given(Options):
     max_size: str | None
     target_bpw: float | None
     max_kl: float | None
+    min_cosine: float | None
     min_tps: float | None
     types: str | None
     out: Path | None
@@ -107,7 +108,14 @@ def choose(given: Given) -> Choice:
     """The choice; raises UsageError for what is missing and for options that do not go together."""
     to = given.to and given.to.value
     wanted = _allocation.wanted(
-        given.max_size, given.target_bpw, given.max_kl, given.min_tps, given.types, given.target, to
+        given.max_size,
+        given.target_bpw,
+        given.max_kl,
+        given.min_cosine,
+        given.min_tps,
+        given.types,
+        given.target,
+        to,
     )
     if wanted:
         _allocation.check_alone(given.quant, given.context, given.most_loss, given.tensor_type, given.imatrix)

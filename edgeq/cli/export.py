@@ -54,6 +54,7 @@ def export(
     max_size: _allocation.SizeOption = None,
     target_bpw: _allocation.BpwOption = None,
     max_kl: _allocation.KlOption = None,
+    min_cosine: _allocation.CosineOption = None,
     min_tps: _allocation.TpsOption = None,
     types: _allocation.TypesOption = None,
     out: Annotated[

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from edgeq.errors import InputError
 from edgeq.evaluation.metrics import Divergence
 from edgeq.evaluation.statistics import mean_with_error
 from edgeq.evaluation.token_scores import NO_TOKEN, compare_logits
+
+if TYPE_CHECKING:
+    from edgeq.source import ModelSource
 
 Floats = NDArray[np.float32]
 Kind = Literal["decoder", "encoder", "classifier"]
@@ -134,3 +137,8 @@ LOSSES: dict[Kind, Loss] = {
     "classifier": Loss("kl", "--max-kl", "KL divergence", _scores, LabelDivergence),
     "encoder": Loss("cosine", "--min-cosine", "cosine", _vector, VectorDistance),
 }
+
+
+def loss_of(source: ModelSource) -> Loss:
+    """The loss of a model."""
+    return LOSSES[kind_of(source.family.kind, source.hp.head)]
