@@ -78,6 +78,8 @@ def run(request: Request) -> dict[str, Any]:
     with ExitStack() as stack:
         opened = open_evaluated(request.model, how, stack)
         measured = _MEASURES[opened.kind](request, text, opened, how, stack)
+        if request.layers:
+            measured["layers"] = _layers(request, text, opened)
     record: dict[str, Any] = {
         "file": request.model.name or str(request.model),
         "model": str(request.model),
@@ -93,8 +95,6 @@ def run(request: Request) -> dict[str, Any]:
     }
     if request.prompts is not None:
         record["structured"] = _structured(request, threads)
-    if request.layers:
-        record["layers"] = _layers(request, text)
     return record | {"versions": versions()}
 
 
@@ -273,9 +273,12 @@ def _structured(request: Request, threads: int) -> dict[str, Any]:
     return found
 
 
-def _layers(request: Request, text: Text) -> list[dict[str, Any]]:
+def _layers(request: Request, text: Text, opened: Evaluated) -> list[dict[str, Any]]:
     from edgeq.evaluation.layers import look_at_layers
+    from edgeq.evaluation.onnx_layers import look_at_graph
 
     if request.reference is None or is_log(request.reference):
         raise UsageError("--layers compares weights; give --reference with the float model")
+    if opened.engine == "onnxruntime":
+        return look_at_graph(opened, request.reference, text, request.context, request.progress)
     return look_at_layers(request.model, request.reference, text, request.context, request.progress)

@@ -31,8 +31,8 @@ def print_evaluation(record: Mapping[str, Any], written: Sequence[Path]) -> None
         header = ("tokens of", "count", "KL", "±", "same top")
         console.print("Where it loses", _table(header, slice_rows(record), right=(1, 2, 3, 4)))
     if record.get("layers"):
-        header = layer_columns(record)
-        console.print("Tensors, the worst first", _table(header, layer_rows(record), right=(2, 3, 4, 5, 6)))
+        columns = layer_columns(record)
+        console.print("Tensors, the worst first", _table(columns, layer_rows(record), right=(2, 3, 4, 5, 6)))
     for path in written:
         console.print(f"written  {printable(str(path))}", soft_wrap=True)
 

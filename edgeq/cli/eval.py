@@ -103,7 +103,8 @@ def evaluate(
         bool,
         typer.Option(
             "--layers",
-            help="Look at every tensor: its error, its layer's, and the divergence it causes alone.",
+            help="Look at every tensor: its error, its layer's, and what it alone does to the answers; a graph beside "
+            "its float graph, other formats beside the float directory or file.",
         ),
     ] = False,
     speed: Annotated[
@@ -132,6 +133,8 @@ def evaluate(
     `edgeq eval model_int8.onnx --data sentences.txt --reference path/to/all-MiniLM-L6-v2 --budget budget.toml`
 
     `edgeq eval model-Q4_K_M.gguf -d heldout.txt -r float/ --layers -o out/`
+
+    `edgeq eval model_int8.onnx -d sentences.txt -r model.onnx --layers -o out/`
     """
     from edgeq.cli._evaluation import print_evaluation, say_broken
     from edgeq.evaluate import Request, run

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,25 +23,18 @@ from edgeq.devices.detect import instruction_set
 from edgeq.engine.float_operands import FloatOperands, float_model, read_rows
 from edgeq.engine.model import Model
 from edgeq.errors import InputError, UsageError
-from edgeq.evaluation.decoders import Beside, evaluate_decoder
+from edgeq.evaluation.alone import Reader, SentenceReader, WindowReader, sentences_for, windows_for
+from edgeq.evaluation.decibels import energy, snr
 from edgeq.evaluation.loss import LOSSES, Loss, kind_of
 from edgeq.evaluation.opening import file_kind
 from edgeq.evaluation.proof import model_of
 from edgeq.evaluation.runtimes import EmbeddedRuntime, FastRuntime
-from edgeq.evaluation.windows import windows_of
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.gguf_source import GGUFSource
 from edgeq.source import ModelSource, SourceModel
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
 Floats = NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
-
-_TOKENS, _CONTEXT = 2048, 256  # read for every tensor
-_SENTENCES = 32  # of an encoder
-_OUTPUT_TOKENS = 128  # whose outputs of every layer are looked at
 
 
 def look_at_layers(
@@ -59,11 +52,7 @@ def look_at_layers(
         names = _matrices(own, base, candidate)
         loss = LOSSES[kind_of(base.family.kind, base.hp.head)]
         floats = FloatOperands(base, instruction_set())
-        look: _Look = (
-            _Windows(base, floats, text, context)
-            if base.family.kind == "decoder"
-            else _Sentences(base, text, loss)
-        )
+        look = _reader(base, floats, text, context, loss)
         found = {name: {"name": name, **_weight(own, base, name)} for name in names}
         changed = [name for name in names if found[name]["weight_snr"] < inf]
         outputs = _outputs(own, base, floats, look.shown, loss)
@@ -73,71 +62,22 @@ def look_at_layers(
         return [found[name] for name in changed]
 
 
-class _Look(Protocol):
-    """A text that the reference reads with single tensors changed."""
+def _reader(base: ModelSource, floats: FloatOperands, text: Text, context: int | None, loss: Loss) -> Reader:
+    if base.family.kind == "decoder":
 
-    shown: list[list[int]]  # tokens whose layers' outputs are compared
+        def replaced(name: str, rows: Floats) -> FastRuntime:
+            return FastRuntime(float_model(base, floats.replaced(name, rows)), 0, "floats")
 
-    def alone(self, name: str, rows: Floats) -> dict[str, float]:
-        """How far the answers are from the reference's with these rows for one tensor."""
+        windows = windows_for(text, base.tokenizer(), base.hp.context, context)
+        return WindowReader(windows, FastRuntime(float_model(base, floats), 0, "floats"), replaced)
+    model, shapes = model_of(base), {name: base.shape(name) for name in base.specs}
 
+    def coded(name: str, rows: Floats) -> EmbeddedRuntime:
+        one = Coded("F32", rows.view(np.uint8), rows.shape[1])
+        return EmbeddedRuntime(with_coded(model, {name: one}, shapes), 0.0)
 
-class _Windows:
-    """Of a decoder: the KL divergence of the tokens that follow."""
-
-    def __init__(self, base: ModelSource, floats: FloatOperands, text: Text, context: int | None) -> None:
-        width = context or min(_CONTEXT, base.hp.context)
-        self.windows = windows_of(
-            text.content, text.name, base.tokenizer(), base.hp.context, width, max_tokens=_TOKENS
-        )
-        self.shown = [next(iter(self.windows)).tokens[:_OUTPUT_TOKENS]]
-        self.base, self.floats = base, floats
-        self.runtime = FastRuntime(float_model(base, floats), 0, "floats")
-
-    def alone(self, name: str, rows: Floats) -> dict[str, float]:
-        changed = float_model(self.base, self.floats.replaced(name, rows))
-        summary = evaluate_decoder(
-            FastRuntime(changed, 0, "floats"), self.windows, Beside(self.runtime)
-        ).summary()
-        kept = ("kl_mean", "kl_standard_error", "kl_window_error", "top1_agreement")
-        return {key: summary[key] for key in kept}
-
-
-class _Sentences:
-    """Of an encoder or a classifier: its vectors' cosines, or the KL divergence of its labels."""
-
-    def __init__(self, base: ModelSource, text: Text, loss: Loss) -> None:
-        self.sentences = encoded_lines(text, base.tokenizer(), base.hp.context)
-        self.shown = first_tokens(self.sentences)
-        self.model, self.loss = model_of(base), loss
-        self.shapes = {name: base.shape(name) for name in base.specs}
-        runtime = EmbeddedRuntime(self.model, 0.0)
-        self.expected = [loss.answer(runtime, tokens) for tokens in self.sentences]
-
-    def alone(self, name: str, rows: Floats) -> dict[str, float]:
-        coded = Coded("F32", rows.view(np.uint8), rows.shape[1])
-        runtime = EmbeddedRuntime(with_coded(self.model, {name: coded}, self.shapes), 0.0)
-        comparison = self.loss.compare()
-        for tokens, expected in zip(self.sentences, self.expected, strict=True):
-            comparison.add(expected, self.loss.answer(runtime, tokens), tokens)
-        return comparison.summary()
-
-
-def encoded_lines(text: Text, tokenizer: Tokenizer, longest: int) -> list[list[int]]:
-    """The tokens of a text's first lines, as many as every tensor is looked at with."""
-    tokenizer.enable_truncation(longest)
-    return [tokenizer.encode(line).ids for line in text.lines()[:_SENTENCES]]
-
-
-def first_tokens(sentences: Sequence[list[int]]) -> list[list[int]]:
-    """As many of the first sequences as outputs of layers are compared on."""
-    ends = np.cumsum([len(tokens) for tokens in sentences])
-    return list(sentences[: 1 + int(np.searchsorted(ends, _OUTPUT_TOKENS))])
-
-
-def snr(signal: float, noise: float) -> float:
-    """The ratio of two sums of squares in decibels; infinite without noise."""
-    return inf if noise == 0 else float(10 * np.log10(signal / noise)) if signal else -inf
+    sentences = sentences_for(text, base.tokenizer(), base.hp.context)
+    return SentenceReader(sentences, loss, EmbeddedRuntime(model, 0.0), coded)
 
 
 @contextmanager
@@ -224,7 +164,7 @@ def _outputs(
         if wanted is None or wanted.shape != y.shape:
             return
         alone = multiplied(floats, x, name, expert)
-        sums.setdefault(name, []).append((_energy(wanted), _energy(y - wanted), _energy(y - alone)))
+        sums.setdefault(name, []).append((energy(wanted), energy(y - wanted), energy(y - alone)))
 
     quantized = FloatOperands(own, instruction_set())
     readers = [
@@ -240,7 +180,3 @@ def _outputs(
         signal, noise, own_noise = (sum(column) for column in zip(*parts, strict=True))
         found[name] = {"output_snr": snr(signal, noise), "own_snr": snr(signal, own_noise)}
     return found
-
-
-def _energy(values: Floats) -> float:
-    return float(np.square(values, dtype=np.float64).sum())

@@ -102,7 +102,7 @@ class OnnxRuntime:
         started = time.perf_counter()
         self.session = open_session(path, threads)
         self.load_seconds = time.perf_counter() - started
-        self._pooling = pooling
+        self.pooling = pooling
         self._past = self.session.empty_past()
 
     def window(self, tokens: Sequence[int], first: int = 0) -> Floats:
@@ -127,7 +127,7 @@ class OnnxRuntime:
         if "sentence_embedding" in self.session.outputs:
             return self.session.run(feeds, ["sentence_embedding"])[0][0]
         hidden = self.session.run(feeds, ["last_hidden_state"])[0][0]
-        return hidden[0] if self._pooling == "cls" else hidden.mean(axis=0)
+        return hidden[0] if self.pooling == "cls" else hidden.mean(axis=0)
 
     def scores(self, text: str, tokens: Sequence[int]) -> Floats:
         from edgeq.runtimes.onnxruntime import encoder_feeds

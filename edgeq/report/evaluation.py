@@ -113,8 +113,8 @@ def layer_rows(record: Mapping[str, Any]) -> list[Row]:
             one["name"].removesuffix(".weight"),
             one["type"].removeprefix("GGUF, "),
             *(f"{one[key]:.1f}" if key in one else "" for key in ("weight_snr", "own_snr", "output_snr")),
-            f"{measure.loss(one):.7f}",
-            f"{one[measure.error]:.7f}",
+            f"{measure.loss(one):.3g}",
+            f"{one[measure.error]:.1g}",
         )
         for one in worst[:_MOST_LAYERS]
     ]

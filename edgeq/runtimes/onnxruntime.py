@@ -54,6 +54,7 @@ class OnnxSession:
         self.inputs = {i.name: list(i.shape) for i in self.runtime.get_inputs()}
         self.types = {i.name: _numpy_type(i.type) for i in self.runtime.get_inputs()}
         self.outputs = [o.name for o in self.runtime.get_outputs()]
+        self.replaced: Feeds = {}  # values for the next runs, of weights that are inputs, too
 
     def run(self, feeds: Feeds, outputs: Sequence[str]) -> list[NDArray[np.float32]]:
         """The named outputs, fed with what the graph knows of ``feeds``; raises EdgeqError when the runtime refuses.
@@ -62,7 +63,7 @@ class OnnxSession:
         """
         try:
             known = {name: self._typed(name, value) for name, value in feeds.items() if name in self.inputs}
-            result: list[NDArray[np.float32]] = self.runtime.run(list(outputs), known)
+            result: list[NDArray[np.float32]] = self.runtime.run(list(outputs), known | self.replaced)
         except Exception as error:  # as above
             raise _refusal(self.path, "run", error) from None
         return result
