@@ -25,7 +25,7 @@ from edgeq.engine.model import Model
 from edgeq.errors import InputError, UsageError
 from edgeq.evaluation.alone import Reader, SentenceReader, WindowReader, sentences_for, windows_for
 from edgeq.evaluation.decibels import energy, snr
-from edgeq.evaluation.loss import LOSSES, Loss, kind_of
+from edgeq.evaluation.loss import Loss, loss_of
 from edgeq.evaluation.opening import file_kind
 from edgeq.evaluation.proof import model_of
 from edgeq.evaluation.runtimes import EmbeddedRuntime, FastRuntime
@@ -50,7 +50,7 @@ def look_at_layers(
     """
     with _source(candidate) as own, _source(reference) as base:
         names = _matrices(own, base, candidate)
-        loss = LOSSES[kind_of(base.family.kind, base.hp.head)]
+        loss = loss_of(base)
         floats = FloatOperands(base, instruction_set())
         look = _reader(base, floats, text, context, loss)
         found = {name: {"name": name, **_weight(own, base, name)} for name in names}

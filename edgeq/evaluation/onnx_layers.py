@@ -23,12 +23,12 @@ from edgeq.errors import InputError, UsageError
 from edgeq.evaluation.alone import Reader, SentenceReader, WindowReader, sentences_for, windows_for
 from edgeq.evaluation.decibels import energy, snr
 from edgeq.evaluation.loss import LOSSES
-from edgeq.evaluation.opening import Evaluated
+from edgeq.evaluation.opening import Evaluated, file_kind
 from edgeq.evaluation.runtimes import OnnxRuntime
 from edgeq.formats.onnx.edit import attribute, dims
 from edgeq.formats.onnx.infer import infer_shapes
 from edgeq.formats.onnx.prepare import prepare
-from edgeq.formats.onnx.read import is_onnx, read_model
+from edgeq.formats.onnx.read import read_model
 from edgeq.formats.onnx.save import save_model
 from edgeq.formats.onnx.twin import Layer, Twin, find_twin, layers_of, values_of
 from edgeq.formats.onnx.watch import watched_copy
@@ -51,7 +51,7 @@ def look_at_graph(
     weight cannot be found out there is none of ``weight_snr`` and of what it does alone. Raises UsageError for a
     reference that is no graph, InputError where none of its layers is in the other.
     """
-    if not is_onnx(reference):
+    if file_kind(reference) != "onnx":
         raise UsageError(
             f"{reference}: --layers compares a graph with a float graph (edgeq export --quant float32)"
         )

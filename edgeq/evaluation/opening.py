@@ -16,7 +16,8 @@ from edgeq.engine import model as exact
 from edgeq.engine.decoders import EngineName, open_embedded
 from edgeq.engine.float_operands import float_model
 from edgeq.engine.steps import NotRecordableError
-from edgeq.errors import InputError, UsageError
+from edgeq.errors import EdgeqError, InputError, UsageError
+from edgeq.evaluation.loss import Kind, kind_of
 from edgeq.evaluation.proof import DecoderRuntime, EncoderRuntime
 from edgeq.evaluation.runtimes import EmbeddedRuntime, FastRuntime, LlamaCppRuntime, OnnxRuntime
 from edgeq.families import HyperParameters
@@ -28,7 +29,7 @@ from edgeq.source import SourceModel
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Kind = Literal["decoder", "encoder", "classifier"]
+
 FileKind = Literal["directory", "gguf", "onnx"]
 _ENGINES: dict[FileKind, tuple[EngineName, ...]] = {
     "directory": ("embedded",),
@@ -147,7 +148,7 @@ def _evaluated(
     hp: HyperParameters,
     nbytes: int,
 ) -> Evaluated:
-    kind: Kind = "decoder" if family_kind == "decoder" else "encoder" if hp.head == "none" else "classifier"
+    kind = kind_of(family_kind, hp.head)
     if kind == "classifier" and hp.head == "tokens":
         raise InputError(f"{path}: classifies tokens; edgeq eval knows classifiers of texts")
     return Evaluated(path, kind, engine, runtime, tokenizer, hp.context, tuple(hp.labels), nbytes)
