@@ -47,10 +47,18 @@ class Calibration:
 
     def _samples(self, model: Model, tokenizer: Tokenizer, skip: int) -> list[list[int]]:
         if model.family.kind == "encoder":
-            return _spread(encoder_samples(self.text, tokenizer, model.hp.context), _MAX_TOKENS)
+            return _spread(_after(encoder_samples(self.text, tokenizer, model.hp.context), skip), _MAX_TOKENS)
         chunk = min(CHUNK, model.hp.context)
         limit = max(chunk, min(_MAX_TOKENS, _HIDDEN_BYTES // (4 * model.hp.hidden)))
         return _spread(decoder_samples(self.text, tokenizer, chunk), limit, -(-skip // chunk))
+
+
+def _after(samples: Iterator[Sample], tokens: int) -> Iterator[Sample]:
+    """The samples behind so many tokens."""
+    for sample in samples:
+        if tokens <= 0:
+            yield sample
+        tokens -= len(sample.tokens)
 
 
 def _spread(samples: Iterator[Sample], limit: int, skip: int = 0) -> list[list[int]]:

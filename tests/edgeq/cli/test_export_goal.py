@@ -63,6 +63,30 @@ def test_bits_of_an_onnx_graph(
     assert set(wanted.values()) <= {16}
 
 
+@pytest.mark.parametrize("to", ["gguf", "onnx"])
+def test_a_cosine_of_an_encoder(
+    edgeq, encoder_folder: Callable[[str], Path], tmp_path: Path, to: str
+) -> None:
+    """The smallest file that keeps it; and exit code 3 with the closest where none does."""
+    model = encoder_folder("bert")
+    types = TYPES if to == "gguf" else ("--types", "int4,int8")
+    options = ("export", model, "--to", to, *types, "-o", tmp_path, "--json")
+    done = edgeq(*options, "--min-cosine", "0.9995")
+    assert done.code == 0, done.err
+    record = json.loads(done.out)
+    found = record["allocation"]
+    assert found["measure"] == "cosine"
+    assert 0.9995 <= found["chosen"]["measured"]["cosine_mean"] < 1
+    assert min(found["group_loss"].values()) > 0
+    assert "1 - cosine to float" in (tmp_path / "report.html").read_text()
+    done = edgeq(*options, "--min-cosine", "0.99999999")
+    assert done.code == 3
+    assert "the best that fits has a cosine of 0.99" in " ".join(done.err.split())
+    done = edgeq(*options, "--max-kl", "0.1")
+    assert (done.code, done.out) == (2, "")
+    assert "whose quality is cosine; give --min-cosine" in " ".join(done.err.split())
+
+
 def test_what_cannot_be_is_exit_code_3(
     edgeq, random_llama: Callable[[str], Path], text: Path, tmp_path: Path
 ) -> None:
@@ -83,6 +107,8 @@ def test_what_cannot_be_is_exit_code_3(
         (["--min-tps", "5", "--to", "onnx"], "--min-tps goes with --to gguf"),
         (["--max-kl", "0.1", "--to", "onnx", "--types", "Q4_K"], "--types q4_k: ONNX's blocked weights are"),
         (["--max-kl", "0"], "--max-kl 0: must be above 0"),
+        (["--min-cosine", "1"], "--min-cosine 1: must be below 1"),
+        (["--min-cosine", "0.9"], "--min-cosine is not for"),
         (["--to", "gguf", "--quant", "Q4_K_M", "--types", "Q4_K"], "--types goes with --max-size"),
         (["--target-bpw", "4", "--types", "Q4_Z"], "--types Q4_Z"),
     ],
