@@ -22,7 +22,8 @@ class Exporter(StrEnum):
 
 # Options of edgeq's own exporter; optimum's graphs know nothing of them.
 _OWN = ("--target", "--percentile", "--dialect", "--asymmetric", "--accuracy-level", "--tied-bits", "--external-from",
-        "--app", "--effort", "--budget", "--max-size", "--target-bpw", "--max-kl")  # fmt: skip
+        "--app", "--effort", "--budget", "--max-size", "--target-bpw", "--max-kl",
+        "--min-cosine")  # fmt: skip
 
 
 def export_by_optimum(choice: Choice, model: Path, out: Path) -> None:

@@ -27,6 +27,14 @@ ImatrixOption = Annotated[
     typer.Option(help="GGUF: an importance matrix (`edgeq calibrate`, or llama.cpp's own, GGUF or .dat)."),
 ]
 
+BudgetOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A budget.toml of limits (edgeq eval knows them): the file is measured beside what it was made from, on "
+        "the calibration data; one line for each limit that is broken, and exit code 3."
+    ),
+]
+
 # Of ONNX graphs.
 FullRangeOption = Annotated[
     bool,

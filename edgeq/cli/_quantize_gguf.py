@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypeVar
 
 from edgeq.cli._output import print_facts, print_json, print_table, progress_bar, warn
@@ -13,13 +14,17 @@ _Value = TypeVar("_Value")
 
 
 def quantize(given: Given) -> None:
-    """Run and print; raises EdgeqError."""
+    """Run and print; raises EdgeqError, ends with exit code 3 where a budget is broken."""
+    from edgeq.cli._evaluation import say_broken
     from edgeq.devices.cpu import usable_cores
+    from edgeq.evaluation.apart import evaluate_apart
+    from edgeq.evaluation.budget import read_budget
     from edgeq.kernels_cpu.threads import set_threads
     from edgeq.quantize import Request, run
 
     quant = given.quant if given.target is None else _for_target(given, given.target)
     out = _needed("--output", given.out)
+    limits = read_budget(given.budget) if given.budget else None
     set_threads(given.threads or usable_cores())
     with progress_bar() as progress:
         request = Request(
@@ -39,12 +44,18 @@ def quantize(given: Given) -> None:
             warn=warn,
         )
         record = run(request)
+        if limits is not None:
+            progress("checking the budget", 0, 1)
+            made = Path(record["files"][0])
+            found = evaluate_apart(made, given.source, given.calibration, None, given.threads)
+            record |= {"measured": found, "broken": limits.broken(found)}
     if given.as_json:
         print_json(record)
-        return
-    if given.dry_run:
-        _print_plan(record)
-    _print_facts(record, given.dry_run)
+    else:
+        if given.dry_run:
+            _print_plan(record)
+        _print_facts(record, given.dry_run)
+    say_broken(record.get("broken", ()))
 
 
 def _needed(option: str, value: _Value | None) -> _Value:

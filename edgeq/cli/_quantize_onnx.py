@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.cli._output import print_facts, print_json, progress_bar, warn
@@ -17,15 +18,25 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 def quantize(given: Given) -> None:
     """Run, print, and raise GateError where a gate said no. Without ``out`` the file comes beside the source."""
+    from edgeq.cli._evaluation import say_broken
+    from edgeq.evaluation.budget import read_budget
     from edgeq.onnx import quantize as run
+    from edgeq.onnx.measured import measured
     from edgeq.report.facts import facts
 
+    limits = read_budget(given.budget) if given.budget else None
     with progress_bar() as progress:
         record = run(_request(given, progress))
+        if limits is not None:
+            progress("checking the budget", 0, 1)
+            found = measured(record, Path(record["files"][0]), given.threads)
+            record |= {"measured": found, "broken": limits.broken(found)}
     if given.as_json:
         print_json(record)
     else:
         print_facts([*facts(record), *(("written", path) for path in record["files"])])
+    if record.get("broken"):
+        say_broken([*record["gates"], *record["broken"]])
     if record["gates"]:
         raise GateError("; ".join(record["gates"]))
 

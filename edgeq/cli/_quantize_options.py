@@ -47,6 +47,7 @@ class Given(Options):
     allow_requantize: bool
     dry_run: bool
     calibration: Path | None
+    budget: Path | None
     calibration_method: str | None
     samples: int | None
     resize: str | None
@@ -89,3 +90,5 @@ class Given(Options):
         for option in others:
             if self.of(option) is not None:
                 raise UsageError(f"{option} goes with {kind}, but {self.source} is {what}")
+        if self.budget is not None and (self.dry_run or self.no_proof):
+            raise UsageError("--budget measures the file, which --dry-run and --no-proof leave out")

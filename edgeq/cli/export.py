@@ -16,6 +16,7 @@ from edgeq.cli._options import (
     AccuracyOption,
     AsymmetricOption,
     BlockSizeOption,
+    BudgetOption,
     ForceOption,
     FullRangeOption,
     ImatrixOption,
@@ -123,13 +124,7 @@ def export(
             "May be repeated. (The kinds of app that `edgeq plan --app` knows are about memory.)",
         ),
     ] = None,
-    budget: Annotated[
-        Path | None,
-        typer.Option(
-            help="A budget.toml of limits (edgeq eval knows them): the file is evaluated beside the model on the "
-            "calibration text; one line for each limit that is broken, and exit code 3."
-        ),
-    ] = None,
+    budget: BudgetOption = None,
     proof: Annotated[
         bool,
         typer.Option(

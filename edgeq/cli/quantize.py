@@ -13,6 +13,7 @@ from edgeq.cli._options import (
     AccuracyOption,
     AsymmetricOption,
     BlockSizeOption,
+    BudgetOption,
     ForceOption,
     FullRangeOption,
     ImatrixOption,
@@ -82,6 +83,7 @@ def quantize(
             "codes and scales fit what its layers read (--effort best, which it implies)."
         ),
     ] = None,
+    budget: BudgetOption = None,
     calibration_method: Annotated[
         str | None,
         typer.Option(
@@ -224,6 +226,8 @@ def quantize(
     `edgeq quantize model.onnx -o model_int8.onnx --quant int8 --calibration samples/`
 
     `edgeq quantize model-F16.gguf -o out/ --target iphone-15-pro`
+
+    `edgeq quantize model-F16.gguf -o model-Q4_K_M.gguf --quant Q4_K_M --budget budget.toml`
     """
     given = Given(**locals())
     from edgeq.cli import _quantize_gguf, _quantize_onnx

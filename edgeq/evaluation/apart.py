@@ -12,11 +12,11 @@ from edgeq.errors import EdgeqError
 
 
 def evaluate_apart(
-    model: Path, reference: Path, data: Path | None, out: Path, threads: int = 0
+    model: Path, reference: Path, data: Path | None, out: Path | None, threads: int = 0
 ) -> dict[str, Any]:
-    """The record of ``edgeq eval``, which is added to ``out``'s edgeq.json and report.html. Raises EdgeqError."""
+    """The record of ``edgeq eval``, added to ``out``'s edgeq.json and report.html where given. Raises EdgeqError."""
     command = [sys.executable, "-m", "edgeq", "eval", str(model), "--reference", str(reference), "--json"]
-    command += ["--output", str(out), "--threads", str(threads)]
+    command += ["--threads", str(threads), *(["--output", str(out)] if out else [])]
     command += ["--data", str(data)] if data else []
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:

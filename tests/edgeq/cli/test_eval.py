@@ -138,6 +138,20 @@ def test_an_export_keeps_a_budget(tinylm, measured, edgeq, tmp_path) -> None:
     assert (len(written["exports"]), len(written["evaluations"])) == (1, 1)
 
 
+def test_a_quantized_file_keeps_a_budget(measured, edgeq, tmp_path) -> None:
+    """The file beside its own source; a folder without edgeq.json gets none."""
+    budget = tmp_path / "budget.toml"
+    budget.write_text('max_kl_mean = 1e-9\nmax_p95 = "60s"\nmax_memory = "100GB"\nmax_perplexity_ratio = 9\n')
+    done = edgeq(
+        "quantize", measured.gguf, "-o", tmp_path / "q.gguf", "-q", "Q4_0", "--effort", "ggml", "--allow-requantize",
+        "--budget", budget, "--threads", 1, "--json",
+    )  # fmt: skip
+    assert done.code == 3, done.err
+    assert len(json.loads(done.out)["broken"]) == 1
+    assert "q.gguf: mean KL is" in done.err
+    assert not (tmp_path / "edgeq.json").exists()
+
+
 def test_what_cannot_be_measured(measured, tinylm, refused, tmp_path) -> None:
     model, text = measured.gguf, measured.text
     refused("eval", tmp_path / "none.gguf", names="none.gguf")

@@ -46,6 +46,26 @@ def test_json_and_the_gate(edgeq: Command, model: Path) -> None:
     assert done.err.splitlines()[-1].startswith("edgeq: error: cnn_int8_dynamic.onnx: nothing is quantized")
 
 
+def test_a_budget_of_any_graph(edgeq: Command, model: Path) -> None:
+    """Answers from the proof, costs from a process of its own; one line for each limit that is broken."""
+    budget = model.with_name("budget.toml")
+    budget.write_text(
+        'min_cosine = 0.5\nmax_p95 = "0.0001ms"\nmax_memory = "1MB"\nmax_size = "1GB"\nmax_kl_mean = 1\n'
+    )
+    options = ["-q", "int8-dynamic", "--allow-slower", "--min-cosine", "0.5", "--budget", budget, "--json"]
+    done = edgeq("quantize", model, "-o", model.with_name("q.onnx"), *options)
+    assert done.code == 3, done.err
+    record = json.loads(done.out)
+    assert (record["gates"], len(record["broken"])) == ([], 3)
+    said = [line for line in done.err.splitlines() if line.startswith("edgeq: gate: q.onnx: ")]
+    for line, what in zip(said, ("latency at 95 %", "peak memory", "mean KL was not measured"), strict=True):
+        assert line.startswith(f"edgeq: gate: q.onnx: {what}")
+    cost = record["measured"]["cost"]
+    assert 0 < cost["latency_p50"] <= cost["latency_p95"]
+    done = edgeq("quantize", model, "-o", model.with_name("r.onnx"), "--no-proof", "--budget", budget)
+    assert (done.code, done.out) == (2, "")
+
+
 @pytest.mark.parametrize(
     ("options", "code", "problem"),
     [
