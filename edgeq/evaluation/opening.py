@@ -16,7 +16,7 @@ from edgeq.engine import model as exact
 from edgeq.engine.decoders import EngineName, open_embedded
 from edgeq.engine.float_operands import float_model
 from edgeq.engine.steps import NotRecordableError
-from edgeq.errors import EdgeqError, InputError, UsageError
+from edgeq.errors import InputError, UsageError
 from edgeq.evaluation.loss import Kind, kind_of
 from edgeq.evaluation.proof import DecoderRuntime, EncoderRuntime
 from edgeq.evaluation.runtimes import EmbeddedRuntime, FastRuntime, LlamaCppRuntime, OnnxRuntime
