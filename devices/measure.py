@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -24,7 +25,7 @@ CACHED_ROWS = 1024  # of packed weights and for each thread: 0.5 to 2.3 MB, whic
 REPEATS = 5  # of a product of one row, which takes some 200 µs
 _MANY = 256  # rows of activations
 _SECONDS = 0.4  # of turns for each figure
-_TURNS = 12  # of reading, after each type: what disturbs for some seconds does not decide
+_TURNS = 12  # of reading, after each type; the median of their bests counts: some busy seconds do not decide
 # What our engine reaches with many rows in a model, where rows are normed and quantized, of the product alone; and of
 # NumPy's float32 peak with 16-bit weights. Fitted to six models on one AVX2 machine (benchmarks/prediction_here.py).
 _IN_MODEL, _FLOATS = 0.82, 0.66
@@ -56,18 +57,18 @@ def measure(
     before = threads.get_threads()
     threads.set_threads(n_threads or usable_cores())
     try:
-        decode, prefill, read = {}, {}, 0.0
+        decode, prefill, reads = {}, {}, []
         words = np.ones(_READ_BYTES // 8, np.int64)
         for done, name in enumerate(names):
             progress("measuring", done, len(names) + 1)
             decode[name], many = _rates_of(name)
             prefill[name] = round(many * _IN_MODEL, 1)
-            read = max(read, *(read_gbs(words) for _ in range(_TURNS)))
+            reads.append(max(read_gbs(words) for _ in range(_TURNS)))
         progress("measuring", len(names), len(names) + 1)
         isa, count = instruction_set(), threads.get_threads()
         measured = Measured(
             threads=count,
-            read_gbs=read,
+            read_gbs=statistics.median(reads),
             int8_gops=max(peak_gops(isa) for _ in range(_TURNS)),
             float_gops=_float_gops(),
             rates=Rates("edgeq", count, decode, prefill, SOURCE),
