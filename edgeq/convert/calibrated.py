@@ -95,7 +95,6 @@ def encoded_tensors(
         calibration.progress("calibrating", 0, len(tensors))
         for group, replace in read_in_groups(model, samples, tensors.__contains__):
             _encode_group(source, tensors, group, replace, encoded)
-            group[0].clear()  # before the model reads on
             done = len(rows) + len(encoded.importance)
             calibration.progress("calibrating", done, len(tensors))
         yield encoded
@@ -122,8 +121,8 @@ def _encode_group(
     encoded: EncodedTensors,
 ) -> None:
     statistics, importance = group
-    for name, found in statistics.items():
-        tensor = tensors[name]
+    for name in list(statistics):
+        tensor, found = tensors[name], statistics.pop(name)  # a layer's matrices are large together
         if BlockGrid.fits(tensor.plan.type_name):
             replace(name, _encode(source, *tensor, found, encoded))
         else:

@@ -98,8 +98,8 @@ def calibrated_source(
         found.tokens = sum(map(len, samples))
         done, total = 0, sum(map(wanted, (spec.name for spec in model.family.tensors(model.hp))))
         for (statistics, _), replace in read_in_groups(model, samples, wanted):
-            for name, own in statistics.items():
-                replace(name, _choose(source, name, own, grid, found))
+            for name in list(statistics):  # a layer's matrices are large together
+                replace(name, _choose(source, name, statistics.pop(name), grid, found))
                 done += 1
                 calibration.progress("calibrating", done, total)
         yield cast(ModelSource, found), found

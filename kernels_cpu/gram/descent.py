@@ -20,6 +20,7 @@ from edgeq.kernels_cpu.jit import helper, kernel
 from edgeq.kernels_cpu.scalar import float_to_half, half_to_float
 
 _PANEL = 256  # columns of a visit: their part of H stays in the cache
+_SHARE = 2048  # columns whose gradient is changed at once
 _SETTLED = 1e-3  # a round that moves a smaller part of the codes is the last
 _TWO = np.float32(2)
 _ZERO = np.float32(0)
@@ -53,7 +54,8 @@ def descend(
     block = columns // parts.d.shape[1]
     width = max(block, _PANEL // block * block)
     rules = _rules(lattice, choose_scales)
-    gradient = (target - parts.values(lattice)) @ gram
+    gradient = np.subtract(target, values := parts.values(lattice), out=values) @ gram
+    del values
     changes = np.empty((rows, width), np.float32)
     for _ in range(rounds):
         moved = 0
@@ -62,7 +64,9 @@ def descend(
             corner = np.ascontiguousarray(gram[begin:end, begin:end])
             own = begin, block, gradient, corner, *parts, rules, choose_scales, changes
             moved += sum(threads.run(_visit_panel, rows, corner.size, *own))
-            gradient -= changes[:, : end - begin] @ gram[begin:end]
+            for first in range(0, columns, _SHARE):  # a whole product would be as large as the matrix
+                share = slice(first, first + _SHARE)
+                gradient[:, share] -= changes[:, : end - begin] @ gram[begin:end, share]
         if moved < _SETTLED * target.size:
             return
 

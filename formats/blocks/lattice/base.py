@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from edgeq.formats.blocks.base import Bytes, Floats
 
+_AT_ONCE = 1 << 19  # values: NumPy looks levels up by indices of eight bytes each
+
 
 class Lattice(NamedTuple):
     """Which numbers a type's blocks may hold.
@@ -59,8 +61,14 @@ class Parts(NamedTuple):
 
     def values(self, lattice: Lattice) -> Floats:
         """What parts in rows stand for, float32 ``[rows, columns]``."""
-        scale, offset = (np.repeat(part, lattice.sub_values, axis=1) for part in self.grid())
-        return np.asarray(scale * lattice.levels[self.codes] + offset)
+        values, (scale, offset) = np.empty(self.codes.shape, np.float32), self.grid()
+        step = max(1, _AT_ONCE // max(1, self.codes.shape[1]))
+        for first in range(0, len(values), step):
+            own = slice(first, first + step)
+            levels = lattice.levels[self.codes[own]].reshape(*scale[own].shape, lattice.sub_values)
+            subs = levels * scale[own, :, None] + offset[own, :, None]
+            values[own] = subs.reshape(len(subs), -1)
+        return values
 
 
 def whole(low: int, high: int) -> Floats:
