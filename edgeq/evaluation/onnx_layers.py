@@ -33,6 +33,7 @@ from edgeq.formats.onnx.save import save_model
 from edgeq.formats.onnx.twin import Layer, Twin, find_twin, layers_of, values_of
 from edgeq.formats.onnx.watch import watched_copy
 from edgeq.onnx.sessions import read_config
+from edgeq.report.by_layer import place_of
 from edgeq.runtimes.onnxruntime import Feeds, OnnxSession, decoder_feeds, encoder_feeds
 
 Floats = NDArray[np.float32]
@@ -92,7 +93,10 @@ class _Changed:
     def told(self) -> dict[str, Any]:
         noise = energy(self.plain(self.weight) - self.float_weight)
         ratio = snr(energy(self.float_weight), noise)
-        return {"name": self.name, "node": self.layer.node.name, "type": self.type_name, "weight_snr": ratio}
+        # Exporters often number their weights; their nodes then say where they stand.
+        node, weight = str(self.layer.node.name), self.name
+        name = weight if place_of(weight) or not place_of(node) else node
+        return {"name": name, "weight": weight, "type": self.type_name, "weight_snr": ratio}
 
 
 class _Pair:

@@ -8,6 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 LAYER = re.compile(r"blk\.(\d+)\.(.+?)(?:_smooth)?\.?(?:weight)?(?:_smooth)?(?:_int8|_scale)?$")
+# A layer's number and a tensor's role in it, in the names of edgeq's files and in those of others' graphs.
+_PLACE = re.compile(
+    r"(?:.*[./])?(?:blk|layers?|blocks?|h)[./](\d+)[./](.+?)(?:[./](?:weight|MatMul|Gemm|Conv)(?:_\d+)?)?$"
+)
+
+
+def place_of(name: str) -> tuple[int, str] | None:
+    """(layer, role) of a tensor or a node; None where its name does not say them."""
+    found = _PLACE.match(name)
+    return None if found is None else (int(found[1]), found[2].replace("/", "."))
 
 
 def sizes_by_type(tensors: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, float]]:

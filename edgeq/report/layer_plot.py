@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from edgeq.report.by_layer import LAYER
+from edgeq.report.by_layer import place_of
 from edgeq.report.losses import Shown, shown_of
 from edgeq.report.plots import STYLE, svg_of
 
@@ -50,9 +50,9 @@ def _by_role(layers: Sequence[Mapping[str, Any]]) -> tuple[dict[str, list[tuple[
     placed: dict[str, list[tuple[int, Any]]] = defaultdict(list)
     others = {}
     for one in layers:
-        match = LAYER.match(one["name"])
-        if match:
-            placed[match[2]].append((int(match[1]), one))
+        place = place_of(one["name"])
+        if place:
+            placed[place[1]].append((place[0], one))
         else:
             others[one["name"].removesuffix(".weight")] = one
     return placed, others

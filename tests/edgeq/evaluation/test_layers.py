@@ -10,6 +10,7 @@ from edgeq.errors import InputError, UsageError
 from edgeq.evaluation.layers import look_at_layers, snr
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.gguf_source import GGUFSource
+from edgeq.report.by_layer import place_of
 from edgeq.report.evaluation import layer_columns, layer_rows
 from edgeq.report.layer_plot import layer_view
 from edgeq.source import SourceModel
@@ -93,6 +94,20 @@ def test_what_cannot_be_compared(layers, random_llama, make_gguf, tmp_path) -> N
     graph.write_bytes(b"")
     with pytest.raises(UsageError, match="--layers compares a graph with a graph"):
         look_at_layers(graph, random_llama("untied"), TEXT, 32, print)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("blk.3.attn_q.weight", (3, "attn_q")),
+        ("/encoder/layer.0/attention/self/query/MatMul", (0, "attention.self.query")),
+        ("model.layers.11.mlp.down_proj.weight", (11, "mlp.down_proj")),
+        ("token_embd.weight", None),
+        ("onnx::MatMul_123", None),
+    ],
+)
+def test_names_say_the_place(name: str, place: tuple[int, str] | None) -> None:
+    assert place_of(name) == place
 
 
 def test_decibels() -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from onnxruntime import quantization
 
 from edgeq.calibration.text import Text
 from edgeq.errors import InputError, UsageError
 from edgeq.evaluation.onnx_layers import look_at_graph
 from edgeq.evaluation.opening import Evaluated
 from edgeq.evaluation.runtimes import OnnxRuntime
+from edgeq.runtimes.onnxruntime import encoder_feeds
 from edgeq.source import SourceModel
 
 LINES = Text(
@@ -80,6 +83,29 @@ def test_a_weight_is_what_the_file_says(encoder_folder, make_onnx, look: Look) -
     ratio = 10 * np.log10(np.square(weight).sum() / np.square(codes * scales - weight).sum())
     one = next(one for one in look(folder, "int8-dynamic") if one["name"] == name)
     assert one["weight_snr"] == pytest.approx(ratio, abs=0.05)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_what_others_quantized(encoder_folder, make_onnx, tmp_path: Path, static: bool) -> None:
+    """ONNX Runtime's own quantizer, whose names are its own."""
+    folder = encoder_folder("bert")
+    source, reference, path = (
+        SourceModel.open(folder),
+        make_onnx(folder, "float32"),
+        tmp_path / "quantized.onnx",
+    )
+    if static:
+        ids = np.arange(5, 21)[None]
+        feeds = encoder_feeds(ids.tolist())
+        readers = SimpleNamespace(get_next=iter([feeds, None]).__next__)
+        quantization.quantize_static(reference, path, readers, op_types_to_quantize=["MatMul"])
+    else:
+        quantization.quantize_dynamic(reference, path, op_types_to_quantize=["MatMul"])
+    runtime = OnnxRuntime(path, source.hp.pooling)
+    opened = Evaluated(path, "encoder", "onnxruntime", runtime, source.tokenizer(), 64, (), 1)
+    found = look_at_graph(opened, reference, LINES, None, lambda *_: None)
+    assert len(found) == 12
+    assert all(20 < one["weight_snr"] < 60 and one["own_snr"] > 5 for one in found)
 
 
 def test_decoders_lose_kl(random_llama, look: Look) -> None:
