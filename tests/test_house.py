@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import re
@@ -36,6 +37,7 @@ def _sources(folder: str) -> Iterator[Path]:
             yield path
 
 
+@functools.cache
 def _packages() -> dict[str, str]:
     """Import name → folder of everything that holds Python files."""
     found = {}
