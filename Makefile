@@ -1,6 +1,7 @@
 # make setup   .venv with everything the tests need
 # make test    the tests            make check   linters and types
 # make oracle  the families' golden logits, made anew by transformers and compared
+# make foreign ONNX files of anybody's (FILES="a.onnx b.onnx") and ONNX's own node tests through the quantizer
 # make arm64   the kernels on ARM, under QEMU (Debian; some minutes)
 # make apps    bundles in the libraries they are for: headless Chromium, Node (some minutes, 600 MB in .apps)
 # make demo    two real models exported from nothing, with a report
