@@ -20,10 +20,12 @@ WITHIN_1_PERCENT = (
     1 - 0.0075**2 / 2
 )  # the closeness of an error of 0.75 % of the answer's size: a margin for other data
 _MOST_EXEMPTED, _LARGEST = 0.25, 0.5  # of the layers; of the float numbers' bytes
+_PATIENCE = 12.0  # seconds to measure layers in, for each quant that is tried
 
 
 def candidates(request: Request) -> Iterator[Request]:
     """What is tried, in order; the last one is taken as it comes."""
+    request = replace(request, patience=_PATIENCE)
     quants = ["int8-dynamic"] if request.calibration is None else ["int8", "int8-dynamic"]
     target = WITHIN_1_PERCENT if request.min_cosine is None else request.min_cosine
     if request.proof:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 # So many effects are measured at most; in a graph of more layers, neighbours are measured together.
-_MOST_TRIALS = 96
+_FEWEST_TRIALS, _MOST_TRIALS = 8, 96
 _HOPELESS = 36  # times the allowed distance: an error six times as large does not go with half of the layers
 
 Trial = Callable[[Sequence[str]], float]  # the closeness of the graph with these layers quantized
@@ -28,20 +30,25 @@ def exempt(
     target: float,
     progress: Callable[[int, int], None] = lambda done, total: None,
     most: int | None = None,
+    seconds: float = math.inf,
 ) -> Exemption:
     """Put back the layers of largest effect until ``target`` is reached, or all of them; as few as that takes.
 
     Where no more than ``most`` may be put back and that cannot do, none is: the closeness then misses the target.
 
-    The number is doubled until the target holds, then halved in, so a trial runs a dozen times and not once a layer.
+    Where measuring each layer alone would take more than ``seconds``, by the time of the first trial, neighbours are
+    measured together. The number is doubled until the target holds, then halved in, so a trial runs a dozen times and
+    not once a layer.
     """
+    started = time.monotonic()
     everything = trial(layers)
+    took = max(time.monotonic() - started, 1e-3)
     if everything >= target or not layers:
         return Exemption(list(layers), everything, everything)
     limit = len(layers) if most is None else min(most, len(layers))
     if limit < len(layers) and (not limit or 1 - everything > _HOPELESS * (1 - target)):
         return Exemption(list(layers), everything, everything)
-    groups = _groups(layers)
+    groups = _groups(layers, int(max(_FEWEST_TRIALS, min(_MOST_TRIALS, seconds / took))))
     effects = {}
     for done, group in enumerate(groups, start=1):
         effects.update(dict.fromkeys(group, (1 - trial(group)) / len(group)))
@@ -59,8 +66,8 @@ def exempt(
     return Exemption(kept, found, everything, {name: effects[name] for name in gone})
 
 
-def _groups(layers: Sequence[str]) -> list[list[str]]:
-    size = -(-len(layers) // _MOST_TRIALS)
+def _groups(layers: Sequence[str], most: int) -> list[list[str]]:
+    size = -(-len(layers) // most)
     return [list(layers[start : start + size]) for start in range(0, len(layers), size)]
 
 

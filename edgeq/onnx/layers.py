@@ -62,4 +62,5 @@ def _chosen(subject: Subject, apply: Apply, target: float, count: int) -> Exempt
         target,
         lambda done, total: request.progress("measuring layers", done, total),
         most=int(request.most_exempted * len(layers)),
+        seconds=request.patience,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,8 @@ class Request:
 
     ``calibration`` is a file, a folder, or an iterable of ``{input: array}`` that can be read again and again.
     ``method`` is of ranges, ``block_method`` of integers in blocks. ``min_cosine`` None is the quant's own target; of
-    all layers, ``most_exempted`` may go back to float.
+    all layers, ``most_exempted`` may go back to float, and measuring them may take ``patience`` seconds, or longer with
+    few trials.
     """
 
     source: Path
@@ -61,6 +63,7 @@ class Request:
     min_cosine: float | None = None
     max_kl: float | None = None
     most_exempted: float = 1.0
+    patience: float = math.inf
     allow_slower: bool = False
     cache: bool = True
     proof: bool = True

@@ -64,6 +64,8 @@ def _against(node: ir.Node, schema: onnx.defs.OpSchema, what: str) -> Iterator[s
                 str(least) if least == most else f"{least} or more" if have < least else f"at most {most}"
             )
             yield f"{what} has {have} {kind}, ONNX wants {wanted}"
+    if node.op_type == "Constant" and len(node.attributes) != 1:
+        yield f"{what} has {len(node.attributes)} values, ONNX wants 1"
     for value, parameter in zip(node.inputs, schema.inputs, strict=False):
         if value is None and parameter.option == _Option.Single:
             yield f"{what} lacks its input {parameter.name}"

@@ -60,3 +60,11 @@ def test_many_layers_are_measured_in_groups() -> None:
     assert "l500" in found.exempted
     assert len(trials) < 120
     assert len(found.exempted) <= 16
+
+
+def test_without_patience_neighbours_are_measured_together() -> None:
+    trial, trials = costs(layer3=0.3)
+    found = exempt(LAYERS, trial, 0.99, seconds=0)
+    assert "layer3" in found.exempted
+    assert trials[:8] == [20, 3, 3, 3, 3, 3, 3, 2]
+    assert found.closeness == pytest.approx(1)

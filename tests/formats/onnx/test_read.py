@@ -194,6 +194,7 @@ def no_type(folder: Path) -> Path:
         ),
         (of_nodes(helper.make_node("Softmax", ["x"], ["y"], axis="1")), "has axis as STRING, ONNX wants INT"),
         (of_nodes(helper.make_node("Relu", ["x"], ["z"])), "gives y, which nothing makes"),
+        (of_nodes(helper.make_node("Constant", [], ["y"])), "node y .Constant. has 0 values, ONNX wants 1"),
         (sparse, "has a sparse weight, s, which edgeq does not read; store it as a plain initializer"),
         (calling(["x", "x"], 17), "node y .F. has 2 inputs, its function 1"),
         (calling(["x"], 18), "has ONNX opset 17, its function F 18"),
