@@ -21,6 +21,7 @@ from edgeq.evaluation.loss import Kind, kind_of
 from edgeq.evaluation.proof import DecoderRuntime, EncoderRuntime
 from edgeq.evaluation.runtimes import EmbeddedRuntime, FastRuntime, LlamaCppRuntime, OnnxRuntime
 from edgeq.families import HyperParameters
+from edgeq.json_files import read_json
 from edgeq.kernels_cpu.cached import CacheType
 from edgeq.runtimes import llama_cpp
 from edgeq.sentence_transformers import read_modules
@@ -164,8 +165,8 @@ def _onnx(path: Path, engine: EngineName, how: How, stack: ExitStack) -> Evaluat
     runtime = OnnxRuntime(path, pooling, how.threads)
     tokenizer = tokenization.from_directory(folder)
     longest = hp.context if hp else _UNKNOWN_LENGTH
-    labels = tuple(hp.labels) if hp else ()
     kind = _onnx_kind(path, runtime, hp)
+    labels = tuple(hp.labels) if hp else _labels(folder, runtime) if kind == "classifier" else ()
     if kind == "decoder" and not hp:
         longest = max(longest, how.context)
     return Evaluated(path, kind, engine, runtime, tokenizer, longest, labels, _onnx_bytes(path))
@@ -187,8 +188,22 @@ def _onnx_kind(path: Path, runtime: OnnxRuntime, hp: HyperParameters | None) -> 
         return "decoder"
     if "sentence_embedding" in session.outputs or "last_hidden_state" in session.outputs:
         return "encoder"
-    if "logits" in session.outputs and hp is not None and hp.head == "sequence":
+    if "logits" in session.outputs and (hp.head == "sequence" if hp else len(_logits_shape(runtime)) == 2):
         return "classifier"
     raise InputError(
-        f"{path}: is neither a decoder with a cache, nor an encoder, nor a classifier of texts with a config.json"
+        f"{path}: is neither a decoder with a cache, nor an encoder, nor a classifier with logits of texts"
     )
+
+
+def _logits_shape(runtime: OnnxRuntime) -> list[int | str | None]:
+    found = {output.name: output.shape for output in runtime.session.runtime.get_outputs()}
+    return list(found["logits"])
+
+
+def _labels(folder: Path, runtime: OnnxRuntime) -> tuple[str, ...]:
+    """Of a classifier of no known family: those of its config.json, else numbers."""
+    config = read_json(folder / "config.json", dict) if (folder / "config.json").is_file() else {}
+    named, count = config.get("id2label"), _logits_shape(runtime)[1]
+    if isinstance(named, dict) and named and all(str(i) in named for i in range(len(named))):
+        return tuple(str(named[str(i)]) for i in range(len(named)))
+    return tuple(f"LABEL_{i}" for i in range(count)) if isinstance(count, int) else ()

@@ -37,8 +37,27 @@ def test_an_encoder_beside_its_checkpoint(encoder_folder, make_gguf, sentences) 
     assert "cost" not in same
     with pytest.raises(UsageError, match="give --reference"):
         run(Request(folder, sentences))
-    with pytest.raises(UsageError, match="--layers is for models that generate"):
-        run(Request(folder, sentences, folder, layers=True))
+    assert run(Request(folder, sentences, folder, speed=False, layers=True, threads=1))["layers"] == []
+
+
+def test_a_classifier_graph_of_no_known_family(encoder_folder, make_onnx, tmp_path) -> None:
+    """Its labels are the config.json's, or numbers."""
+    folder, graph, examples = (
+        encoder_folder("bert-sequence"),
+        tmp_path / "model.onnx",
+        tmp_path / "examples.jsonl",
+    )
+    shutil.copyfile(make_onnx(folder, "float32"), graph)
+    shutil.copyfile(folder / "tokenizer.json", tmp_path / "tokenizer.json")
+    for config, label in (
+        ({"id2label": {"0": "no", "1": "yes", "2": "so"}}, "yes"),
+        ({}, "LABEL_2"),
+        ({}, 1),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "unknown", **config}))
+        examples.write_text("\n".join(json.dumps({"text": line, "label": label}) for line in LINES))
+        record = run(Request(graph, examples, speed=False, threads=1))
+        assert (record["kind"], record["answers"]["labelled"]) == ("classifier", len(LINES))
 
 
 def test_a_classifier_with_labels(encoder_folder, tmp_path) -> None:
