@@ -12,14 +12,14 @@ import numpy as np
 
 from edgeq.allocation.candidates import Candidate, bits
 from edgeq.allocation.goal import NO_TIMES, Times
-from edgeq.allocation.meter import Meter, Runtime
+from edgeq.allocation.meter import Coder, Meter, Runtime
 from edgeq.allocation.search import Allocation, Goal, Problem, Types, search
 from edgeq.allocation.sensitivity import groups_of, output_errors, probe_type, sensitivity
 from edgeq.allocation.split import Split, is_large
-from edgeq.allocation.trial import Coded, Coder
 from edgeq.calibration.importance import ImportanceCollector
 from edgeq.devices.detect import instruction_set
 from edgeq.engine.model import Model
+from edgeq.engine.replaced import EncodedMatrix
 from edgeq.engine.weights import Floats
 from edgeq.evaluation.loss import loss_of
 from edgeq.source import ModelSource
@@ -77,14 +77,13 @@ class Found:
 def allocate(request: Request) -> Found:
     """Raises GateError where nothing meets the goal."""
     source, model, split, options = request.source, request.model, request.split, request.options
-    shapes = {name: source.shape(name) for name in source.specs}
     importance = _importance(model, split.calibrated, request.progress)
     errors = output_errors(source, options, importance, request.progress)
     groups = groups_of(options, source.hp.n_layers, _GROUPS_LARGE if is_large(source) else _GROUPS)
     kinds = {kind.type_name for given in options.values() for kind in given}
     probe, coder = probe_type(kinds, _wanted_bits(request)), _coder(source)
     loss = loss_of(source)
-    probed, held = (Meter(model, part, shapes, loss) for part in (split.probed, split.measured))
+    probed, held = (Meter(model, part, loss) for part in (split.probed, split.measured))
 
     def measure_group(types: Mapping[str, str]) -> float:
         return probed.loss(request.all_types(types), coder)
@@ -120,7 +119,7 @@ def _coder(source: ModelSource) -> Coder:
     """Encodes tensors as ggml does, for trials of some of them."""
     from edgeq.kernels_cpu.encode import encode
 
-    def code(name: str, kind: str) -> Coded:
+    def code(name: str, kind: str) -> EncodedMatrix:
         *outer, columns = source.shape(name)
         n_rows, step = prod(outer), max(1, (1 << 22) // columns)
         parts = [
@@ -128,7 +127,7 @@ def _coder(source: ModelSource) -> Coder:
             for first in range(0, n_rows, step)
         ]
         source.release(name)
-        return Coded(kind, np.concatenate(parts), columns)
+        return EncodedMatrix(kind, np.concatenate(parts), columns, outer[-1])
 
     return code
 

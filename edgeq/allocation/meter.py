@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from edgeq.allocation.trial import Coder, with_coded
 from edgeq.engine.model import Model
+from edgeq.engine.replaced import EncodedMatrix, with_replaced
 from edgeq.engine.weights import Floats
 from edgeq.evaluation.loss import Loss
 from edgeq.evaluation.proof import DecoderRuntime, EncoderRuntime
 from edgeq.evaluation.runtimes import EmbeddedRuntime
 
 Runtime = DecoderRuntime | EncoderRuntime
+Coder = Callable[[str, str], EncodedMatrix]  # (tensor, type) → its rows encoded
 
 
 class Meter:
     """Holds the float model's answers to its sequences, of a decoder ``[T, vocab]`` each: keep them few."""
 
-    def __init__(
-        self,
-        model: Model,
-        sequences: Sequence[Sequence[int]],
-        shapes: Mapping[str, tuple[int, ...]],
-        loss: Loss,
-    ) -> None:
-        self._model, self._sequences, self._shapes, self._loss = model, sequences, shapes, loss
+    def __init__(self, model: Model, sequences: Sequence[Sequence[int]], loss: Loss) -> None:
+        self._model, self._sequences, self._loss = model, sequences, loss
         self._reference: list[Floats] = []
 
     def loss(self, types: Mapping[str, str], coder: Coder) -> float:
         """The loss with these tensors in these types, all others float."""
         coded = {name: coder(name, kind) for name, kind in types.items()}
-        trial = with_coded(self._model, coded, self._shapes)
+        trial = with_replaced(self._model, coded)
         return self.summary(EmbeddedRuntime(trial, 0.0))["loss"]
 
     def summary(self, trial: Runtime) -> dict[str, float]:

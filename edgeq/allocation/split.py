@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeq.calibration.text import Text
 from edgeq.errors import InputError
+from edgeq.evaluation.windows import consecutive
 from edgeq.source import ModelSource
 
 _CHARACTERS = 4_000_000  # of a text that are looked at
@@ -77,8 +78,7 @@ def _of_windows(source: ModelSource, text: Text) -> Split:
 
 def _windows(tokens: Sequence[int], width: int, most: int) -> list[list[int]]:
     """Windows of ``width`` tokens, ``most`` tokens at most, taken evenly from all of them."""
-    whole = [list(tokens[at : at + width]) for at in range(0, len(tokens), width)]
-    return _evenly([window for window in whole if len(window) > 1], max(1, most // width))
+    return _evenly(consecutive(tokens, width), max(1, most // width))
 
 
 def _of_lines(source: ModelSource, text: Text) -> Split:

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.allocation.trial import Coded, with_coded
 from edgeq.calibration.text import Text
 from edgeq.devices.detect import instruction_set
 from edgeq.engine.float_operands import FloatOperands, float_model, read_rows
 from edgeq.engine.model import Model
+from edgeq.engine.replaced import DecodedMatrix, with_replaced
 from edgeq.errors import InputError, UsageError
 from edgeq.evaluation.alone import Reader, SentenceReader, WindowReader, sentences_for, windows_for
 from edgeq.evaluation.decibels import energy, snr
@@ -70,14 +70,13 @@ def _reader(base: ModelSource, floats: FloatOperands, text: Text, context: int |
 
         windows = windows_for(text, base.tokenizer(), base.hp.context, context)
         return WindowReader(windows, FastRuntime(float_model(base, floats), 0, "floats"), replaced)
-    model, shapes = model_of(base), {name: base.shape(name) for name in base.specs}
+    model = model_of(base)
 
-    def coded(name: str, rows: Floats) -> EmbeddedRuntime:
-        one = Coded("F32", rows.view(np.uint8), rows.shape[1])
-        return EmbeddedRuntime(with_coded(model, {name: one}, shapes), 0.0)
+    def changed(name: str, rows: Floats) -> EmbeddedRuntime:
+        return EmbeddedRuntime(with_replaced(model, {name: DecodedMatrix(rows)}), 0.0)
 
     sentences = sentences_for(text, base.tokenizer(), base.hp.context)
-    return SentenceReader(sentences, loss, EmbeddedRuntime(model, 0.0), coded)
+    return SentenceReader(sentences, loss, EmbeddedRuntime(model, 0.0), changed)
 
 
 @contextmanager

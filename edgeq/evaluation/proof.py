@@ -15,6 +15,7 @@ from edgeq.calibration.text import Text
 from edgeq.engine import model as engine
 from edgeq.errors import InputError
 from edgeq.evaluation.metrics import Divergence, cosine_summary, label_summary
+from edgeq.evaluation.windows import consecutive
 from edgeq.gguf_source import GGUFSource
 from edgeq.source import ModelSource, SourceModel
 
@@ -78,9 +79,7 @@ class Reference:
         large = not getattr(self.model.weights, "keep", True)
         limit = _TOKENS_OF_LARGE_MODEL if large else COMPARED_TOKENS
         ids = self.tokenizer.encode(self.text.content).ids[:limit]
-        width = min(WINDOW, self.source.hp.context)
-        windows = [ids[i : i + width] for i in range(0, len(ids), width)]
-        windows = [window for window in windows if len(window) > 1]
+        windows = consecutive(ids, min(WINDOW, self.source.hp.context))
         if not windows:
             raise InputError(f"{self.text.name}: has fewer than two tokens; give a longer text")
         return windows

@@ -57,6 +57,12 @@ class Windows:
             yield Window(tokens, self.first)
 
 
+def consecutive(tokens: Sequence[int], width: int) -> list[list[int]]:
+    """The tokens in windows of ``width``, the last one shorter, or left out where it would be a single token."""
+    windows = [list(tokens[at : at + width]) for at in range(0, len(tokens), width)]
+    return [window for window in windows if len(window) > 1]
+
+
 def windows_of(
     text: str,
     name: str,

@@ -19,12 +19,12 @@ from edgeq.allocation.goal import exactly
 from edgeq.allocation.meter import Runtime
 from edgeq.allocation.search import Goal
 from edgeq.allocation.split import split_of
-from edgeq.allocation.trial import Coded, with_coded
 from edgeq.calibration.text import Text, read_text
 from edgeq.convert import gguf_file
 from edgeq.convert.checkpoint_rows import CheckpointRows
 from edgeq.devices.detect import instruction_set
 from edgeq.engine.model import from_source, open_model
+from edgeq.engine.replaced import EncodedMatrix, with_replaced
 from edgeq.errors import GateError, InputError, UsageError
 from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.overrides import parse_override
@@ -50,9 +50,8 @@ def test_a_trial_answers_as_the_file(
     for name in options:
         values = source.array(name)
         rows = encode("Q8_0", values, None, instruction_set(), Effort.ggml)
-        coded[name] = Coded("Q8_0", rows, values.shape[-1])
-    shapes = {name: source.shape(name) for name in options}
-    trial = with_coded(from_source(source), coded, shapes)
+        coded[name] = EncodedMatrix("Q8_0", rows, values.shape[-1], len(values))
+    trial = with_replaced(from_source(source), coded)
     file = open_model(make_gguf(source.path, "Q8_0"))
     tokens = code_tokens[:48]
     np.testing.assert_allclose(trial.logits(tokens), file.logits(tokens), rtol=0, atol=1e-4)
