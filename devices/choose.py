@@ -31,11 +31,15 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a choice must keep to: bytes of memory, the most loss, the least tokens/s."""
+    """What a choice must keep to: bytes of memory, the most loss, the least tokens/s.
+
+    ``known_loss``: a format of which no loss is known does not keep to the limit; else it stands behind all others.
+    """
 
     memory_bytes: float
     most_loss: float
     least_speed: float = 0.0
+    known_loss: bool = False
     loss_name: str = field(default="KL")
 
 
@@ -65,6 +69,8 @@ def _unfit(candidate: Candidate, wanted: Wanted) -> str:
             f"needs {candidate.memory_bytes / 1e9:.2f} GB of memory, "
             f"{wanted.memory_bytes / 1e9:.2f} GB may be used"
         )
+    if candidate.loss is None and wanted.known_loss:
+        return f"{wanted.loss_name} unknown, at most {wanted.most_loss:g} is wanted"
     if candidate.loss is not None and candidate.loss > wanted.most_loss:
         return f"{wanted.loss_name} {candidate.loss:.3g} is more than {wanted.most_loss:g}"
     if candidate.speed < wanted.least_speed:
@@ -73,10 +79,16 @@ def _unfit(candidate: Candidate, wanted: Wanted) -> str:
 
 
 def _best(candidates: Sequence[Candidate]) -> Candidate:
-    """The least loss among those within 5 % of the fastest."""
+    """The least loss among those within 5 % of the fastest; nobody vouches for a loss that is unknown."""
+    candidates = _vouched(candidates)
     fastest = max(candidate.speed for candidate in candidates)
     fast = [candidate for candidate in candidates if candidate.speed >= SAME_SPEED * fastest]
     return min(fast, key=lambda c: (_loss(c), c.memory_bytes, -c.speed))
+
+
+def _vouched(candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+    """Those with a known loss, all where there is none."""
+    return [candidate for candidate in candidates if candidate.loss is not None] or candidates
 
 
 def _loss(candidate: Candidate) -> float:
@@ -84,7 +96,7 @@ def _loss(candidate: Candidate) -> float:
 
 
 def _why(candidate: Candidate, fitting: Sequence[Candidate], before: Sequence[Ranked], wanted: Wanted) -> str:
-    fastest = max(fitting, key=lambda c: c.speed)
+    fastest = max(_vouched(fitting), key=lambda c: c.speed)
     if not before:
         if candidate is fastest:
             return f"the fastest that fits with {wanted.loss_name} up to {wanted.most_loss:g}"
@@ -98,6 +110,9 @@ def _why(candidate: Candidate, fitting: Sequence[Candidate], before: Sequence[Ra
         return (
             f"better ({wanted.loss_name} {_shown(candidate.loss)}) but {slower:.0%} slower than {first.name}"
         )
+    if candidate.loss is None and first.loss is not None and slower:
+        than = f"{-slower:.0%} faster" if slower < 0 else f"{slower:.0%} slower"
+        return f"{than} than {first.name}, and {wanted.loss_name} unknown: measure it"
     if slower > 0:
         return f"no better than {first.name} and {slower:.0%} slower"
     return f"as fast as {first.name}, but {wanted.loss_name} {_shown(candidate.loss)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -107,6 +108,7 @@ def run(request: Request) -> dict[str, Any]:
         memory_bytes=place.limit.nbytes,
         most_loss=most_loss if request.most_loss is None else request.most_loss,
         least_speed=request.least_speed,
+        known_loss=request.most_loss is not None and math.isfinite(request.most_loss),
         loss_name="KL" if decoder else "1 - cosine",
     )
     ranked = rank([_candidate(entry, place) for entry in entries.values()], wanted)
@@ -133,6 +135,11 @@ def _place(request: Request, model: PlannedModel) -> _Place:
         raise UsageError(f"--unit gpu: the profile of {profile.name} has no GPU")
     browser = app == "browser"  # WebAssembly: no GPU, and the page's memory
     gpu = profile.gpus[0] if profile.gpus and request.unit != "cpu" and not browser else None
+    if gpu is None and not profile.clusters:
+        asked = "--app browser" if browser else "--unit cpu"
+        raise UsageError(
+            f"{asked}: the profile of {profile.name} has a GPU only, and no cores to predict with"
+        )
     own = gpu is not None and not gpu.shared
     limit = ceiling(profile, app, gpu.gb if gpu is not None and own else None)
     if gpu is not None and gpu.shared and gpu.gb * 1e9 < limit.nbytes:

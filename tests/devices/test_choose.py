@@ -47,3 +47,14 @@ def test_an_unknown_loss_comes_after_known_ones_as_fast():
     ranked = rank([candidate("unknown", 100, None), candidate("known", 99, 0.04)], WANTED)
     assert [row.candidate.name for row in ranked] == ["known", "unknown"]
     assert "KL unknown" in ranked[1].reason
+
+
+def test_an_unknown_loss_is_no_choice_where_others_are_known():
+    formats = [candidate("unknown", 300, None), candidate("known", 99, 0.04)]
+    ranked = rank(formats, WANTED)
+    assert [row.candidate.name for row in ranked] == ["known", "unknown"]
+    assert ranked[0].reason == "the fastest that fits with KL up to 0.05"
+    assert ranked[1].reason == "203% faster than known, and KL unknown: measure it"
+    strict = rank(formats, Wanted(4e9, 0.05, known_loss=True))
+    assert strict[1].reason == "KL unknown, at most 0.05 is wanted"
+    assert [row.candidate.name for row in rank(formats[:1], WANTED) if row.place] == ["unknown"]

@@ -91,3 +91,10 @@ def test_a_profile_is_kept_under_a_name(edgeq, tmp_path):
         done = edgeq("devices", "add", *arguments)
         assert (done.code, done.err.count("\n")) == (1, 1)
         assert said in done.err
+
+
+@pytest.mark.parametrize("options", [("--unit", "cpu"), ("--app", "browser")])
+def test_a_profile_without_cores_has_no_cpu_to_plan_for(edgeq, tinylm, options):
+    done = edgeq("plan", tinylm, "--target", "a10", *options)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert options[0] in done.err
