@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,16 +9,13 @@ import onnx_ir as ir
 
 from edgeq.convert import onnx_graph
 from edgeq.convert.dialects import DIALECTS
+from edgeq.convert.graph_tensors import tensor_results
 from edgeq.convert.onnx_quants import QUANTS, QuantOptions
 from edgeq.convert.tensor_result import TensorResult, handling_summary
 from edgeq.errors import UsageError
-from edgeq.formats.onnx.edit import ERROR, HANDLING, ORIGIN, dims
 from edgeq.formats.onnx.save import save_model
 from edgeq.source import ModelSource
 from edgeq.wording import counted
-
-_SMALL = 64  # initializers below this many bytes are constants of the graph, not tensors of the model
-
 
 _SUFFIXES = {
     "float32": "",
@@ -83,17 +79,3 @@ def _tell_what_falls_back(model: ir.Model, options: QuantOptions) -> None:
     options.notes.append(
         f"the {options.provider.upper()} provider leaves {counted(len(left), 'node')} to the CPU: {kinds}"
     )
-
-
-def tensor_results(model: ir.Model) -> list[TensorResult]:
-    """The graph's initializers as the report shows them, names without the passes' suffixes."""
-    results = []
-    for name, value in model.graph.initializers.items():
-        tensor = value.const_value
-        if tensor is None or tensor.nbytes < _SMALL:
-            continue
-        told = float(value.meta.get(ERROR, 0.0)), value.meta.get(ORIGIN, ""), value.meta.get(HANDLING, "")
-        results.append(
-            TensorResult(name, tensor.dtype.name.lower(), dims(tensor), math.ceil(tensor.nbytes), *told)
-        )
-    return results

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from edgeq.convert.onnx_file import tensor_results
+from edgeq.convert.graph_tensors import tensor_results
 from edgeq.errors import InputError
 from edgeq.file_hash import sha256
 from edgeq.formats.atomic import check_output
@@ -56,8 +56,8 @@ def _run(request: Request, quant: OnnxQuant, path: Path) -> dict[str, Any]:
     apply = quant.plan(subject.job)
     found, model = quantize_layers(subject, apply)
     _tell_what_is_left(subject, model, found)
-    tensors = [asdict(tensor) for tensor in tensor_results(model)]
     files = save_model(model, path, force=request.force)
+    tensors = [asdict(tensor) for tensor in tensor_results(model)]
     config = write_config(path, subject.job.session)
     files += [config] if config else []
     mobile = write_mobile(subject, path) if request.ort else None
