@@ -20,7 +20,7 @@ from edgeq.evaluation.classifiers import accuracy, class_logits, compare_classes
 from edgeq.evaluation.decoders import Beside, Comparison, evaluate_decoder
 from edgeq.evaluation.encoders import compare_vectors, embeddings
 from edgeq.evaluation.log import DEFAULT_TOP, LogReference, LogWriter, is_log
-from edgeq.evaluation.opening import Evaluated, How, engine_for, open_evaluated, reference_engine
+from edgeq.evaluation.opening import Evaluated, How, open_evaluated, reference_engine
 from edgeq.evaluation.proof import DecoderRuntime, EncoderRuntime
 from edgeq.evaluation.slices import slices
 from edgeq.evaluation.structured import check_answers, read_prompts
@@ -94,7 +94,7 @@ def run(request: Request) -> dict[str, Any]:
         **measured,
     }
     if request.prompts is not None:
-        record["structured"] = _structured(request, threads)
+        record["structured"] = _structured(request, opened.engine, threads)
     return record | {"versions": versions()}
 
 
@@ -244,7 +244,7 @@ def _refuse(request: Request, kind: str) -> None:
             raise UsageError(f"{option} is for models that generate, and {request.model} is {kind}")
 
 
-def _structured(request: Request, threads: int) -> dict[str, Any]:
+def _structured(request: Request, engine: EngineName, threads: int) -> dict[str, Any]:
     """The model's answers to the prompts, greedily; the reference's, too, where it is a model."""
     assert request.prompts is not None
     prompts = read_prompts(request.prompts)
@@ -266,10 +266,9 @@ def _structured(request: Request, threads: int) -> dict[str, Any]:
 
             return check_answers(answer, prompts, lambda i, n: request.progress("answering", i, n))
 
-    found = answers(request.model, engine_for(request.model, request.engine), request.cache_type)
+    found = answers(request.model, engine, request.cache_type)
     if request.reference is not None and not is_log(request.reference):
-        engine = reference_engine(request.reference, request.engine)
-        found["reference"] = answers(request.reference, engine, None)
+        found["reference"] = answers(request.reference, reference_engine(request.reference, engine), None)
     return found
 
 

@@ -49,8 +49,8 @@ def evaluate(
     engine: Annotated[
         Engine,
         typer.Option(
-            help="What runs it; auto is onnxruntime for an ONNX file and embedded (edgeq's own) for the rest. The "
-            "reference runs in it, too, where it can."
+            help="What runs it; auto is onnxruntime for an ONNX file, llama.cpp for a decoder's GGUF file where it is "
+            "installed, and embedded (edgeq's own) for the rest. The reference runs in it, too, where it can."
         ),
     ] = Engine.auto,
     context: Annotated[

@@ -126,6 +126,8 @@ def _gguf(path: Path, engine: EngineName, how: How, stack: ExitStack) -> Evaluat
     assert file is not None
     encoder = model.family.kind == "encoder"
     runtime: DecoderRuntime | EncoderRuntime
+    if how.engine == "auto" and not encoder and how.cache_type is None and llama_cpp.available():
+        engine = "llama.cpp"  # what decoders' files are for, as in the proof of an export
     if engine == "llama.cpp":
         # of shards llama.cpp takes the first; its cache holds what is generated after a text, too
         context = model.hp.context if encoder else how.context

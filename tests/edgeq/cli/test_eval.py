@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import run_edgeq
 
+from edgeq.runtimes import llama_cpp
+
 pytest.importorskip("jsonschema")
 
 TEXT = "import os\nfor name in os.listdir('.'):\n    print(name, len(name))\n" * 40
@@ -58,7 +60,8 @@ def measured(tinylm, tmp_path_factory) -> Measured:
 
 def test_what_is_measured(measured) -> None:
     record = measured.record
-    assert (record["kind"], record["engine"], record["context"]) == ("decoder", "embedded", 64)
+    engine = "llama.cpp" if llama_cpp.available() else "embedded"
+    assert (record["kind"], record["engine"], record["context"]) == ("decoder", engine, 64)
     assert record["bytes"] == measured.gguf.stat().st_size
     answers = record["answers"]
     assert answers["tokens"] == 4 * (64 - 1 - 32)
