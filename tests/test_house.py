@@ -86,6 +86,12 @@ def test_every_data_file_is_package_data():
         assert files <= listed, package
 
 
+def test_test_files_have_names_of_their_own():
+    """pytest imports them by their bare names."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_links_let_a_checkout_see_the_floors():
     for name in ("formats", "kernels_cpu", "devices"):
         assert (ROOT / "edgeq" / name).readlink() == Path("..") / name

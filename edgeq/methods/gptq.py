@@ -12,7 +12,7 @@ from edgeq.methods.grids import Grid
 
 @method("gptq")
 def gptq(weights: Floats, statistics: Statistics, grid: Grid) -> Parts:
-    """Parts in rows; the Gram matrix is damped by 3 % of its mean diagonal."""
+    """Parts in rows; the Gram matrix is damped by a tenth of its mean diagonal."""
     from edgeq.kernels_cpu.gram import round_by_feedback
 
     parts = grid.start(weights, statistics.importance())

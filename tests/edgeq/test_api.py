@@ -84,11 +84,9 @@ def test_chat_answers_through_the_template(tinylm: Path, tmp_path: Path) -> None
         model.chat(chats.CONVERSATIONS["one"])
 
 
-@pytest.mark.parametrize(
-    ("name", "said"), [("model.onnx", "edgeq run runs ONNX"), ("absent.gguf", "no such file")]
-)
-def test_what_cannot_be_loaded_is_an_input_error(tmp_path: Path, name: str, said: str) -> None:
-    with pytest.raises(InputError, match=said):
+@pytest.mark.parametrize("name", ["model.onnx", "absent.gguf", "absent"])
+def test_what_cannot_be_loaded_is_an_input_error(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=f"{name}: no such file"):
         edgeq.load(tmp_path / name)
 
 
