@@ -194,3 +194,11 @@ def only_reader(value: ir.Value) -> ir.Node | None:
         return None
     (reader, _) = next(iter(uses))
     return reader if reader.graph is producer.graph else None
+
+
+def sole_addition(value: ir.Value) -> tuple[ir.Node, int] | None:
+    """The Add that alone reads a value, and which of its inputs is added to that; None where there is none."""
+    add = only_reader(value)
+    if add is None or add.op_type != "Add" or not is_standard(add):
+        return None
+    return add, 1 if add.inputs[0] is value else 0

@@ -20,7 +20,13 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.formats.onnx.convolution import Convolution, find_convolutions
-from edgeq.formats.onnx.edit import add_initializer, constant, dims, is_standard, only_reader, remove_unused
+from edgeq.formats.onnx.edit import (
+    add_initializer,
+    constant,
+    dims,
+    remove_unused,
+    sole_addition,
+)
 from edgeq.formats.onnx.int8 import FULL_RANGE, channel_scales, quantize_channels
 from edgeq.formats.onnx.linear import Linear, find_linears
 
@@ -81,10 +87,7 @@ def _bias_of(linear: Linear) -> tuple[ir.Node | None, int]:
     """(the node that adds the bias, which of its inputs it is)."""
     if linear.node.op_type == "Gemm":
         return linear.node, 2
-    add = only_reader(linear.node.outputs[0])
-    if add is None or add.op_type != "Add" or not is_standard(add):
-        return None, 0
-    return add, 1 if add.inputs[0] is linear.node.outputs[0] else 0
+    return sole_addition(linear.node.outputs[0]) or (None, 0)
 
 
 def _correct_convolution(model: ir.Model, convolution: Convolution, limit: int, mean: Doubles) -> bool:

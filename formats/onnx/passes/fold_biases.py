@@ -30,6 +30,7 @@ from edgeq.formats.onnx.edit import (
     is_standard,
     only_reader,
     remove_unused,
+    sole_addition,
 )
 from edgeq.formats.onnx.linear import Linear, find_linears
 
@@ -82,10 +83,11 @@ def fold_residual_biases(model: ir.Model) -> int:
     count = 0
     for biased in list(_biased(model)):
         shape = biased.linear.activation.shape
-        residual = only_reader(biased.output)
-        if residual is None or not _is(residual, "Add") or (shape is not None and len(shape) == 2):  # rule 5
+        found = sole_addition(biased.output)
+        if found is None or (shape is not None and len(shape) == 2):  # rule 5
             continue
-        other = residual.inputs[1 if residual.inputs[0] is biased.output else 0]
+        residual, place = found
+        other = residual.inputs[place]
         norm = None if other is None else other.producer()
         if (
             norm is None
@@ -100,11 +102,10 @@ def fold_residual_biases(model: ir.Model) -> int:
 
 def _biased(model: ir.Model) -> Iterator[_Biased]:
     for linear in find_linears(model):
-        product = linear.node.outputs[0]
-        add = only_reader(product)
-        if not _is(linear.node, "MatMul") or add is None or not _is(add, "Add"):
+        found = sole_addition(linear.node.outputs[0])
+        if not _is(linear.node, "MatMul") or found is None:
             continue
-        place = 1 if add.inputs[0] is product else 0
+        add, place = found
         bias = add.inputs[place]
         tensor = constant(bias)
         if (

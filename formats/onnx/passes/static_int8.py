@@ -26,11 +26,10 @@ from edgeq.formats.onnx.edit import (
     constant,
     dims,
     insert,
-    is_standard,
-    only_reader,
     qdq_domain,
     remove_unused,
     replace,
+    sole_addition,
 )
 from edgeq.formats.onnx.int8 import TINY, U8S8, ActivationRange, Codes, Types
 from edgeq.formats.onnx.linear import Linear, find_linears
@@ -118,10 +117,11 @@ def _as_gemm(model: ir.Model, linear: Linear, x: ir.Value, limit: int, types: Ty
 
 def _added_vector(linear: Linear) -> tuple[ir.Node | None, ir.Value | None]:
     """The Add of a constant vector that alone reads a MatMul of rank 2, and the vector."""
-    shape, add = linear.activation.shape, only_reader(linear.node.outputs[0])
-    if shape is None or len(shape) != 2 or add is None or add.op_type != "Add" or not is_standard(add):
+    shape, found = linear.activation.shape, sole_addition(linear.node.outputs[0])
+    if shape is None or len(shape) != 2 or found is None:
         return None, None
-    bias = add.inputs[1 if add.inputs[0] is linear.node.outputs[0] else 0]
+    add, place = found
+    bias = add.inputs[place]
     tensor = constant(bias)
     if tensor is None or dims(tensor) != (linear.outputs_width,) or tensor.dtype != ir.DataType.FLOAT:
         return None, None
