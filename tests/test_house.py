@@ -26,6 +26,7 @@ FOLDERS = {"formats": 0, "kernels_cpu": 1, "devices": 2, "edgeq": 3}
 HEAVY = ("numba", "llvmlite", "onnx", "onnx_ir", "onnxruntime", "llama_cpp", "numpy", "matplotlib", "tokenizers",
          "huggingface_hub", "jinja2", "gguf")  # fmt: skip
 HELP_SECONDS = 0.4
+HELP_TO_LIBRARIES = 2.2
 
 SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
 
@@ -169,16 +170,24 @@ def test_help_loads_no_heavy_library():
 
 
 def test_help_is_quick():
-    """The best of some, in processor time: on an idle machine that is the time it takes, on a busy one it nearly is."""
+    """The best of some, in processor time; where the machine is slow or busy, measured by its libraries' time."""
+    help_seconds, libraries = 1.0, 0.0
+    for _ in range(20):
+        help_seconds = min(help_seconds, _processor_seconds("-m", "edgeq", "--help"))
+        if help_seconds <= max(HELP_SECONDS, HELP_TO_LIBRARIES * libraries):
+            return
+        loaded = _processor_seconds("-c", "import typer.main, typer.rich_utils")
+        libraries = min(libraries or loaded, loaded)
+    pytest.fail(f"--help takes {help_seconds:.2f} s, its libraries {libraries:.2f} s")
+
+
+def _processor_seconds(*arguments: str) -> float:
     # As after an installation: with bytecode, which the first run writes.
     env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    seconds: list[float] = []
-    while len(seconds) < 20 and min(seconds, default=1.0) > HELP_SECONDS:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "edgeq", "--help"], capture_output=True, check=True, env=env)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) <= HELP_SECONDS
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=True, env=env)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _commands() -> dict[str, typer.core.TyperCommand]:
