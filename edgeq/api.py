@@ -14,18 +14,15 @@ from numpy.typing import NDArray
 
 from edgeq.chat import Message, needed
 from edgeq.devices.cpu import usable_cores
-from edgeq.engine.decoders import Embedded, open_embedded
+from edgeq.engine.decoders import open_model
 from edgeq.engine.generate import Timing, generate, stream_text
 from edgeq.engine.sampling import Sampler
 from edgeq.engine.stops import until
 from edgeq.errors import InputError
 from edgeq.kernels_cpu.threads import set_threads
-from edgeq.runtimes import ONNX_SUFFIXES
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from edgeq.engine.graphs import Graph
 
 
 class Sampling(TypedDict, total=False):
@@ -48,20 +45,11 @@ class LoadedModel:
     def __init__(self, path: str | Path, threads: int = 0) -> None:
         set_threads(threads or usable_cores())
         self.path = Path(path)
-        if not self.path.exists():
-            raise InputError(f"{path}: no such file or directory")
         with ExitStack() as stack:
-            self._opened = self._open(threads, stack)
+            self._opened = open_model(self.path, threads or usable_cores(), stack)
             self._stack = stack.pop_all()
         self.tokenizer: Tokenizer = self._opened.tokenizer
         self.template = self._opened.chat
-
-    def _open(self, threads: int, stack: ExitStack) -> Embedded | Graph:
-        if self.path.suffix not in ONNX_SUFFIXES:
-            return open_embedded(self.path, stack)
-        from edgeq.engine.graphs import open_graph  # GGUF files are run without ONNX Runtime
-
-        return open_graph(self.path, threads or usable_cores())
 
     def __enter__(self) -> Self:
         return self

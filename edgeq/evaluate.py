@@ -11,7 +11,7 @@ from typing import Any
 from edgeq.calibration.text import Text, read_text
 from edgeq.chat import Message, needed
 from edgeq.devices.cpu import usable_cores
-from edgeq.engine.decoders import EngineName, open_decoder
+from edgeq.engine.decoders import open_decoder
 from edgeq.engine.generate import Timing, generate, stream_text
 from edgeq.engine.sampling import Sampler
 from edgeq.errors import InputError, UsageError
@@ -20,7 +20,7 @@ from edgeq.evaluation.classifiers import accuracy, class_logits, compare_classes
 from edgeq.evaluation.decoders import Beside, Comparison, evaluate_decoder
 from edgeq.evaluation.encoders import compare_vectors, embeddings
 from edgeq.evaluation.log import DEFAULT_TOP, LogReference, LogWriter, is_log
-from edgeq.evaluation.opening import Evaluated, How, open_evaluated, reference_engine
+from edgeq.evaluation.opening import Evaluated, How, open_evaluated
 from edgeq.evaluation.proof import DecoderRuntime, EncoderRuntime
 from edgeq.evaluation.slices import slices
 from edgeq.evaluation.structured import check_answers, read_prompts
@@ -28,6 +28,7 @@ from edgeq.evaluation.windows import DEFAULT_CONTEXT, Scored, Windows, windows_o
 from edgeq.formats.atomic import check_output
 from edgeq.kernels_cpu.cached import CacheType
 from edgeq.kernels_cpu.threads import set_threads
+from edgeq.runtimes.engines import EngineName, Wanted, like
 from edgeq.versions import versions
 
 Progress = Callable[[str, int, int], None]
@@ -46,7 +47,7 @@ class Request:
     model: Path
     data: Path | None = None
     reference: Path | None = None
-    engine: EngineName = "auto"
+    engine: Wanted = "auto"
     context: int | None = None
     scored: Scored = "half"
     max_tokens: int | None = None
@@ -157,8 +158,7 @@ _PROBE = "def main(argv): return 'Straße 12345'  # naïve\n\tThe quick brown fo
 
 
 def _open_reference(path: Path, opened: Evaluated, how: How, stack: ExitStack) -> Evaluated:
-    engine = reference_engine(path, opened.engine)
-    reference = open_evaluated(path, replace(how, engine=engine, cache_type=None), stack)
+    reference = open_evaluated(path, replace(how, engine=like(opened.engine, path), cache_type=None), stack)
     if reference.kind != opened.kind:
         raise InputError(f"{path}: cannot be compared, {reference.kind} with {opened.kind}")
     return reference
@@ -249,7 +249,7 @@ def _structured(request: Request, engine: EngineName, threads: int) -> dict[str,
     assert request.prompts is not None
     prompts = read_prompts(request.prompts)
 
-    def answers(path: Path, engine: EngineName, cache_type: CacheType | None) -> dict[str, Any]:
+    def answers(path: Path, engine: Wanted, cache_type: CacheType | None) -> dict[str, Any]:
         with open_decoder(path, engine, threads, _PROMPT_ROOM, cache_type) as opened:
 
             def answer(prompt: str | tuple[Message, ...]) -> str:
@@ -268,7 +268,7 @@ def _structured(request: Request, engine: EngineName, threads: int) -> dict[str,
 
     found = answers(request.model, engine, request.cache_type)
     if request.reference is not None and not is_log(request.reference):
-        found["reference"] = answers(request.reference, reference_engine(request.reference, engine), None)
+        found["reference"] = answers(request.reference, like(engine, request.reference), None)
     return found
 
 

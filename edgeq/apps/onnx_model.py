@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from edgeq.apps.gguf_model import file_safe
-from edgeq.formats.onnx.read import read_model, tensors
+from edgeq.formats.onnx.read import external_files, read_model, tensors
 from edgeq.onnx.sessions import NAME as SESSION_NAME
 from edgeq.source import COMPANIONS
 
@@ -94,12 +94,6 @@ def _kind(graph: ir.Model, name: str, tensor: ir.TensorProtocol) -> tuple[str, i
 
 def _weight_input(node: ir.Node) -> int:
     return 0 if node.op_type == "GatherBlockQuantized" else 1
-
-
-def external_files(graph: ir.Model) -> list[str]:
-    """The files that hold external data, in the order of their first use."""
-    found = {str(t.location): None for _, t in tensors(graph) if isinstance(t, ir.ExternalTensor)}
-    return list(found)
 
 
 def described(values: Iterator[ir.Value] | Any) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from edgeq.bench import engines
 from edgeq.bench.sensors import Sensors
 from edgeq.errors import EdgeqError, FallbackWarning, InputError
 from edgeq.peak_memory import peak_memory
+from edgeq.runtimes.engines import EngineName
 
 _SEED = 0
 _LONGEST_FIRST_ID = 4000  # every vocabulary has these, and none of the special ones at the end
@@ -29,7 +30,7 @@ class Job:
     """What to measure: ``prompt`` and ``gen`` are tokens, ``repeat`` turns count after one that warms up."""
 
     path: str
-    engine: str
+    engine: EngineName
     threads: int
     prompt: int
     gen: int
@@ -64,7 +65,7 @@ def measure(job: Job) -> Measurement:
     started = clock()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FallbackWarning)
-        subject = engines.ENGINES[job.engine](Path(job.path), job.threads, job.prompt + job.gen)
+        subject = engines.OPENERS[job.engine](Path(job.path), job.threads, job.prompt + job.gen)
     found = Measurement(subject.kind, clock() - started, 0.0)
     found.notes = [str(one.message) for one in caught if issubclass(one.category, FallbackWarning)]
     steps = job.gen if subject.kind == "decoder" else 0

@@ -15,10 +15,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgeq.bench import engines
 from edgeq.bench.child import Job, Measurement
-from edgeq.errors import EdgeqError, FormatError, InputError, UsageError
+from edgeq.errors import EdgeqError, FormatError
 from edgeq.json_files import read_json
+from edgeq.model_size import model_bytes
+from edgeq.runtimes.engines import ENGINES, Wanted, engine_for
 from edgeq.versions import versions
 
 FORMAT = 1  # of the JSON file
@@ -28,10 +29,10 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure: all combinations; ``engine`` "" takes the one for each file."""
+    """What to measure: all combinations; ``engine`` auto takes the one for each file."""
 
     models: Sequence[Path]
-    engine: str = ""
+    engine: Wanted = "auto"
     threads: Sequence[int] = (1,)
     prompts: Sequence[int] = (128, 512)
     gen: int = 64
@@ -57,12 +58,11 @@ class Result:
 
 def run(options: Options) -> dict[str, Any]:
     """The record that the files hold; raises UsageError for an engine that does not run a model."""
-    engines.load_all()
     jobs, here = list(_jobs(options)), machine()  # how busy it is before our own work
     results = []
     for done, job in enumerate(jobs):
         options.progress(f"{Path(job.path).name} in {job.engine}", done, len(jobs))
-        if job.engine in engines.COMPILED and (not done or jobs[done - 1].path != job.path):
+        if ENGINES[job.engine].compiles and (not done or jobs[done - 1].path != job.path):
             _compile(job)
         results.append(_result(job))
     return {
@@ -124,20 +124,10 @@ def _is_result(entry: object) -> bool:
 
 def _jobs(options: Options) -> Iterator[Job]:
     for model in options.models:
-        engine = _engine_of(model, options.engine)
+        engine = engine_for(model, options.engine)
         for threads in options.threads:
             for prompt in options.prompts:
                 yield Job(str(model), engine, threads, prompt, options.gen, options.repeat)
-
-
-def _engine_of(model: Path, wanted: str) -> str:
-    if not model.exists():
-        raise InputError(f"{model}: no such file or directory")
-    kind = "directory" if model.is_dir() else "onnx" if model.suffix == ".onnx" else "gguf"
-    allowed = {"directory": ["embedded"], "gguf": ["embedded", "llama.cpp"], "onnx": ["onnxruntime"]}[kind]
-    if wanted and wanted not in allowed:
-        raise UsageError(f"--engine {wanted} does not run {model}; take {' or '.join(allowed)}")
-    return wanted or allowed[0]
 
 
 def _compile(job: Job) -> None:
@@ -159,7 +149,7 @@ def _result(job: Job) -> Result:
     )
     try:
         result.measured = in_child(job)
-        result.engine_version = engines.VERSIONS[job.engine]()
+        result.engine_version = ENGINES[job.engine].version()
         result.figures = figures(result.measured, job.prompt)
     except EdgeqError as error:
         result.error = str(error)
@@ -230,15 +220,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def _bytes(path: Path) -> int:
-    """Of a model's files: a directory's weights, a graph with what lies outside it, all shards of a GGUF file."""
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    if path.suffix == ".onnx":
-        return sum(file.stat().st_size for file in [path, *path.parent.glob(f"{path.name}[._]data*")])
-    from edgeq.formats.gguf.split import open_gguf
-
     try:
-        with open_gguf(path) as file:
-            return sum(part.stat().st_size for part in file.paths)
-    except EdgeqError:
+        return model_bytes(path)
+    except EdgeqError:  # of a file that is damaged
         return path.stat().st_size

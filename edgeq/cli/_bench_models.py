@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from edgeq.cli._options import ForceOption
+from edgeq.cli._options import Engine, ForceOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table, progress_bar, warn
 
 if TYPE_CHECKING:
     from edgeq.bench.compare import Comparison
 
 NAME = "models"
-
-
-class Engine(StrEnum):
-    """What runs the models."""
-
-    auto = "auto"
-    embedded = "embedded"
-    llama_cpp = "llama.cpp"
-    onnxruntime = "onnxruntime"
 
 
 class ModelsUnlessNamed(TyperGroup):
@@ -140,7 +130,7 @@ def _measure(
     with progress_bar() as progress:
         options = measuring.Options(
             models=paths,
-            engine="" if engine is Engine.auto else engine.value,
+            engine=engine.value,
             threads=[count or usable_cores() for count in threads],
             prompts=prompts,
             gen=numbers[0],

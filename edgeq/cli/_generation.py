@@ -9,13 +9,14 @@ from pathlib import Path
 
 from edgeq.chat import Message, needed
 from edgeq.cli._output import print_json, warn
-from edgeq.engine.decoders import EngineName, Opened, open_decoder
+from edgeq.engine.decoders import Opened, open_decoder
 from edgeq.engine.generate import Timing, generate, stream_text
 from edgeq.engine.sampling import Sampler
 from edgeq.engine.session import Session
 from edgeq.engine.stops import until
 from edgeq.errors import InputError
 from edgeq.kernels_cpu.cached import CacheType
+from edgeq.runtimes.engines import Wanted
 
 _LONGEST = 8192  # tokens of a conversation, where nobody says: llama.cpp allots its cache at the start
 
@@ -27,7 +28,7 @@ class How:
     sampler: Sampler
     limit: int
     stop: tuple[str, ...]
-    engine: EngineName
+    engine: Wanted
     threads: int
     cache_type: CacheType | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,23 @@ AccuracyOption = Annotated[
         "int8 while multiplying, 1 does not and is slower."
     ),
 ]
+
+
+class Engine(StrEnum):
+    """What runs a model: the names of ``edgeq.runtimes.engines``."""
+
+    auto = "auto"
+    embedded = "embedded"
+    llama_cpp = "llama.cpp"
+    onnxruntime = "onnxruntime"
+
+
+class KVType(StrEnum):
+    """What the embedded engine keeps keys and values in."""
+
+    f32 = "f32"
+    f16 = "f16"
+    q8_0 = "q8_0"
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,9 @@ def chosen(
 
 def _engine() -> str:
     """Whose rates count here: llama.cpp's where it is installed, else edgeq's own."""
-    from edgeq.runtimes import llama_cpp
+    from edgeq.runtimes.engines import gguf_prover
 
-    return "llama.cpp" if llama_cpp.available() else "edgeq"
+    return {"llama.cpp": "llama.cpp", "embedded": "edgeq"}[gguf_prover()]
 
 
 def _measured() -> Profile:
@@ -94,8 +94,8 @@ def _measured() -> Profile:
 
 def _tried(model: Path, quants: Sequence[str]) -> Mapping[str, float]:
     from edgeq.devices.cpu import usable_cores
+    from edgeq.runtimes.engines import gguf_prover
     from edgeq.targeting.trial import measured_speeds
 
     warn(f"trying {', '.join(quants)} with weights of zeros")
-    engine = "llama.cpp" if _engine() == "llama.cpp" else "embedded"
-    return measured_speeds(model, quants, engine=engine, threads=usable_cores())
+    return measured_speeds(model, quants, engine=gguf_prover(), threads=usable_cores())

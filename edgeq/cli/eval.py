@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from edgeq.cli._options import ForceOption, ThreadsOption
+from edgeq.cli._options import Engine, ForceOption, KVType, ThreadsOption
 from edgeq.cli._output import JsonFlag, print_json, progress_bar
-from edgeq.cli.run import Engine, KVType
 
 
 class ScoredTokens(StrEnum):

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgeq.cli._options import ThreadsOption
+from edgeq.cli._options import Engine, KVType, ThreadsOption
 from edgeq.cli._output import JsonFlag
-
-
-class Engine(StrEnum):
-    """What runs the model."""
-
-    auto = "auto"
-    embedded = "embedded"
-    llama_cpp = "llama.cpp"
-    onnxruntime = "onnxruntime"
-
-
-class KVType(StrEnum):
-    """What the embedded engine keeps keys and values in."""
-
-    f32 = "f32"
-    f16 = "f16"
-    q8_0 = "q8_0"
 
 
 def register(app: typer.Typer) -> None:

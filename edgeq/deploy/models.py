@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from edgeq.apps.manifest import read_manifest
 from edgeq.deploy.failures import Failure, ModelFailure
 from edgeq.errors import InputError, NotFiniteError
-from edgeq.runtimes import ONNX_SUFFIXES
+from edgeq.runtimes.engines import file_kind
 
 
 class Model(Protocol):
@@ -78,7 +78,8 @@ def open_bundle(folder: str) -> Model:
     """The model of a bundle of GGUF or ONNX, whatever app it is for; raises EdgeqError."""
     manifest = read_manifest(Path(folder))
     path = Path(folder) / manifest["main"]
-    if path.suffix not in (".gguf", *ONNX_SUFFIXES):
+    is_graph = file_kind(path) == "onnx"
+    if not is_graph and path.suffix != ".gguf":
         raise InputError(f"{path}: is neither GGUF nor ONNX; give Runner an opener for other files")
-    has_texts = path.suffix == ".gguf" or "tokenizer.json" in manifest["files"]
+    has_texts = not is_graph or "tokenizer.json" in manifest["files"]
     return TextModel(path) if has_texts else GraphModel(path)

@@ -1,4 +1,4 @@
-"""The engines of ``edgeq run``: each reads tokens and gives the logits after the last one."""
+"""Models that generate, by engine: each reads tokens and gives the logits after the last one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,12 @@ from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.kernels_cpu.cached import CacheType
 from edgeq.runtimes import llama_cpp
+from edgeq.runtimes.engines import Wanted, check_cache_type, engine_for, file_kind
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-EngineName = Literal["auto", "embedded", "llama.cpp", "onnxruntime"]
+    from edgeq.engine.graphs import Graph
 
 
 class Decoder(Protocol):
@@ -153,6 +154,17 @@ class Embedded:
         return None
 
 
+def open_model(
+    path: Path, threads: int, stack: ExitStack, cache_type: CacheType | None = None, keep_packed: bool = False
+) -> Embedded | Graph:
+    """Open a model in the embedded engine, an ONNX file in ONNX Runtime; the stack closes it. Raises EdgeqError."""
+    if file_kind(path) != "onnx":
+        return open_embedded(path, stack, cache_type, keep_packed)
+    from edgeq.engine.graphs import open_graph  # ONNX Runtime is imported where it is needed
+
+    return open_graph(path, threads)
+
+
 def open_embedded(
     path: Path, stack: ExitStack, cache_type: CacheType | None = None, keep_packed: bool = False
 ) -> Embedded:
@@ -171,7 +183,7 @@ def open_embedded(
 @contextmanager
 def open_decoder(
     path: Path,
-    name: EngineName,
+    wanted: Wanted,
     threads: int,
     room: int,
     cache_type: CacheType | None = None,
@@ -183,32 +195,19 @@ def open_decoder(
     ``cache_type`` is what the embedded engine keeps keys and values of a GGUF file in, None for float16; with
     ``keep_packed`` it keeps the packed weights for the next start.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such file or directory")
-    kind = "directory" if path.is_dir() else "onnx" if path.suffix == ".onnx" else "gguf"
-    chosen = (
-        {"directory": "embedded", "gguf": "embedded", "onnx": "onnxruntime"}[kind] if name == "auto" else name
-    )
-    allowed = {"directory": ["embedded"], "gguf": ["embedded", "llama.cpp"], "onnx": ["onnxruntime"]}[kind]
-    if chosen not in allowed:
-        raise UsageError(f"--engine {chosen} does not run {path}; take {' or '.join(allowed)}")
-    if cache_type is not None and chosen != "embedded":
-        raise UsageError(f"--kv-type is for the embedded engine, not for {chosen}")
+    engine = engine_for(path, wanted)
+    check_cache_type(engine, cache_type)
     with ExitStack() as stack:
-        if kind == "onnx":
-            from edgeq.engine.graphs import open_graph  # ONNX Runtime is imported where it is needed
+        own = open_model(path, threads, stack, cache_type, keep_packed)
+        in_llama_cpp = engine == "llama.cpp"
+        decoder = _in_llama_cpp(own, threads, room, stack) if in_llama_cpp else own.decoder(room)
+        yield Opened(decoder, own.tokenizer, own.stop, own.model.hp.context, engine, own.chat)
 
-            graph = open_graph(path, threads)
-            longest = graph.model.hp.context
-            yield Opened(graph.decoder(room), graph.tokenizer, graph.stop, longest, chosen, graph.chat)
-            return
-        own = open_embedded(path, stack, cache_type, keep_packed)
-        own.check_decoder()
-        context = own.model.hp.context
-        if chosen == "llama.cpp":
-            assert own.file is not None  # whose path is the first shard's: llama.cpp takes no other
-            llama = llama_cpp.LlamaCpp(own.file.path, min(room, context), threads)
-            decoder: Decoder = Checked(_LlamaCpp(stack.enter_context(llama)), path)
-        else:
-            decoder = own.decoder(room)
-        yield Opened(decoder, own.tokenizer, own.stop, context, chosen, own.chat)
+
+def _in_llama_cpp(own: Embedded | Graph, threads: int, room: int, stack: ExitStack) -> Decoder:
+    assert isinstance(own, Embedded)
+    assert own.file is not None  # llama.cpp opens nothing else
+    own.check_decoder()
+    # Of shards llama.cpp takes the first alone.
+    llama = llama_cpp.LlamaCpp(own.file.path, min(room, own.model.hp.context), threads)
+    return Checked(_LlamaCpp(stack.enter_context(llama)), own.path)

@@ -26,11 +26,11 @@ from edgeq.errors import InputError, UsageError
 from edgeq.evaluation.alone import Reader, SentenceReader, WindowReader, sentences_for, windows_for
 from edgeq.evaluation.decibels import energy, snr
 from edgeq.evaluation.loss import Loss, loss_of
-from edgeq.evaluation.opening import file_kind
 from edgeq.evaluation.proof import model_of
 from edgeq.evaluation.runtimes import EmbeddedRuntime, FastRuntime
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.gguf_source import GGUFSource
+from edgeq.runtimes.engines import file_kind
 from edgeq.source import ModelSource, SourceModel
 
 Floats = NDArray[np.float32]

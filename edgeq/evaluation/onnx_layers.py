@@ -23,7 +23,7 @@ from edgeq.errors import InputError, UsageError
 from edgeq.evaluation.alone import Reader, SentenceReader, WindowReader, sentences_for, windows_for
 from edgeq.evaluation.decibels import energy, snr
 from edgeq.evaluation.loss import LOSSES
-from edgeq.evaluation.opening import Evaluated, file_kind
+from edgeq.evaluation.opening import Evaluated
 from edgeq.evaluation.runtimes import OnnxRuntime
 from edgeq.formats.onnx.edit import attribute, dims
 from edgeq.formats.onnx.infer import infer_shapes
@@ -34,6 +34,7 @@ from edgeq.formats.onnx.twin import Layer, Twin, find_twin, layers_of, values_of
 from edgeq.formats.onnx.watch import watched_copy
 from edgeq.onnx.sessions import read_config
 from edgeq.report.by_layer import place_of
+from edgeq.runtimes.engines import file_kind
 from edgeq.runtimes.onnxruntime import Feeds, OnnxSession, decoder_feeds, encoder_feeds
 
 Floats = NDArray[np.float32]

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import psutil
 
 from edgeq import tokenization
 from edgeq.engine import model as exact
-from edgeq.engine.decoders import EngineName, open_embedded
+from edgeq.engine.decoders import open_embedded
 from edgeq.engine.float_operands import float_model
 from edgeq.engine.steps import NotRecordableError
 from edgeq.errors import InputError, UsageError
@@ -23,7 +23,17 @@ from edgeq.evaluation.runtimes import EmbeddedRuntime, FastRuntime, LlamaCppRunt
 from edgeq.families import HyperParameters
 from edgeq.json_files import read_json
 from edgeq.kernels_cpu.cached import CacheType
+from edgeq.model_size import model_bytes
 from edgeq.runtimes import llama_cpp
+from edgeq.runtimes.engines import (
+    EngineName,
+    FileKind,
+    Wanted,
+    check_cache_type,
+    engine_for,
+    file_kind,
+    gguf_prover,
+)
 from edgeq.sentence_transformers import read_modules
 from edgeq.source import SourceModel
 
@@ -31,12 +41,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
-FileKind = Literal["directory", "gguf", "onnx"]
-_ENGINES: dict[FileKind, tuple[EngineName, ...]] = {
-    "directory": ("embedded",),
-    "gguf": ("embedded", "llama.cpp"),
-    "onnx": ("onnxruntime",),
-}
 _UNKNOWN_LENGTH = 512  # tokens, of an ONNX file without a config.json
 _SHARE_OF_MEMORY = 0.7  # that a checkpoint's weights may take
 
@@ -45,7 +49,7 @@ _SHARE_OF_MEMORY = 0.7  # that a checkpoint's weights may take
 class How:
     """How models are opened. ``context`` is the most tokens of one text, ``cache_type`` None for float16."""
 
-    engine: EngineName = "auto"
+    engine: Wanted = "auto"
     threads: int = 1
     context: int = 512
     cache_type: CacheType | None = None
@@ -65,31 +69,10 @@ class Evaluated:
     nbytes: int
 
 
-def file_kind(path: Path) -> FileKind:
-    """What a path holds, by its name; raises InputError where there is nothing."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file or directory")
-    return "directory" if path.is_dir() else "onnx" if path.suffix.lower() == ".onnx" else "gguf"
-
-
-def engine_for(path: Path, wanted: EngineName) -> EngineName:
-    """The engine that opens a path; raises UsageError where the wanted one does not."""
-    allowed = _ENGINES[file_kind(path)]
-    if wanted != "auto" and wanted not in allowed:
-        raise UsageError(f"--engine {wanted} does not run {path}; take {' or '.join(allowed)}")
-    return allowed[0] if wanted == "auto" else wanted
-
-
-def reference_engine(path: Path, wanted: EngineName) -> EngineName:
-    """The candidate's engine where it opens the reference, too, else the one that does."""
-    return wanted if wanted in _ENGINES[file_kind(path)] else "auto"
-
-
 def open_evaluated(path: Path, how: How, stack: ExitStack) -> Evaluated:
     """Open a GGUF file, an ONNX file or a model directory; the stack closes it. Raises EdgeqError."""
     engine = engine_for(path, how.engine)
-    if how.cache_type is not None and engine != "embedded":
-        raise UsageError(f"--kv-type is for the embedded engine, not for {engine}")
+    check_cache_type(engine, how.cache_type)
     openers: dict[FileKind, Callable[[Path, EngineName, How, ExitStack], Evaluated]] = {
         "directory": _directory,
         "gguf": _gguf,
@@ -104,8 +87,7 @@ def _directory(path: Path, engine: EngineName, how: How, stack: ExitStack) -> Ev
     started = time.perf_counter()
     source = SourceModel.open(path)
     runtime = _of_source(source, started)
-    nbytes = sum(file.stat().st_size for file in path.glob("*.safetensors"))
-    return _evaluated(path, engine, runtime, source.tokenizer(), source.family.kind, source.hp, nbytes)
+    return _evaluated(path, engine, runtime, source.tokenizer(), source.family.kind, source.hp)
 
 
 def _of_source(source: SourceModel, started: float) -> DecoderRuntime | EncoderRuntime:
@@ -126,8 +108,8 @@ def _gguf(path: Path, engine: EngineName, how: How, stack: ExitStack) -> Evaluat
     assert file is not None
     encoder = model.family.kind == "encoder"
     runtime: DecoderRuntime | EncoderRuntime
-    if how.engine == "auto" and not encoder and how.cache_type is None and llama_cpp.available():
-        engine = "llama.cpp"  # what decoders' files are for, as in the proof of an export
+    if how.engine == "auto" and not encoder and how.cache_type is None:
+        engine = gguf_prover()
     if engine == "llama.cpp":
         # of shards llama.cpp takes the first; its cache holds what is generated after a text, too
         context = model.hp.context if encoder else how.context
@@ -138,8 +120,7 @@ def _gguf(path: Path, engine: EngineName, how: How, stack: ExitStack) -> Evaluat
         runtime = FastRuntime(own, time.perf_counter() - started, "8-bit activations")
     else:
         runtime = EmbeddedRuntime(model, time.perf_counter() - started)
-    nbytes = sum(one.stat().st_size for one in file.paths)
-    return _evaluated(path, engine, runtime, embedded.tokenizer, model.family.kind, model.hp, nbytes)
+    return _evaluated(path, engine, runtime, embedded.tokenizer, model.family.kind, model.hp)
 
 
 def _evaluated(
@@ -149,12 +130,11 @@ def _evaluated(
     tokenizer: Tokenizer,
     family_kind: str,
     hp: HyperParameters,
-    nbytes: int,
 ) -> Evaluated:
     kind = kind_of(family_kind, hp.head)
     if kind == "classifier" and hp.head == "tokens":
         raise InputError(f"{path}: classifies tokens; edgeq eval knows classifiers of texts")
-    return Evaluated(path, kind, engine, runtime, tokenizer, hp.context, tuple(hp.labels), nbytes)
+    return Evaluated(path, kind, engine, runtime, tokenizer, hp.context, tuple(hp.labels), model_bytes(path))
 
 
 def _onnx(path: Path, engine: EngineName, how: How, stack: ExitStack) -> Evaluated:
@@ -171,17 +151,7 @@ def _onnx(path: Path, engine: EngineName, how: How, stack: ExitStack) -> Evaluat
     labels = tuple(hp.labels) if hp else _labels(folder, runtime) if kind == "classifier" else ()
     if kind == "decoder" and not hp:
         longest = max(longest, how.context)
-    return Evaluated(path, kind, engine, runtime, tokenizer, longest, labels, _onnx_bytes(path))
-
-
-def _onnx_bytes(path: Path) -> int:
-    """Of the file, and of those beside it in which its weights lie."""
-    import onnx_ir as ir
-
-    from edgeq.formats.onnx.read import read_model, tensors
-
-    found = (tensor for _, tensor in tensors(read_model(path)) if isinstance(tensor, ir.ExternalTensor))
-    return sum(file.stat().st_size for file in {path, *(path.parent / str(one.location) for one in found)})
+    return Evaluated(path, kind, engine, runtime, tokenizer, longest, labels, model_bytes(path))
 
 
 def _onnx_kind(path: Path, runtime: OnnxRuntime, hp: HyperParameters | None) -> Kind:

@@ -16,6 +16,7 @@ from edgeq.engine import model as engine
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.runtimes import llama_cpp
+from edgeq.runtimes.engines import gguf_prover
 
 Floats = NDArray[np.float32]
 
@@ -140,8 +141,8 @@ class OnnxRuntime:
 def gguf_runtime(
     path: Path, context: int, threads: int, encoder: bool
 ) -> Iterator[LlamaCppRuntime | EmbeddedRuntime]:
-    """llama.cpp where it is installed, the embedded engine otherwise."""
-    if llama_cpp.available():
+    """The runtime that a GGUF file is proven in."""
+    if gguf_prover() == "llama.cpp":
         with llama_cpp.LlamaCpp(path, context, threads, embedding=encoder) as llama:
             yield LlamaCppRuntime(llama)
     else:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import FormatError, InputError
+from edgeq.runtimes.engines import file_kind
 
 _SHOWN_ITEMS, _SHOWN_CHARACTERS = 6, 100
 _INITIALIZERS_BELOW = 64  # bytes: smaller initializers of an ONNX graph are its constants
@@ -54,7 +55,7 @@ def is_gguf(path: Path) -> bool:
 def _reader_of(path: Path) -> Callable[[Path], dict[str, Any]]:
     if is_gguf(path):
         return _inspect_gguf
-    if path.suffix in (".onnx", ".ort"):
+    if file_kind(path) == "onnx":
         return _inspect_onnx
     raise FormatError(path, "is neither a GGUF nor an ONNX file")
 

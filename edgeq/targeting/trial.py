@@ -21,6 +21,7 @@ from edgeq.formats.gguf.types import Typed, ValueType
 from edgeq.formats.gguf.writer import GGUFWriter, TensorPlan
 from edgeq.planning.formats import Made, formats_of
 from edgeq.planning.model import PlannedModel, open_model
+from edgeq.runtimes.engines import EngineName
 
 MOST = 4  # formats
 BEHIND = 0.8  # of the fastest predicted speed: what is slower is not tried
@@ -31,7 +32,7 @@ _MOST_BYTES = 6_000_000_000  # of all files
 
 
 def measured_speeds(
-    model: Path, quants: Sequence[str], *, engine: str, threads: int, cpu_time: bool = False
+    model: Path, quants: Sequence[str], *, engine: EngineName, threads: int, cpu_time: bool = False
 ) -> dict[str, float]:
     """Tokens per second of generating, by quant: medians over rounds in which every format has its turn.
 

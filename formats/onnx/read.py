@@ -62,6 +62,12 @@ def tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
                     )  # as_tensor() computes its size, if it has a type
 
 
+def external_files(model: ir.Model) -> list[str]:
+    """The files that hold external data, as the model names them, in the order of their first use."""
+    found = {str(t.location): None for _, t in tensors(model) if isinstance(t, ir.ExternalTensor)}
+    return list(found)
+
+
 def parse_model(path: Path) -> ir.Model:
     """The model of an ONNX file as far as protobuf reads it, to be looked at: its weights are not checked.
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
+from edgeq.runtimes.engines import EngineName
+
 Kind = Literal["decoder", "encoder", "graph"]
 
 
@@ -24,22 +26,20 @@ class Subject(Protocol):
         """A decoder's next token."""
 
 
-class Engine(Protocol):
+class Opener(Protocol):
     """How a model is opened: ``room`` is how many tokens a text may get. Raises EdgeqError."""
 
     def __call__(self, path: Path, threads: int, room: int) -> Subject: ...
 
 
-ENGINES: dict[str, Engine] = {}
-VERSIONS: dict[str, Callable[[], str]] = {}
-COMPILED = frozenset({"embedded"})  # those whose kernels are compiled at the first use
+OPENERS: dict[EngineName, Opener] = {}
 
 
-def engine(name: str, version: Callable[[], str]) -> Callable[[Engine], Engine]:
-    """Register what opens a model under the name that ``--engine`` takes; ``version`` says what is installed."""
+def engine(name: EngineName) -> Callable[[Opener], Opener]:
+    """Register what opens a model in an engine of ``edgeq.runtimes.engines``."""
 
-    def add(opener: Engine) -> Engine:
-        ENGINES[name], VERSIONS[name] = opener, version
+    def add(opener: Opener) -> Opener:
+        OPENERS[name] = opener
         return opener
 
     return add

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeq import __version__
 from edgeq.bench.engines import Kind, engine
 
 
@@ -26,7 +25,7 @@ class _Embedded:
         self._model.prefill([token], self._cache)
 
 
-@engine("embedded", lambda: __version__)
+@engine("embedded")
 def open_model(path: Path, threads: int, room: int) -> _Embedded:
     """Without the tokenizer, which times nothing."""
     from edgeq.engine import fast, model

@@ -58,7 +58,7 @@ class _LlamaCpp:
         self._llama.eval([token])
 
 
-@engine("llama.cpp", runtime.version)
+@engine("llama.cpp")
 def open_model(path: Path, threads: int, room: int) -> _LlamaCpp:
     """In this process: the one that measures is a child already."""
     if not runtime.available():

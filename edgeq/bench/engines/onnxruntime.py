@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +67,7 @@ def _made_up(session: OnnxSession) -> Feeds:
     return next(iter(made_up_samples(sizes, accepts).iterate()))
 
 
-@engine("onnxruntime", lambda: importlib.metadata.version("onnxruntime"))
+@engine("onnxruntime")
 def open_model(path: Path, threads: int, room: int) -> _Onnx:
     """Tokens of any text: a graph computes as long whatever they say."""
     from edgeq.onnx.sessions import open_session
