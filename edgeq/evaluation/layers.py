@@ -109,8 +109,7 @@ def _weight(own: ModelSource, base: ModelSource, name: str) -> dict[str, Any]:
     for start in range(0, rows, step):
         expected = base.rows(name, start, min(rows, start + step))
         difference = own.rows(name, start, min(rows, start + step)) - expected
-        signal += float(np.square(expected, dtype=np.float64).sum())
-        noise += float(np.square(difference, dtype=np.float64).sum())
+        signal, noise = signal + energy(expected), noise + energy(difference)
     return {"type": own.layout(name) or "float", "weight_snr": snr(signal, noise)}
 
 
