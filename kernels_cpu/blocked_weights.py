@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.formats.onnx.blocked import BlockedRows, Floats, Scheme, trials
+from edgeq.formats.rounding_error import RoundingError
 from edgeq.kernels_cpu import simd, threads
 from edgeq.kernels_cpu.encode.tiles import REGISTERS, load, load_tile, store, vectors
 from edgeq.kernels_cpu.isa import PORTABLE, Isa
@@ -56,9 +57,9 @@ def _rounded(
     middle, outputs = np.float32(scheme.middle), (codes, scales, zeros, squares)
     how = stored, turned, scheme.size, bits, scheme.symmetric, middle
     threads.run(kernel, groups, work * lanes * columns, *how, *arguments, *outputs, isa)
-    error, size = squares.sum(axis=0)
     kept = None if scheme.symmetric else zeros
-    return BlockedRows(scheme, codes, scales, kept, (float(error), float(size)), packed)
+    error = RoundingError(*map(float, squares.sum(axis=0)))
+    return BlockedRows(scheme, codes, scales, kept, error, packed)
 
 
 @kernel

@@ -27,6 +27,7 @@ from edgeq.engine.weights import hugging_face_rows
 from edgeq.errors import EdgeqError, InputError
 from edgeq.formats.gguf.mix_table import UNQUANTIZED
 from edgeq.formats.gguf.writer import TensorPlan
+from edgeq.formats.rounding_error import RoundingError
 from edgeq.methods import METHODS, BlockGrid, Statistics
 from edgeq.wording import counted
 
@@ -38,11 +39,12 @@ _ROWS_VALUES = 1 << 24  # a matrix is encoded this many values at a time
 
 @dataclass
 class EncodedTensors:
-    """Encoded rows by tensor name; column weights of the tensors that were not encoded."""
+    """Encoded rows and their errors by tensor name; column weights of the tensors that were not encoded."""
 
     store: RowStore
     calibration: Calibration
     tokens: int
+    errors: dict[str, RoundingError] = field(default_factory=dict)
     importance: dict[str, Floats] = field(default_factory=dict)
 
     def __contains__(self, name: str) -> bool:
@@ -51,6 +53,10 @@ class EncodedTensors:
     def rows(self, name: str, rows: Rows) -> Bytes:
         """Encoded rows, uint8 ``[rows, row_bytes]``."""
         return self.store.rows(name, rows)
+
+    def error(self, name: str) -> RoundingError:
+        """What encoding it cost."""
+        return self.errors[name]
 
     def note(self) -> str:
         """A line on what was done."""
@@ -138,7 +144,7 @@ def _encode(
 ) -> Floats:
     """Encode a matrix; what it is then, in Hugging Face's row order."""
     grid = BlockGrid(tensor.type_name)
-    decoded = []
+    decoded, cost = [], RoundingError()
     for weights in _pieces(source, tensor):
         try:
             parts = METHODS[encoded.calibration.method](weights, statistics, grid)
@@ -146,6 +152,8 @@ def _encode(
             raise InputError(f"{source.where}: tensor {tensor.name}: {error}") from None
         encoded.store.add(tensor.name, grid.pack(parts))
         decoded.append(parts.values(grid.lattice))
+        cost += RoundingError.of(weights, decoded[-1])
+    encoded.errors[tensor.name] = cost
     values = decoded[0] if len(decoded) == 1 else np.concatenate(decoded)
     return values[hugging_face_rows(len(values), rope_heads)] if rope_heads else values
 

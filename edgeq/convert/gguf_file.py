@@ -21,6 +21,7 @@ from edgeq.formats.gguf.overrides import Override, apply_overrides
 from edgeq.formats.gguf.split_writer import SplitGGUFWriter, shard_paths
 from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
 from edgeq.formats.gguf.writer import GGUFWriter, TensorPlan
+from edgeq.formats.rounding_error import RoundingError
 from edgeq.kernels_cpu import threads
 
 if TYPE_CHECKING:
@@ -87,6 +88,9 @@ class EncodedRows(Protocol):
 
     def rows(self, name: str, rows: Rows) -> NDArray[np.uint8]:
         """Encoded rows of it; several threads may ask."""
+
+    def error(self, name: str) -> RoundingError:
+        """What encoding it cost."""
 
 
 @dataclass

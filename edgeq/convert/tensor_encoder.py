@@ -15,6 +15,7 @@ from edgeq.errors import EdgeqError, InputError
 from edgeq.formats.effort import Effort
 from edgeq.formats.gguf.split_writer import SplitGGUFWriter
 from edgeq.formats.gguf.writer import GGUFWriter, TensorPlan
+from edgeq.formats.rounding_error import RoundingError
 
 if TYPE_CHECKING:
     from edgeq.convert.gguf_file import GGUFPlan, WriteOptions
@@ -26,11 +27,10 @@ Floats = NDArray[np.float32]
 
 
 class _Piece(NamedTuple):
-    """Some encoded rows; Σ (x − x̂)² and Σ x² over them (0 where nobody asked); how many blocks, repacked of all."""
+    """Some encoded rows; their error, none where nobody asked; how many blocks, repacked of all."""
 
     coded: NDArray[np.uint8]
-    squared_error: float = 0.0
-    squared_size: float = 0.0
+    error: RoundingError = RoundingError()
     repacked_blocks: int = 0
     blocks: int = 0
 
@@ -51,7 +51,7 @@ class TensorEncoder:
         )
         encoded = options.encoded
         self._ready = encoded if encoded is not None and tensor.name in encoded else None
-        self._squared_error = self._squared_size = 0.0
+        self._error = RoundingError()
         self._repacked_blocks = self._blocks = 0
 
     def needs(self) -> list[Need]:
@@ -73,9 +73,7 @@ class TensorEncoder:
         if self._copied:
             return _Piece(self._source.stored(name, rows))
         if self._ready is not None:
-            coded = self._ready.rows(name, rows)
-            measured = self._options.measure_error
-            return self._measured(self._source.rows(name, rows), coded) if measured else _Piece(coded)
+            return _Piece(self._ready.rows(name, rows))
         values = self._source.rows(name, rows)
         grid = self._source.grid(name, rows) if can_repack(self.tensor.type_name) else None
         if grid is not None:
@@ -90,8 +88,7 @@ class TensorEncoder:
     def take(self, piece: _Piece, writer: GGUFWriter | SplitGGUFWriter) -> None:
         """Write the next piece."""
         writer.write_rows(self.tensor.name, piece.coded)
-        self._squared_error += piece.squared_error
-        self._squared_size += piece.squared_size
+        self._error += piece.error
         self._repacked_blocks += piece.repacked_blocks
         self._blocks += piece.blocks
 
@@ -137,20 +134,20 @@ class TensorEncoder:
         if not self._options.measure_error or self.tensor.type_name == "F32":
             return _Piece(coded)
         decoded = self._decode(self.tensor.type_name, coded, values.shape[1], instruction_set())
-        difference, flat = (decoded - values).reshape(-1), values.reshape(-1)
-        return _Piece(coded, float(np.dot(difference, difference)), float(np.dot(flat, flat)))
+        return _Piece(coded, RoundingError.of(values, decoded))
 
     def result(self, planned: GGUFPlan) -> TensorResult:
         """What became of the tensor, once it is written."""
-        error = float(np.sqrt(self._squared_error / self._squared_size)) if self._squared_size else 0.0
         tensor = self.tensor
+        ready = self._ready if self._options.measure_error else None
+        error = self._error if ready is None else ready.error(tensor.name)
         origin = self._source.layout(tensor.name)
         return TensorResult(
             tensor.name,
             tensor.type_name,
             tensor.shape,
             planned.nbytes(tensor),
-            error,
+            error.relative,
             origin or "",
             "" if origin is None else self._handling(),
         )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.formats.blocks.search import first_max, first_min, ordered_sum, signed_peak
+from edgeq.formats.rounding_error import RoundingError
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -47,22 +48,19 @@ class BlockedRows:
         codes: uint8 ``[rows, blocks · size]``, one a byte, from 0; ``packed``, they lie as ``pack_rows`` lays them.
         scales: float32 ``[rows, blocks]``.
         zeros: uint8 ``[rows, blocks]``, None where all are ``scheme.middle``.
-        squares: the sums of the squared errors and of the squared weights, where who rounded took them along.
+        error: what rounding cost, where who rounded took that along.
     """
 
     scheme: Scheme
     codes: Bytes
     scales: Floats
     zeros: Bytes | None
-    squares: tuple[float, float] | None = None
+    error: RoundingError | None = None
     packed: bool = False
 
-    def squared_errors(self, values: Floats) -> tuple[float, float]:
-        """The sums of the squared errors and of the squared weights, ``values`` being what was rounded."""
-        if self.squares is not None:
-            return self.squares
-        difference, flat = (self.values(values.shape[1]) - values).reshape(-1), values.reshape(-1)
-        return float(difference @ difference), float(flat @ flat)
+    def rounding_error(self, values: Floats) -> RoundingError:
+        """What rounding cost, ``values`` being what was rounded."""
+        return self.error or RoundingError.of(values, self.values(values.shape[1]))
 
     def values(self, columns: int) -> Floats:
         """What the rows stand for, float32 ``[rows, columns]``."""
@@ -172,8 +170,8 @@ def _keep_better(
 
 
 def pack(blocked: BlockedRows, values: Floats) -> BlockedRows:
-    """The same with packed codes, and with the squares that can no longer be had of them."""
-    return replace(blocked, codes=blocked.packed_codes(), packed=True, squares=blocked.squared_errors(values))
+    """The same with packed codes, and with the error that can no longer be had of them."""
+    return replace(blocked, codes=blocked.packed_codes(), packed=True, error=blocked.rounding_error(values))
 
 
 def pack_rows(codes: Bytes, bits: int) -> Bytes:

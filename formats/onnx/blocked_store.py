@@ -15,6 +15,7 @@ from edgeq.formats.onnx.blocked import BlockedRows, Quantize, Scheme, pack_rows
 from edgeq.formats.onnx.blocked_grid import GridPlan
 from edgeq.formats.onnx.edit import ERROR, HANDLING, ORIGIN, add_lazy_initializer
 from edgeq.formats.onnx.rows import RowReader, pieces
+from edgeq.formats.rounding_error import RoundingError
 
 _DTYPES = {
     2: (ml_dtypes.int2, ml_dtypes.uint2),
@@ -152,15 +153,14 @@ class BlockedStore:
         specs = dict(self._layout.specs(rows, columns, self.scheme))
         specs["offsets"] = np.float32, (self.scheme.blocks_of(columns), rows)
         whole: dict[str, Array] = {}
-        squared_error, squared_size = 0.0, 0.0
+        error = RoundingError()
         for start, stop in pieces(self._reader):
             if self._plan is not None:
                 arrays = self._copied(self._plan, start, stop)
             else:
                 values = self._reader.rows(start, stop)
                 blocked = self._quantize(values, self.scheme, packed=self._layout.packed)
-                error, size = blocked.squared_errors(values)
-                squared_error, squared_size = squared_error + error, squared_size + size
+                error += blocked.rounding_error(values)
                 arrays = self._layout.pack(blocked, columns)
             for part, array in arrays.items():
                 if part not in whole:
@@ -168,7 +168,7 @@ class BlockedStore:
                 lies_across = part == "offsets" or self._layout is COLUMNS
                 whole[part][(slice(None), slice(start, stop)) if lies_across else slice(start, stop)] = array
         self._reader.done()
-        self.codes.meta[ERROR] = float(np.sqrt(squared_error / squared_size)) if squared_size else 0.0
+        self.codes.meta[ERROR] = error.relative
         return whole
 
     def _copied(self, plan: GridPlan, start: int, stop: int) -> dict[str, Array]:

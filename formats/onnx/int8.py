@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgeq.formats.rounding_error import RoundingError
 
 # x86 before VNNI adds two u8 x s8 products in a saturating int16, of neighbours along the summed axis: what they may
 # weigh together is 2 * 64, since 255 * 128 fits into 15 bits. FULL_RANGE asks for nothing: CPUs with VNNI, ARM.
@@ -130,11 +131,9 @@ def relative_error(
     matrix: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32], axis: int
 ) -> float:
     """sqrt(sum((w - q)²) / sum(w²)) of quantized codes, 0 for a matrix of zeros."""
-    error = size = 0.0
+    found = RoundingError()
     for part in _parts(matrix, axis):
-        own = _at(matrix, axis, part)
         shape = [-1 if number == axis else 1 for number in range(matrix.ndim)]
-        difference = (_at(codes, axis, part) * scales[part].reshape(shape) - own).reshape(-1)
-        flat = own.reshape(-1)
-        error, size = error + float(np.dot(difference, difference)), size + float(np.dot(flat, flat))
-    return math.sqrt(error / size) if size else 0.0
+        rounded = _at(codes, axis, part) * scales[part].reshape(shape)
+        found += RoundingError.of(_at(matrix, axis, part), rounded)
+    return found.relative

@@ -23,6 +23,7 @@ from edgeq.formats.onnx.linear import Linear, find_linears
 from edgeq.formats.onnx.passes.int8_weights import add_gemm_bias
 from edgeq.formats.onnx.rows import RowReader, pieces, rows_of
 from edgeq.formats.onnx.table_codes import Table, pack, quantize, values
+from edgeq.formats.rounding_error import RoundingError
 
 DOMAIN = "com.microsoft"
 
@@ -89,7 +90,7 @@ def _store(model: ir.Model, name: str, reader: RowReader, table: Table, size: in
 def _computed(reader: RowReader, table: Table, size: int, value: ir.Value) -> dict[str, NDArray[Any]]:
     """The packed codes and the scales; blocks that reach into the next piece of rows wait for it."""
     codes, scales, left = [], [], np.zeros(0, np.float32)
-    error = squares = 0.0
+    error = RoundingError()
     for start, stop in pieces(reader):
         flat = np.concatenate([left, reader.rows(start, stop).reshape(-1)])
         whole = flat.size if stop == reader.shape[0] else flat.size - flat.size % size
@@ -97,8 +98,7 @@ def _computed(reader: RowReader, table: Table, size: int, value: ir.Value) -> di
         found = quantize(flat, size, table)
         codes.append(found[0])
         scales.append(found[1])
-        difference = values(*found, size, table) - flat
-        error, squares = error + float(difference @ difference), squares + float(flat @ flat)
+        error += RoundingError.of(flat, values(*found, size, table))
     reader.done()
-    value.meta[ERROR] = float(np.sqrt(error / squares)) if squares else 0.0
+    value.meta[ERROR] = error.relative
     return {"codes": pack(np.concatenate(codes)), "scales": np.concatenate(scales)}

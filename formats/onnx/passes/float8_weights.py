@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from edgeq.formats.onnx.edit import ERROR, add_initializer, attribute, dims, free_name, is_standard
 from edgeq.formats.onnx.passes.raise_opset import raise_opset
 from edgeq.formats.onnx.rows import made_of
+from edgeq.formats.rounding_error import RoundingError
 
 _OPSET = 19
 _LEAST = 1024
@@ -99,9 +100,7 @@ def _store(model: ir.Model, value: ir.Value, tensor: ir.TensorProtocol, axis: in
         name=codes_name, type=ir.TensorType(ir.DataType.FLOAT8E4M3FN), shape=shape, const_value=lazy
     )
     model.graph.register_initializer(stored)
-    difference = codes().astype(np.float32) * scales - array
-    size = float(np.square(array, dtype=np.float64).sum())
-    stored.meta[ERROR] = float(np.sqrt(np.square(difference, dtype=np.float64).sum() / size)) if size else 0.0
+    stored.meta[ERROR] = RoundingError.of(array, codes().astype(np.float32) * scales).relative
     scale = add_initializer(model, f"{name}_scale", scales.reshape(-1) if axis is not None else scales)
     node = ir.node(
         "DequantizeLinear",
