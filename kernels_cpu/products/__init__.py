@@ -196,7 +196,7 @@ def product(x: Floats, packed: Packed, bias: Floats | None = None) -> Floats:
     if bias is not None and bias.shape != (packed.n,):
         raise EdgeqError(f"{name}: bias must be [{packed.n}], not {list(bias.shape)}")
     if packed.stacked != 1:
-        raise EdgeqError(f"{name}: {packed.stacked} matrices are stacked; take one, or expert_product")
+        raise EdgeqError(f"{name}: {packed.stacked} matrices are stacked; take one")
     if x.size and packed.n:
         result = np.ascontiguousarray(multiply(quantized_for(packed, x), packed)[: len(x), : packed.n])
     else:

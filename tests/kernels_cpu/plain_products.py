@@ -219,16 +219,3 @@ def product(form: Format, fields: Weights, x: Quantized, n: int) -> np.ndarray:
         else:
             total = total + second * x.words.view(np.float32).astype(np.float64)[:, None, :]
     return np.asarray(total.sum(axis=2))
-
-
-def expert_product(
-    form: Format, weights: list[Weights], x: Quantized, n: int, rows: np.ndarray, experts: np.ndarray
-) -> np.ndarray:
-    """Twin of ``experts.expert_product``, float64 ``[len(rows), n]``: each pair by itself."""
-    pairs = zip(rows.tolist(), experts.tolist(), strict=True)
-    return np.stack(
-        [
-            product(form, weights[expert], Quantized(*(array[row : row + 1] for array in x)), n)[0]
-            for row, expert in pairs
-        ]
-    )

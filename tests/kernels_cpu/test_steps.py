@@ -12,6 +12,7 @@ import pytest
 
 from edgeq.devices.detect import instruction_set
 from edgeq.formats.blocks import by_name
+from edgeq.formats.errors import EdgeqError
 from edgeq.kernels_cpu import products, threads
 from edgeq.kernels_cpu.isa import PORTABLE, Isa
 from edgeq.kernels_cpu.steps import (
@@ -171,6 +172,31 @@ def quantized(isa: Isa, x: np.ndarray, packed: products.Packed) -> tuple[np.ndar
     return codes, scales, sums
 
 
+def multiplied(
+    kernel: object, packed: products.Packed, x: np.ndarray, arranged: bool, last: int, routes: list[object]
+) -> np.ndarray:
+    """Items 0..last of a product's step, added to rows that are given back, too; ``routes`` are its last words."""
+    isa = packed.isa
+    codes, scales, sums = quantized(isa, x, packed)
+    block, per_block = packed.layout.format.block, sums.shape[1] // scales.shape[1]
+    if arranged:
+        size = products.tiles.operand_parts(packed.layout)
+        own = [codes, scales, sums]
+        codes, scales, sums = (
+            np.zeros((len(x), packed.columns), f"i{size}"),
+            np.zeros_like(scales),
+            np.zeros_like(sums),
+        )
+        words = [*own, scales.shape[1], block, per_block, size, codes, scales, sums]
+        call(activations.arrange, isa, 0, len(x), words)
+    base, out = made(len(x), packed.n, seed=2), np.zeros((len(x), ROOM), np.float32)
+    _, blocks, block_bytes = packed.data.shape
+    words = [packed.data, blocks, block_bytes, packed.layout.rows, codes, scales, sums, block, per_block]
+    words += [out, out.strides[0], base, base.strides[0], *routes]
+    call(kernel, packed.layout, 0, last, words)
+    return out[:, : packed.n] - base[:, : packed.n]
+
+
 @EVERY_ISA
 @pytest.mark.parametrize("name", ["Q4_K", "Q8_0"])
 @pytest.mark.parametrize("t", [1, 7])
@@ -179,26 +205,40 @@ def test_product(isa: Isa, name: str, t: int) -> None:
     weights = by_name(name).encode(made(n, columns, seed=1)[:, :columns].copy())
     packed = products.pack(name, weights, columns, isa)
     x = made(-(-t // 4) * 4 if t > 1 else 1, columns)
-    codes, scales, sums = quantized(isa, x, packed)
-    per_block = sums.shape[1] // scales.shape[1]
-    if t > 1:
-        size = products.tiles.operand_parts(packed.layout)
-        own = [codes, scales, sums]
-        codes, scales, sums = (
-            np.zeros((len(x), columns), f"i{size}"),
-            np.zeros_like(scales),
-            np.zeros_like(sums),
-        )
-        words = [*own, scales.shape[1], packed.layout.format.block, per_block, size, codes, scales, sums]
-        call(activations.arrange, isa, 0, len(x), words)
-    base, out = made(len(x), n, seed=2), np.zeros((len(x), ROOM), np.float32)
-    panels, blocks, block_bytes = packed.data.shape
-    words = [packed.data, blocks, block_bytes, packed.layout.rows, codes, scales, sums]
-    words += [packed.layout.format.block, per_block, out, out.strides[0], base, base.strides[0]]
-    words.append(np.array([t, 0, 0]))
-    call(product.product_of_row if t == 1 else product.product_of_rows, packed.layout, 0, panels, words)
-    expected = products.product(x[:t], packed) + base[:t, :n]
-    np.testing.assert_allclose(out[:t, :n], expected, rtol=1e-5, atol=1e-4)
+    kernel = product.product_of_row if t == 1 else product.product_of_rows
+    found = multiplied(kernel, packed, x, t > 1, len(packed.data), [np.array([t, 0, 0])])
+    np.testing.assert_allclose(found[:t], products.product(x[:t], packed), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("arranged", [False, True])
+def test_every_row_meets_its_expert(arranged: bool) -> None:
+    """Rows sorted by expert, one of which has none, each expert's a whole number of tiles; and rows in any order."""
+    n_experts, n, columns, isa = 4, 20, 512, instruction_set()  # n fills no whole number of panels
+    weights = by_name("Q4_K").encode(made(n_experts * n, columns, seed=1)[:, :columns].copy())
+    packed = products.pack("Q4_K", weights, columns, isa, stacked=n_experts)
+    sent = np.repeat([0, 2, 3], 4) if arranged else np.array([3, 0, 2, 0])
+    x, panels = made(len(sent), columns), len(packed.data) // n_experts
+    begins = (
+        np.searchsorted(sent, np.arange(n_experts + 1)) if arranged else np.zeros(n_experts + 1, np.int64)
+    )
+    table = np.concatenate([begins, np.stack([np.arange(len(sent)), sent], axis=1).reshape(-1)])
+    kernel = product.expert_of_rows if arranged else product.expert_of_row
+    items = (n_experts if arranged else len(sent)) * panels
+    found = multiplied(kernel, packed, x, arranged, items, [table, n_experts, panels])
+    for row, expert in enumerate(sent):
+        alone = products.product(x[row : row + 1], packed.matrix(expert))[0]
+        np.testing.assert_allclose(found[row], alone, rtol=1e-5, atol=1e-4)
+
+
+def test_one_of_a_stack_is_that_matrix() -> None:
+    encoded = by_name("Q4_K").encode(made(60, 512, seed=1)[:, :512].copy())
+    packed = products.pack("Q4_K", encoded, 512, instruction_set(), stacked=3)
+    alone = products.pack("Q4_K", encoded[40:], 512, instruction_set())
+    assert np.array_equal(packed.matrix(2).data, alone.data)
+    with pytest.raises(EdgeqError, match="3 matrices are stacked"):
+        products.product(made(1, 512), packed)
+    with pytest.raises(EdgeqError, match="not 7 matrices"):
+        products.pack("Q4_K", encoded, 512, instruction_set(), stacked=7)
 
 
 @EVERY_ISA
