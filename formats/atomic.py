@@ -49,22 +49,6 @@ def atomic_file(path: str | Path, *, force: bool, mode: str = "wb", needs: int =
         os.fsync(file.fileno())
 
 
-@contextmanager
-def atomic_path(path: str | Path, *, force: bool, needs: int = 0) -> Iterator[Path]:
-    """Yield a temporary path, of the same suffix, for a library that opens its output by name.
-
-    The file made there becomes ``path`` when the block ends. Raises as atomic_file does, and EdgeqError when
-    the block wrote nothing.
-    """
-    target = Path(path)
-    with _published(target, force, needs) as temporary:
-        yield temporary
-        if not temporary.exists():
-            raise EdgeqError(f"{target}: nothing was written")
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-
-
 class _Enough(Exception):
     """Ends a block that was opened only to see whether it can be."""
 

@@ -12,7 +12,6 @@ import onnx_ir as ir
 
 from edgeq.apps.gguf_model import file_safe
 from edgeq.formats.onnx.read import external_files, read_model, tensors
-from edgeq.onnx.sessions import NAME as SESSION_NAME
 from edgeq.source import COMPANIONS
 
 # The operators that hold weights in blocks, and the bits where an attribute does not say them.
@@ -44,11 +43,6 @@ class ONNXModel:
         """The small files of the model that lie beside the graph."""
         folder = self.path.parent
         return {name: folder / name for name in COMPANIONS if (folder / name).is_file()}
-
-    @property
-    def session_config(self) -> Path | None:
-        path = self.path.with_name(SESSION_NAME)
-        return path if path.is_file() else None
 
 
 def onnx_model(path: Path, name: str | None = None) -> ONNXModel:

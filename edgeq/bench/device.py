@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="edgeq-bench", description="Measure this device: bandwidth, peaks, the rate of each block type."
     )
-    parser.add_argument("-o", "--out", type=Path, default=Path("device.toml"), help="the profile to write")
+    parser.add_argument("-o", "--output", type=Path, default=Path("device.toml"), help="the profile to write")
     parser.add_argument("-t", "--threads", type=int, default=0, help="0 is all cores")
     parser.add_argument("--types", help="block types, such as Q4_K,Q8_0; without it, all that plans need")
     parser.add_argument("-f", "--force", action="store_true", help="replace files that are there")
@@ -43,16 +43,16 @@ def _run(options: argparse.Namespace) -> None:
     from edgeq.formats.blocks import by_name
     from edgeq.measure_device import measured_profile
 
-    outputs = [options.out, *([options.results] if options.model else [])]
+    outputs = [options.output, *([options.results] if options.model else [])]
     for path in outputs:
         check_output(path, force=options.force)
     types = [by_name(name).name for name in options.types.split(",")] if options.types else TYPES
     profile, _ = measured_profile(profile_of(host_facts()), options.threads, _progress, types)
-    write_text(options.out, profile_toml(profile), force=options.force)
+    write_text(options.output, profile_toml(profile), force=options.force)
     rates = ", ".join(f"{name} {rate:g}" for name, rate in profile.rates[0].decode.items())
     print(f"{profile.name}: reads {profile.memory.read_gbs:g} GB/s with {profile.threads} threads")
     print(f"1e9 weights a second: {rates}")
-    print(f"written: {options.out}")
+    print(f"written: {options.output}")
     if options.model:
         _time(options, profile.threads)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgeq.cli._options import Engine, ForceOption
+from edgeq.cli._options import Engine, EngineOption, ForceOption
 from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table, progress_bar, warn
 
 if TYPE_CHECKING:
@@ -32,10 +32,7 @@ def models(
         list[Path] | None,
         typer.Argument(help="GGUF files, ONNX files, model directories.", show_default=False),
     ] = None,
-    engine: Annotated[
-        Engine,
-        typer.Option(help="What runs them; auto: onnxruntime for an ONNX file, else embedded (edgeq's own)."),
-    ] = Engine.auto,
+    engine: EngineOption = Engine.auto,
     threads: Annotated[
         str, typer.Option("--threads", "-t", help="Numbers of threads, such as 1,2,4; 0 is all cores.")
     ] = "0",
@@ -50,7 +47,7 @@ def models(
     ] = 5,
     out: Annotated[
         list[Path] | None,
-        typer.Option("-o", "--out", help="Write a .json, .csv or .md file; may be given several times."),
+        typer.Option("--output", "-o", help="Write a .json, .csv or .md file; may be given several times."),
     ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,

@@ -74,6 +74,14 @@ class Engine(StrEnum):
     onnxruntime = "onnxruntime"
 
 
+EngineOption = Annotated[
+    Engine,
+    typer.Option(
+        help="What runs it; auto is onnxruntime for an ONNX file and embedded (edgeq's own) for the rest."
+    ),
+]
+
+
 class KVType(StrEnum):
     """What the embedded engine keeps keys and values in."""
 

@@ -75,7 +75,7 @@ def detect(
         bool, typer.Option("--measure", help="Measure bandwidth, peaks and the rate of each block type.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Write the profile to this TOML file.")
+        Path | None, typer.Option("--output", "-o", help="Write the profile to this TOML file.")
     ] = None,
     save: Annotated[
         bool, typer.Option("--save", help="Keep the profile in your folder, for `plan --target this`.")

@@ -132,7 +132,10 @@ def export(
         ),
     ] = True,
     threads: Annotated[
-        int, typer.Option(min=0, help="Threads of the runtime in the proof; 0 is one for each core.")
+        int,
+        typer.Option(
+            "--threads", "-t", min=0, help="Threads of the runtime in the proof; 0 is one for each core."
+        ),
     ] = 0,
     exporter: Annotated[
         Exporter,

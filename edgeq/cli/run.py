@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgeq.cli._options import Engine, KVType, ThreadsOption
+from edgeq.cli._options import Engine, EngineOption, KVType, ThreadsOption
 from edgeq.cli._output import JsonFlag
 
 
@@ -39,12 +39,7 @@ def run(
             help="Tokens that a conversation may have; 0 is what the model was trained for, 8192 at most.",
         ),
     ] = 0,
-    engine: Annotated[
-        Engine,
-        typer.Option(
-            help="What runs it; auto is onnxruntime for an ONNX file and embedded (edgeq's own) for the rest."
-        ),
-    ] = Engine.auto,
+    engine: EngineOption = Engine.auto,
     temperature: Annotated[
         float,
         typer.Option(

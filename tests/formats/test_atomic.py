@@ -15,7 +15,7 @@ from typing import IO
 import pytest
 
 from edgeq.formats import atomic
-from edgeq.formats.atomic import atomic_file, atomic_path, check_output, write_json, write_text
+from edgeq.formats.atomic import atomic_file, check_output, write_json, write_text
 from edgeq.formats.errors import EdgeqError, OutputExistsError
 
 
@@ -71,8 +71,6 @@ def test_exception_leaves_things_as_they_were(
     before = names(tmp_path)
     with pytest.raises(failure), atomic_file(target, force=True) as file:
         write_and_fail(file, failure())
-    with pytest.raises(failure), atomic_path(target, force=True) as path, path.open("wb") as file:
-        write_and_fail(file, failure())
     assert names(tmp_path) == before
     assert not existing or target.read_bytes() == b"old"
 
@@ -80,12 +78,11 @@ def test_exception_leaves_things_as_they_were(
 def test_existing_target(tmp_path: Path) -> None:
     target = tmp_path / "out"
     target.write_bytes(b"old")
-    for context in (atomic_file, atomic_path):
-        with (
-            pytest.raises(OutputExistsError, match=r"out: exists already; pass --force"),
-            context(target, force=False),
-        ):
-            pytest.fail("the block must not run")
+    with (
+        pytest.raises(OutputExistsError, match=r"out: exists already; pass --force"),
+        atomic_file(target, force=False),
+    ):
+        pytest.fail("the block must not run")
     with atomic_file(target, force=True) as file:
         file.write(b"new")
     assert target.read_bytes() == b"new"
@@ -97,15 +94,6 @@ def test_target_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
         target.write_bytes(b"theirs")
     assert target.read_bytes() == b"theirs"
     assert names(tmp_path) == ["out"]
-
-
-def test_path_for_a_library(tmp_path: Path) -> None:
-    with atomic_path(tmp_path / "model.onnx", force=False) as path:
-        assert path.suffix == ".onnx"
-        path.write_bytes(b"onnx")
-    assert names(tmp_path) == ["model.onnx"]
-    with pytest.raises(EdgeqError, match="nothing was written"), atomic_path(tmp_path / "b", force=False):
-        pass
 
 
 def test_folders_and_devices_are_no_targets(tmp_path: Path) -> None:
