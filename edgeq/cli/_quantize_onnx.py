@@ -68,7 +68,7 @@ def _request(given: Given, progress: Progress) -> Request:
         accuracy_level=given.accuracy_level,
         nearest=given.nearest,
         block_method=given.method,
-        per_tensor=given.per_tensor,
+        granularity="tensor" if given.per_tensor else "channel",
         ort=given.ort,
         keep_float=given.keep_float or (),
         node_types=given.node_type or (),

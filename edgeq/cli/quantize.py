@@ -146,7 +146,8 @@ def quantize(
         bool,
         typer.Option(
             "--per-tensor",
-            help="ONNX float8: one scale for all of a weight, not one for each output channel.",
+            help="ONNX int8, int8-dynamic, float8: one scale for all of a weight, not one for each output channel: for "
+            "runtimes that know no other, with more error. --node-type decides for single layers.",
         ),
     ] = False,
     ort: Annotated[
@@ -169,8 +170,9 @@ def quantize(
         typer.Option(
             "--node-type",
             help="ONNX int8, int8-dynamic: PATTERN=TYPE for single layers: float, int8 (static), int16 (activations of "
-            "16 bits) or dynamic. The pattern is a regular expression of the names of a layer, its input and its "
-            "weight; may be repeated, the first match decides. One that decides nothing is an error.",
+            "16 bits) or dynamic; int8:tensor says that the weight has one scale, int8:channel one for each output. "
+            "The pattern is a regular expression of the names of a layer, its input and its weight; may be repeated, "
+            "the first match decides. One that decides nothing is an error.",
         ),
     ] = None,
     exempt_to: Annotated[

@@ -22,6 +22,7 @@ from edgeq.calibration.ranges import RangeCollector
 from edgeq.calibration.sources import Samples
 from edgeq.errors import UsageError
 from edgeq.formats.onnx.convolution import find_convolutions
+from edgeq.formats.onnx.int8 import Granularities, Granularity
 from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.blocked_weights import Form
 from edgeq.formats.onnx.recurrent import find_recurrents
@@ -71,13 +72,16 @@ class Job:
     node_types: Sequence[NodeType] = ()
     exempt_to: str = FLOAT  # what a layer becomes that breaks the target: of the quant's node types
     blocks: Blocks = field(default_factory=Blocks)
-    per_tensor: bool = False
+    granularity: Granularity = "channel"  # of weights
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     notes: list[str] = field(default_factory=list)
     session: dict[str, str] = field(default_factory=dict)
     cache: bool = True  # keep what calibration saw in the user's cache
     passes: list[Pass] = field(default_factory=list)
     types: dict[str, str] = field(default_factory=dict)  # what the user wants of single layers, by name
+    scales: dict[str, Granularity] = field(
+        default_factory=dict
+    )  # and where he says so, what shares a scale there
 
     @cached_property
     def layers(self) -> list[str]:
@@ -95,7 +99,14 @@ class Job:
 
     def check_types(self) -> None:
         """Match the user's patterns with the graph as it is before anything is folded. Raises UsageError."""
-        self.types = types_of(find_layers(self.model), self.node_types)
+        found = types_of(find_layers(self.model), self.node_types)
+        self.types = {name: one.type_name for name, one in found.items()}
+        self.scales = {name: one.granularity for name, one in found.items() if one.granularity is not None}
+
+    @property
+    def granularities(self) -> Granularities:
+        """What shares a scale, layer by layer."""
+        return Granularities(self.granularity, self.scales)
 
     def kept(self, name: str) -> bool:
         """Whether the user keeps what has this name in float."""

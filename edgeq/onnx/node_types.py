@@ -1,4 +1,7 @@
-"""``PATTERN=TYPE``: what the user wants single layers of an ONNX file to be."""
+"""``PATTERN=TYPE``: what the user wants single layers of an ONNX file to be.
+
+A type of rounded weights may say what shares a scale there: ``int8:tensor``, ``dynamic:channel``.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,11 @@ import onnx_ir as ir
 
 from edgeq.errors import UsageError
 from edgeq.formats.onnx.convolution import find_convolutions
+from edgeq.formats.onnx.int8 import Granularity
 from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.placement import only_moves
 
+_GRANULARITIES: dict[str, Granularity] = {"tensor": "tensor", "channel": "channel"}
 FLOAT, INT8, INT16, DYNAMIC = "float", "int8", "int16", "dynamic"
 
 
@@ -23,6 +28,7 @@ class NodeType:
     text: str
     pattern: re.Pattern[str]
     type_name: str
+    granularity: Granularity | None = None  # None: that of the whole graph
 
 
 @dataclass(frozen=True)
@@ -45,12 +51,22 @@ def _parsed(text: str, allowed: Collection[str], quant: str) -> NodeType:
     pattern, equals, type_name = text.rpartition("=")
     if not equals or not pattern:
         raise UsageError(f"--node-type {text}: must be PATTERN=TYPE, such as ffn_down=int16")
-    if type_name.lower() not in allowed:
+    kind, colon, granularity = type_name.lower().partition(":")
+    if kind not in allowed:
         raise UsageError(f"--node-type {text}: for {quant} there are {', '.join(sorted(allowed))}")
+    if colon and (granularity not in _GRANULARITIES or kind == FLOAT):
+        raise UsageError(
+            f"--node-type {text}: behind a type of rounded weights there may be :tensor or :channel"
+        )
     try:
-        return NodeType(text, re.compile(pattern), type_name.lower())
+        return NodeType(text, re.compile(pattern), kind, _GRANULARITIES.get(granularity))
     except re.error as error:
         raise UsageError(f"--node-type {text}: is no regular expression ({error})") from None
+
+
+def shown(kind: str, granularity: Granularity | None) -> str:
+    """A type as the user writes it."""
+    return kind if granularity is None else f"{kind}:{granularity}"
 
 
 def find_layers(model: ir.Model) -> list[Layer]:
@@ -68,9 +84,12 @@ def find_layers(model: ir.Model) -> list[Layer]:
     return found
 
 
-def types_of(layers: Sequence[Layer], wanted: Sequence[NodeType]) -> dict[str, str]:
-    """Type by layer name, for those that a pattern matches. Raises UsageError for one that decides about nothing."""
-    found: dict[str, str] = {}
+def types_of(layers: Sequence[Layer], wanted: Sequence[NodeType]) -> dict[str, NodeType]:
+    """What is wanted, by the name of each layer that a pattern matches.
+
+    Raises UsageError for a pattern that decides about nothing.
+    """
+    found: dict[str, NodeType] = {}
     for one in wanted:
         matched = [layer for layer in layers if any(map(one.pattern.search, layer.names))]
         if not matched:
@@ -82,7 +101,7 @@ def types_of(layers: Sequence[Layer], wanted: Sequence[NodeType]) -> dict[str, s
         new = [layer.name for layer in matched if layer.name not in found]
         if not new:
             raise UsageError(f"--node-type {one.text}: an earlier pattern decides about all that it matches")
-        found |= dict.fromkeys(new, one.type_name)
+        found |= dict.fromkeys(new, one)
     return found
 
 

@@ -13,6 +13,7 @@ from edgeq.calibration.methods import Method, parse_method
 from edgeq.calibration.sources import Images
 from edgeq.errors import InputError, UsageError
 from edgeq.formats.onnx.blocked import SIZES
+from edgeq.formats.onnx.int8 import Granularity
 from edgeq.formats.onnx.passes.blocked_weights import Form
 from edgeq.onnx.isa import Profile, changed, find_profile, find_types
 from edgeq.onnx.job import Blocks, OnnxQuant
@@ -25,7 +26,7 @@ _METHODS = ("descent", "gptq", "clip")  # of edgeq.methods
 _ONLY_FOR = {
     "--block-size": (*_BLOCKED, "nf4", "fp4"),
     **dict.fromkeys(("--asymmetric", "--dialect", "--accuracy-level", "--nearest", "--method"), _BLOCKED),
-    "--per-tensor": ("float8",),
+    "--per-tensor": ("int8", "int8-dynamic", "float8"),
 }
 
 
@@ -34,7 +35,8 @@ class Request:
     """What the user asked for; options as the command's help has them.
 
     ``calibration`` is a file, a folder, or an iterable of ``{input: array}`` that can be read again and again.
-    ``method`` is of ranges, ``block_method`` of integers in blocks. ``min_cosine`` None is the quant's own target; of
+    ``method`` is of ranges, ``block_method`` of integers in blocks, ``granularity`` of weights that are in no blocks:
+    a scale for each output channel, or for each tensor. ``min_cosine`` None is the quant's own target; of
     all layers, ``most_exempted`` may go back to float, and measuring them may take ``patience`` seconds, or longer with
     few trials.
     """
@@ -58,7 +60,7 @@ class Request:
     accuracy_level: int | None = None
     nearest: bool = False
     block_method: str | None = None
-    per_tensor: bool = False
+    granularity: Granularity = "channel"
     ort: bool = False
     min_cosine: float | None = None
     max_kl: float | None = None
@@ -125,7 +127,7 @@ def _check_heeded(request: Request, quant: str) -> None:
         "--accuracy-level": request.accuracy_level is not None,
         "--nearest": request.nearest,
         "--method": request.block_method is not None,
-        "--per-tensor": request.per_tensor,
+        "--per-tensor": request.granularity == "tensor",
     }
     for option, quants in _ONLY_FOR.items():
         if given[option] and quant not in quants:

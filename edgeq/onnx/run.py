@@ -20,6 +20,7 @@ from edgeq.onnx.job import OnnxQuant, find_quant
 from edgeq.onnx.layers import quantize_layers
 from edgeq.onnx.left import left_in_float, quantized_operators
 from edgeq.onnx.mobile import write_mobile
+from edgeq.onnx.node_types import shown
 from edgeq.onnx.proof import prove
 from edgeq.onnx.request import Request, target_path
 from edgeq.onnx.sessions import write_config
@@ -102,7 +103,8 @@ def _about(subject: Subject) -> dict[str, Any]:
         },
         "calibration": _calibration(subject),
         "exempted_to": request.exempt_to,
-        "node_types": job.types,
+        "granularity": job.granularity,
+        "node_types": {name: shown(kind, job.scales.get(name)) for name, kind in job.types.items()},
         "session": job.session,
         "notes": job.notes,
     }

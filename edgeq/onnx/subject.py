@@ -75,7 +75,7 @@ def open_subject(request: Request, quant: OnnxQuant, folder: Path) -> Subject:
     samples, test = (data, data) if data.made_up else data.split()
     job = Job(
         model, None if data.made_up else samples, options.profile, options.method, folder, options.keep_float,
-        options.node_types, request.exempt_to, options.blocks, request.per_tensor, request.progress, notes,
+        options.node_types, request.exempt_to, options.blocks, request.granularity, request.progress, notes,
         cache=request.cache,
     )  # fmt: skip
     job.check_types()

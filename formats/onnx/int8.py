@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,21 @@ from edgeq.formats.rounding_error import RoundingError
 # weigh together is 2 * 64, since 255 * 128 fits into 15 bits. FULL_RANGE asks for nothing: CPUs with VNNI, ARM.
 FULL_RANGE, SAFE_RANGE = 127, 64
 TINY = np.finfo(np.float32).tiny
+Granularity = Literal["channel", "tensor"]  # what shares a scale: the weights of one output channel, or all
+
+
+@dataclass(frozen=True)
+class Granularities:
+    """The granularity of each layer's weights: ``named`` by the layer's name, or ``default``."""
+
+    default: Granularity = "channel"
+    named: Mapping[str, Granularity] = field(default_factory=dict)
+
+    def of(self, layer: str) -> Granularity:
+        return self.named.get(layer, self.default)
+
+
+PER_CHANNEL = Granularities()
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,7 @@ class Types:
         return np.uint16 if self.activation is np.uint8 else np.int16
 
 
+Floats = NDArray[np.float32]
 Codes = type[np.uint8] | type[np.int8] | type[np.uint16] | type[np.int16]
 U8S8, S8S8, U8U8 = Types(np.uint8, np.int8), Types(np.int8, np.int8), Types(np.uint8, np.uint8)
 
@@ -38,37 +54,57 @@ _PIECE = 1 << 21  # values of a matrix looked at together
 _STEPS = 5  # scales tried per channel, from the one that no pair limits to the finest
 
 
-def channel_scales(matrix: NDArray[np.float32], axis: int, limit: int) -> NDArray[np.float32]:
-    """One symmetric scale per slice along ``axis`` of a rank-2 matrix; 1 where all weights are zero.
+def weight_scales(
+    matrix: Floats, axis: int, limit: int, granularity: Granularity = "channel"
+) -> NDArray[np.float32]:
+    """Symmetric scales of a rank-2 matrix: ``[channels]``, one per slice along ``axis``, or one of all, ``[]``.
 
     With ``limit`` 127 the largest weight becomes 127. With a smaller one, of some scales between those that make it
     ``limit`` and 127, the one that leaves the least squared error: a finer scale rounds less, a coarser one clips
-    fewer pairs. A scale below the normal float32 numbers has too few bits left: those weights count as zero.
+    fewer pairs. A scale below the normal float32 numbers has too few bits left: those weights count as zero, and a
+    scale of nothing but zeros is 1.
     """
-    if matrix.size > _PIECE:
-        scales_of = [channel_scales(_at(matrix, axis, part), axis, limit) for part in _parts(matrix, axis)]
-        return np.concatenate(scales_of)
-    largest = np.abs(matrix).max(axis=1 - axis, initial=0.0)
-    unit = np.expand_dims(np.where(largest >= TINY, largest, 1), 1 - axis)  # so that no square overflows
+    largest = _by_channel(matrix, axis, lambda part, _: np.abs(part).max(axis=1 - axis, initial=0.0))
+    if granularity == "tensor":
+        largest = np.full_like(largest, largest.max(initial=0))
+    unit = np.where(largest >= TINY, largest, 1)  # so that no square overflows
     tried, errors = [], []
     for code in np.unique(np.linspace(limit, _LARGEST, _STEPS).round()):
         scales = largest / np.float32(code)
-        scales = np.where(scales >= TINY, scales, 1).astype(np.float32)
-        codes = quantize_channels(matrix, scales, axis, limit)
-        difference = codes * (np.expand_dims(scales, 1 - axis) / unit) - matrix / unit
-        tried.append(scales)
-        errors.append(np.square(difference).sum(axis=1 - axis))
-    return np.choose(np.argmin(errors, axis=0), tried)
+        tried.append(np.where(scales >= TINY, scales, 1).astype(np.float32))
+    if len(tried) > 1:
+        errors = [_errors(matrix, axis, scales, unit, limit) for scales in tried]
+    if granularity == "channel":
+        return np.choose(np.argmin(errors, axis=0), tried) if errors else tried[0]
+    best = int(np.argmin([error.sum() for error in errors])) if errors else 0
+    return np.asarray(tried[best].max(initial=0) or 1, np.float32)
 
 
-def quantize_channels(
-    matrix: NDArray[np.float32], scales: NDArray[np.float32], axis: int, limit: int
-) -> NDArray[np.int8]:
-    """Round a rank-2 matrix to int8 with one scale per slice along ``axis``.
+def _errors(matrix: Floats, axis: int, scales: Floats, unit: Floats, limit: int) -> Floats:
+    """The squared error of each channel in units of its own."""
+
+    def error(part: Floats, channels: slice) -> Floats:
+        codes = quantize_channels(part, scales[channels], axis, limit)
+        own = np.expand_dims(unit[channels], 1 - axis)
+        difference = codes * (np.expand_dims(scales[channels], 1 - axis) / own) - part / own
+        return np.square(difference).sum(axis=1 - axis)
+
+    return _by_channel(matrix, axis, error)
+
+
+def _by_channel(matrix: Floats, axis: int, number: Callable[[Floats, slice], Floats]) -> Floats:
+    """A number for each channel, of some channels at a time."""
+    parts = [number(_at(matrix, axis, part), part) for part in _parts(matrix, axis)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def quantize_channels(matrix: Floats, scales: Floats, axis: int, limit: int) -> NDArray[np.int8]:
+    """Round a rank-2 matrix to int8 with ``weight_scales``.
 
     Neighbours 2i and 2i + 1 along the other axis that have one sign weigh at most ``2 * limit`` together: what is
     above it is taken from both alike.
     """
+    scales = np.broadcast_to(scales, matrix.shape[axis])
     if matrix.size > _PIECE:
         pieces = [
             quantize_channels(_at(matrix, axis, part), scales[part], axis, limit)
@@ -127,10 +163,9 @@ class ActivationRange:
         return scale, dtype(zero + int(np.iinfo(dtype).min))
 
 
-def relative_error(
-    matrix: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32], axis: int
-) -> float:
+def relative_error(matrix: Floats, codes: NDArray[np.int8], scales: Floats, axis: int) -> float:
     """sqrt(sum((w - q)²) / sum(w²)) of quantized codes, 0 for a matrix of zeros."""
+    scales = np.broadcast_to(scales, matrix.shape[axis])
     found = RoundingError()
     for part in _parts(matrix, axis):
         shape = [-1 if number == axis else 1 for number in range(matrix.ndim)]

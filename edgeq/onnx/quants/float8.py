@@ -20,7 +20,7 @@ def float8(job: Job) -> Apply:
     job.session.update(_FOLD)
 
     def apply(model: ir.Model, layers: Collection[str]) -> None:
-        count, kept = float8_weights(model, job.per_tensor, job.kept)
+        count, kept = float8_weights(model, job.granularity, job.kept)
         job.notes.append(f"{counted(count, 'tensor')} in float8, arithmetic in float32")
         if kept:
             job.notes.append(f"kept in float32: {', '.join(kept)}")

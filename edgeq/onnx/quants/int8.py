@@ -66,13 +66,14 @@ def int8(job: Job) -> Apply:
         at_run_time = [name for name, kind in chosen.items() if kind == DYNAMIC]
         # At run time and in LSTMs weights are int8 in any scheme.
         signed = SAFE_RANGE if profile.types is U8U8 else profile.limit
-        correct_biases(model, profile.limit, means, static)
-        correct_biases(model, signed, means, at_run_time)
+        scales = job.granularities
+        correct_biases(model, profile.limit, means, static, scales)
+        correct_biases(model, signed, means, at_run_time, scales)
         fold_residual_biases(model)
-        dynamic_int8(model, signed, at_run_time)
-        lstm_int8(model, signed, only=layers)
-        conv_int8(model, profile.limit, intervals, profile.types, static, wide)
-        static_int8(model, profile.limit, intervals, profile.types, static, wide)
+        dynamic_int8(model, signed, at_run_time, scales)
+        lstm_int8(model, signed, layers, scales)
+        conv_int8(model, profile.limit, intervals, profile.types, static, wide, scales)
+        static_int8(model, profile.limit, intervals, profile.types, static, wide, scales)
         tanh_gelu(model)
         _tables(model, job)
 
@@ -126,12 +127,12 @@ def _smooth(job: Job) -> None:
 
 
 def _without_data(job: Job) -> Apply:
-    limit = job.profile.limit
+    limit, scales = job.profile.limit, job.granularities
 
     def apply(model: ir.Model, layers: Collection[str]) -> None:
-        dynamic_int8(model, limit, only=layers)
-        lstm_int8(model, limit, only=layers)
-        if conv_weights(model, only=layers) + recurrent_weights(model, only=layers):
+        dynamic_int8(model, limit, layers, scales)
+        lstm_int8(model, limit, layers, scales)
+        if conv_weights(model, layers, scales) + recurrent_weights(model, layers, scales):
             job.session.update(_FOLD)
         _tables(model, job)
 
@@ -140,4 +141,4 @@ def _without_data(job: Job) -> Apply:
 
 def _tables(model: ir.Model, job: Job) -> None:
     if not job.keep_float:
-        embedding_int8(model)
+        embedding_int8(model, granularity=job.granularity)

@@ -2,15 +2,15 @@
 
 Rules
 1. A Conv reads its input through QuantizeLinear and DequantizeLinear (per tensor), its kernel through
-   DequantizeLinear (per output channel, symmetric), its bias through DequantizeLinear of int32 codes with the scale
-   input x kernel; its output goes through a pair, too. ONNX Runtime makes QLinearConv of that.
+   DequantizeLinear (per output channel or per tensor, symmetric), its bias through DequantizeLinear of int32 codes
+   with the scale input x kernel; its output goes through a pair, too. ONNX Runtime makes QLinearConv of that.
 2. A Relu, or a Clip from 0, behind it goes: codes that begin at 0 do the same.
 3. Operators of ``placement.ROUNDED`` whose inputs all come as codes give codes of their own range.
 4. Operators of ``placement.MOVED`` whose input comes as codes give codes of that same grid.
 5. Neighbours along the summed axis, which is (*kernel, C) in ONNX Runtime's kernel, stay within ``limit``. A
    depthwise kernel is summed in 32 bits: it has no limit.
 6. A channel whose bias does not fit into int32 gets a coarser kernel scale, one without weights the scale that
-   rounds its bias well.
+   rounds its bias well. Where the kernel has one scale, that holds all biases.
 7. A value in ``wide`` gets 16 bits wherever it is rounded. ONNX Runtime then computes what reads it in floats.
 """
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -26,9 +26,7 @@ from numpy.typing import NDArray
 
 from edgeq.formats.onnx.convolution import Convolution
 from edgeq.formats.onnx.edit import (
-    ERROR,
     add_initializer,
-    add_lazy_initializer,
     check_opset,
     constant,
     insert,
@@ -38,14 +36,14 @@ from edgeq.formats.onnx.edit import (
 )
 from edgeq.formats.onnx.int8 import (
     FULL_RANGE,
+    PER_CHANNEL,
     TINY,
     U8S8,
     ActivationRange,
+    Granularities,
     Types,
-    channel_scales,
-    quantize_channels,
-    relative_error,
 )
+from edgeq.formats.onnx.passes.int8_weights import Int8, dequantized, int8_constant
 from edgeq.formats.onnx.placement import ROUNDED, activation_after, convolutions_by_node, only_moves
 
 _LARGEST_BIAS = 2.0**30
@@ -71,13 +69,14 @@ def conv_int8(
     types: Types = U8S8,
     only: Collection[str] | None = None,
     wide: Collection[str] = (),
+    granularity: Granularities = PER_CHANNEL,
 ) -> int:
     """Rewrite the convolutions (those named in ``only``, or all) whose input and output have ranges, by value name.
 
     ``wide`` names the values of 16 bits. Returns how many were rewritten.
     """
     check_opset(model)
-    return _Pass(model, limit, ranges, types, wide).run(only)
+    return _Pass(model, limit, ranges, types, wide, granularity).run(only)
 
 
 class _Pass:
@@ -88,8 +87,10 @@ class _Pass:
         ranges: Mapping[str, ActivationRange],
         types: Types,
         wide: Collection[str],
+        granularity: Granularities,
     ) -> None:
         self.model, self.limit, self.ranges, self.types, self.wide = model, limit, ranges, types, wide
+        self.granularity = granularity
         self.grids: dict[ir.Value, _Grid] = {}  # of the outputs of DequantizeLinear
         self.pairs: dict[tuple[ir.Value, object], ir.Value] = {}
 
@@ -117,15 +118,15 @@ class _Pass:
             return False
         codes = self._input(node, x)
         node.replace_input_with(0, codes)
-        array, bias = _rows(convolution.array()), constant(convolution.bias)
+        bias, size = constant(convolution.bias), self.grids[codes].size
         values = None if bias is None else bias.numpy()
         limit = FULL_RANGE if convolution.depthwise or self.types.weight is np.uint8 else self.limit  # rule 5
-        scales = channel_scales(array, 0, limit)
+        fit = None if values is None else partial(_fit_bias, bias=values, input_scale=size)
+        shared = self.granularity.of(str(node.name))
+        kernel = int8_constant(self.model, convolution.weight, 0, limit, shared, self.types.weight, fit)
+        node.replace_input_with(1, kernel.floats(self.model, node))
         if values is not None:
-            scales = _fit_bias(scales, array, values, self.grids[codes].size)
-        node.replace_input_with(1, self._kernel(convolution, array, scales, limit))
-        if values is not None:
-            node.replace_input_with(2, self._bias(convolution, values, self.grids[codes].size * scales))
+            node.replace_input_with(2, self._bias(convolution, values, size, kernel))
         self._own_grid(node)
         return True
 
@@ -152,31 +153,18 @@ class _Pass:
             qdq_domain(self.model, dtype),
         )
 
-    def _kernel(self, convolution: Convolution, rows: Floats, scales: Floats, limit: int) -> ir.Value:
-        node, tensor = convolution.node, convolution.tensor
-        name, dtype = str(convolution.weight.name), self.types.weight
-        shape = convolution.array().shape
-        middle = 0 if dtype is np.int8 else 128
-
-        def load() -> NDArray[Any]:
-            codes = _from_rows(quantize_channels(_rows(tensor.numpy()), scales, 0, limit), shape)
-            return codes if dtype is np.int8 else (codes.astype(np.int16) + middle).astype(dtype)
-
-        suffix = np.dtype(dtype).name
-        codes = add_lazy_initializer(self.model, f"{name}_{suffix}", dtype, shape, load)
-        codes.meta[ERROR] = relative_error(rows, quantize_channels(rows, scales, 0, limit), scales, 0)
-        scale = add_initializer(self.model, f"{name}_scale", scales)
-        zeros = add_initializer(self.model, f"{name}_zero_point", np.full(scales.shape, middle, dtype))
-        return insert(self.model, node, "DequantizeLinear", [codes, scale, zeros], axis=0)
-
-    def _bias(self, convolution: Convolution, values: Floats, scales: Floats) -> ir.Value:
-        name = str(convolution.weight.name)
+    def _bias(
+        self, convolution: Convolution, values: Floats, input_scale: np.float32, kernel: Int8
+    ) -> ir.Value:
+        name, found = str(convolution.weight.name), constant(kernel.scales)
+        assert found is not None
+        scales = input_scale * found.numpy()
         codes = np.rint(values.astype(np.float64) / scales).astype(np.int32)
         parts = [
             add_initializer(self.model, f"{name}_bias_int32", codes),
             add_initializer(self.model, f"{name}_bias_scale", scales),
         ]
-        return insert(self.model, convolution.node, "DequantizeLinear", parts, axis=0)
+        return dequantized(self.model, convolution.node, parts, None if kernel.axis is None else 0)
 
     def _end(self, node: ir.Node) -> tuple[ir.Value, ActivationRange, ir.Node | None] | None:
         """What shall be codes behind a node, its range, and the activation that goes with it."""
@@ -230,20 +218,12 @@ class _Pass:
         self.grids[out] = grid
 
 
-def _rows(array: Floats) -> Floats:
-    """A kernel ``[M, C, *kernel]`` as ``[M, K]`` with K in the order in which it is summed."""
-    return np.moveaxis(array, 1, -1).reshape(len(array), -1)
-
-
-def _from_rows(rows: NDArray[np.int8], shape: tuple[int, ...]) -> NDArray[np.int8]:
-    folded = rows.reshape(shape[0], *shape[2:], shape[1])
-    return np.ascontiguousarray(np.moveaxis(folded, -1, 1))
-
-
-def _fit_bias(scales: Floats, rows: Floats, bias: Floats, input_scale: np.float32) -> Floats:
+def _fit_bias(rows: Floats, scales: Floats, bias: Floats, input_scale: np.float32) -> Floats:
     """Rule 6."""
     size = np.abs(bias.astype(np.float64)) / float(input_scale)
+    least = np.maximum(size / _LARGEST_BIAS, float(TINY) / min(float(input_scale), 1.0))
+    if not scales.ndim:
+        return np.maximum(scales, least.max()).astype(np.float32)
     lone = (np.abs(rows).max(axis=1, initial=0) < TINY) & (size > 0)
     wanted = np.where(lone, size / _CODES_OF_A_LONE_BIAS, scales)
-    least = np.maximum(size / _LARGEST_BIAS, float(TINY) / min(float(input_scale), 1.0))
     return np.maximum(wanted, least).astype(np.float32)

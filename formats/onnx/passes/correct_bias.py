@@ -27,7 +27,14 @@ from edgeq.formats.onnx.edit import (
     remove_unused,
     sole_addition,
 )
-from edgeq.formats.onnx.int8 import FULL_RANGE, channel_scales, quantize_channels
+from edgeq.formats.onnx.int8 import (
+    FULL_RANGE,
+    PER_CHANNEL,
+    Granularities,
+    Granularity,
+    quantize_channels,
+    weight_scales,
+)
 from edgeq.formats.onnx.linear import Linear, find_linears
 
 Floats = NDArray[np.float32]
@@ -39,11 +46,12 @@ def correct_biases(
     limit: int,
     means: Mapping[str, Doubles],
     only: Collection[str] | None = None,
+    granularity: Granularities = PER_CHANNEL,
 ) -> int:
     """Correct the biases of the layers named in ``only``, or all, in a graph of floats that is about to be rounded.
 
-    ``means`` are those of each input channel, by value name; ``limit`` is that of the passes that round. Returns how
-    many biases were corrected.
+    ``means`` are those of each input channel, by value name; ``limit`` and ``granularity`` are those of the passes that
+    round. Returns how many biases were corrected.
     """
     count = 0
     linears = list(find_linears(model))
@@ -55,19 +63,23 @@ def correct_biases(
             and mean is not None
             and mean.shape == (linear.inputs_width,)
         ):
-            count += _correct_linear(model, linear, limit, mean)
+            shared = granularity.of(linear.name)
+            count += _correct_linear(model, linear, limit, mean, shared)
     for convolution in list(find_convolutions(model)):
         node = convolution.node
         mean = means.get(str(node.inputs[0].name)) if node.inputs[0] is not None else None
         if node.inputs[0] in rows:  # their means are those of another axis
             continue
         if (only is None or node.name in only) and mean is not None and not convolution.transposed:
-            count += _correct_convolution(model, convolution, limit, mean)
+            shared = granularity.of(str(node.name))
+            count += _correct_convolution(model, convolution, limit, mean, shared)
     remove_unused(model)
     return count
 
 
-def _correct_linear(model: ir.Model, linear: Linear, limit: int, mean: Doubles) -> bool:
+def _correct_linear(
+    model: ir.Model, linear: Linear, limit: int, mean: Doubles, granularity: Granularity
+) -> bool:
     """Rules 1 and 3."""
     node, place = _bias_of(linear)
     bias = node.inputs[place] if node is not None and place < len(node.inputs) else None
@@ -77,7 +89,7 @@ def _correct_linear(model: ir.Model, linear: Linear, limit: int, mean: Doubles) 
     if tensor.size != linear.outputs_width or tensor.dtype != ir.DataType.FLOAT:
         return False
     matrix = linear.matrix()
-    shift = mean @ _rounding(matrix, 1, limit)
+    shift = mean @ _rounding(matrix, 1, limit, granularity)
     values = (tensor.numpy() - shift.reshape(dims(tensor))).astype(np.float32)
     node.replace_input_with(place, add_initializer(model, f"{bias.name}_corrected_{linear.name}", values))
     return True
@@ -90,14 +102,17 @@ def _bias_of(linear: Linear) -> tuple[ir.Node | None, int]:
     return sole_addition(linear.node.outputs[0]) or (None, 0)
 
 
-def _correct_convolution(model: ir.Model, convolution: Convolution, limit: int, mean: Doubles) -> bool:
+def _correct_convolution(
+    model: ir.Model, convolution: Convolution, limit: int, mean: Doubles, granularity: Granularity
+) -> bool:
     """Rule 2."""
     node, array = convolution.node, convolution.array()
     outputs, per_group = array.shape[:2]
     if mean.shape != (per_group * convolution.groups,):
         return False
     rows = np.moveaxis(array, 1, -1).reshape(outputs, -1)
-    moved = _rounding(rows, 0, FULL_RANGE if convolution.depthwise else limit).reshape(outputs, -1, per_group)
+    limit = FULL_RANGE if convolution.depthwise else limit
+    moved = _rounding(rows, 0, limit, granularity).reshape(outputs, -1, per_group)
     seen = np.repeat(mean.reshape(convolution.groups, per_group), outputs // convolution.groups, axis=0)
     shift = np.einsum("mkc,mc->m", moved, seen)
     tensor = constant(convolution.bias)
@@ -109,9 +124,9 @@ def _correct_convolution(model: ir.Model, convolution: Convolution, limit: int, 
     return True
 
 
-def _rounding(matrix: Floats, axis: int, limit: int) -> Doubles:
+def _rounding(matrix: Floats, axis: int, limit: int, granularity: Granularity) -> Doubles:
     """What rounding adds to each weight."""
-    scales = channel_scales(matrix, axis, limit)
+    scales = weight_scales(matrix, axis, limit, granularity)
     codes = quantize_channels(matrix, scales, axis, limit)
-    rounded = codes.astype(np.float64) * np.expand_dims(scales, 1 - axis)
+    rounded = codes.astype(np.float64) * (np.expand_dims(scales, 1 - axis) if scales.ndim else scales)
     return rounded - matrix

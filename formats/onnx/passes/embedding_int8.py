@@ -2,7 +2,8 @@
 
 Rules
 1. ``Gather(table, ids)`` with a constant float table of at least ``min_rows`` rows becomes
-   ``Cast(Gather(codes, ids)) * Unsqueeze(Gather(scales, ids))``, one symmetric scale per row.
+   ``Cast(Gather(codes, ids)) * Unsqueeze(Gather(scales, ids))``, one symmetric scale per row; where all rows have
+   one, that is what is multiplied by.
 2. A table that a linear layer shares (a tied head) keeps one int8 copy: its output channels are the table's rows,
    so both passes want the same codes and scales, and the one that comes second finds them there.
 """
@@ -13,11 +14,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.formats.onnx.edit import add_initializer, check_opset, dims, insert, remove_unused, replace
-from edgeq.formats.onnx.int8 import FULL_RANGE
-from edgeq.formats.onnx.passes.int8_weights import int8_matrix
+from edgeq.formats.onnx.int8 import Granularity
+from edgeq.formats.onnx.passes.int8_weights import int8_constant
 
 
-def embedding_int8(model: ir.Model, min_rows: int = 1024) -> int:
+def embedding_int8(model: ir.Model, min_rows: int = 1024, granularity: Granularity = "channel") -> int:
     """Rewrite the Gathers over large constant tables; returns how many were rewritten."""
     check_opset(model)
     count = 0
@@ -26,12 +27,14 @@ def embedding_int8(model: ir.Model, min_rows: int = 1024) -> int:
         if table is None:
             continue
         ids = node.inputs[1]
-        codes, scales = int8_matrix(model, table, 0, FULL_RANGE)
+        stored = int8_constant(model, table, 0, granularity=granularity)
         picked = insert(
-            model, node, "Cast", [insert(model, node, "Gather", [codes, ids])], to=ir.DataType.FLOAT
+            model, node, "Cast", [insert(model, node, "Gather", [stored.codes, ids])], to=ir.DataType.FLOAT
         )
-        last_axis = add_initializer(model, "axes_last", np.array([-1], np.int64))
-        scale = insert(model, node, "Unsqueeze", [insert(model, node, "Gather", [scales, ids]), last_axis])
+        scale = stored.scales
+        if stored.axis is not None:
+            last_axis = add_initializer(model, "axes_last", np.array([-1], np.int64))
+            scale = insert(model, node, "Unsqueeze", [insert(model, node, "Gather", [scale, ids]), last_axis])
         replace(model, node.outputs[0], insert(model, node, "Mul", [picked, scale]))
         count += 1
     remove_unused(model)

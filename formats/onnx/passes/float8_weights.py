@@ -21,6 +21,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.formats.onnx.edit import ERROR, add_initializer, attribute, dims, free_name, is_standard
+from edgeq.formats.onnx.int8 import Granularity
 from edgeq.formats.onnx.passes.raise_opset import raise_opset
 from edgeq.formats.onnx.rows import made_of
 from edgeq.formats.rounding_error import RoundingError
@@ -33,7 +34,7 @@ _AXES = {("Conv", 1): 0, ("ConvTranspose", 1): 1, ("MatMul", 1): -1, ("Gather", 
 
 
 def float8_weights(
-    model: ir.Model, per_tensor: bool = False, keep: Callable[[str], bool] = lambda name: False
+    model: ir.Model, granularity: Granularity = "channel", keep: Callable[[str], bool] = lambda name: False
 ) -> tuple[int, list[str]]:
     """(how many tensors are stored in float8, which of the large ones rule 3 left)."""
     raise_opset(model, _OPSET)
@@ -52,7 +53,8 @@ def float8_weights(
         if keep(name) or not np.isfinite(tensor.numpy()).all():
             kept.append(name)
             continue
-        _store(model, value, tensor, None if per_tensor else _channel_axis(value, len(dims(tensor))))
+        axis = _channel_axis(value, len(dims(tensor))) if granularity == "channel" else None
+        _store(model, value, tensor, axis)
         count += 1
     return count, kept
 

@@ -1,114 +1,182 @@
-"""The int8 form of a constant matrix, shared by the passes."""
+"""The int8 form of a constant, shared by the passes."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.formats.onnx.edit import ERROR, add_initializer, add_lazy_initializer, dims, insert
-from edgeq.formats.onnx.int8 import FULL_RANGE, channel_scales, quantize_channels, relative_error
+from edgeq.formats.onnx.int8 import (
+    FULL_RANGE,
+    Granularity,
+    quantize_channels,
+    relative_error,
+    weight_scales,
+)
 from edgeq.formats.onnx.linear import Linear
 from edgeq.formats.onnx.rows import let_go, made_of
 
-_SLICES = "edgeq.int8_slices_"  # and the axis: key of a meta, (codes, scales, zero points) so far
-_FORMS = "edgeq.int8_forms"  # key of a float initializer's meta: its (codes, scales, axis, limit) so far
+_FORMS = "edgeq.int8_forms"  # key of a float initializer's meta: its (form, axis, granularity, limit) so far
+
+Floats = NDArray[np.float32]
+Weight = type[np.int8] | type[np.uint8]
 
 
-def int8_matrix(model: ir.Model, matrix: ir.Value, axis: int, limit: int) -> tuple[ir.Value, ir.Value]:
-    """(int8 codes in the matrix's own layout, float32 scales): symmetric, one scale per slice along ``axis``.
+@dataclass(frozen=True)
+class Int8:
+    """A constant as codes with symmetric scales: one per slice along ``axis``, or where that is None one of all."""
 
-    Codes are computed when the model is saved; a matrix that two nodes share is stored once, unless they want
-    scales along different axes, or the second a smaller limit than the first.
+    name: str
+    codes: ir.Value
+    scales: ir.Value
+    axis: int | None
+    dtype: Weight = np.int8
+
+    def zeros(self, model: ir.Model) -> ir.Value:
+        """The zero points, shaped as the scales."""
+        assert self.scales.const_value is not None
+        middle = 0 if self.dtype is np.int8 else 128
+        zeros = np.full(dims(self.scales.const_value), middle, self.dtype)
+        return add_initializer(model, f"{self.name}_zero_point", zeros)
+
+    def floats(self, model: ir.Model, before: ir.Node) -> ir.Value:
+        """The constant as it comes out of a DequantizeLinear."""
+        return dequantized(model, before, [self.codes, self.scales, self.zeros(model)], self.axis)
+
+
+def dequantized(model: ir.Model, before: ir.Node, parts: list[ir.Value], axis: int | None) -> ir.Value:
+    """What comes out of a DequantizeLinear of (codes, scales, zero points); ``axis`` None: there is one scale."""
+    attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
+    return insert(model, before, "DequantizeLinear", parts, **attributes)
+
+
+def int8_constant(
+    model: ir.Model,
+    weight: ir.Value,
+    axis: int,
+    limit: int = FULL_RANGE,
+    granularity: Granularity = "channel",
+    dtype: Weight = np.int8,
+    fit: Callable[[Floats, Floats], Floats] | None = None,
+) -> Int8:
+    """A constant of any rank as codes in its own layout, channels along ``axis``.
+
+    Neighbours within ``limit`` are those of the first other axis, which is innermost in ONNX Runtime's kernels. ``fit``
+    makes other scales of the constant's rows ``[channels, summed]`` and the scales that were found.
+
+    Codes are computed when the model is saved; a constant that two nodes share is stored once, unless they want scales
+    of other channels, or the second a smaller limit than the first.
     """
-    tensor, name = matrix.const_value, matrix.name
-    assert tensor is not None
-    assert name is not None
-    for codes, scale_value, stored_axis, stored_limit in matrix.meta.get(_FORMS, ()):
-        here = model.graph.initializers.get(codes.name) is codes
-        if here and stored_axis == axis and stored_limit <= limit:
-            return codes, scale_value
-    array = tensor.numpy()
-    scales = channel_scales(array, axis, limit)
-    codes = add_lazy_initializer(
-        model,
-        f"{name}_int8",
-        "int8",
-        array.shape,
-        lambda: made_of(tensor, lambda numbers: quantize_channels(numbers, scales, axis, limit)),
-    )
-    codes.meta[ERROR] = relative_error(array, quantize_channels(array, scales, axis, limit), scales, axis)
-    let_go(tensor)
-    scale_value = add_initializer(model, f"{name}_scale", scales)
-    matrix.meta.setdefault(_FORMS, []).append((codes, scale_value, axis, limit))
-    return codes, scale_value
+    known = None if fit is not None else _known(model, weight, axis, limit, granularity)
+    if known is None:
+        known = _made(model, weight, axis, limit, granularity, fit)
+        if fit is None:
+            weight.meta.setdefault(_FORMS, []).append((known, axis, granularity, limit))
+    return known if dtype is np.int8 else replace(known, codes=_unsigned(model, known.codes), dtype=dtype)
 
 
 def int8_weight(
-    model: ir.Model, linear: Linear, limit: int, dtype: type[np.int8] | type[np.uint8] = np.int8
-) -> tuple[ir.Value, ir.Value]:
-    """(codes ``[K, N]``, float32 scales ``[N]``) of a linear layer: per output channel, pairs within ``limit``.
+    model: ir.Model,
+    linear: Linear,
+    limit: int,
+    granularity: Granularity = "channel",
+    dtype: Weight = np.int8,
+) -> Int8:
+    """The weight of a linear layer as codes ``[K, N]``, pairs of neighbours along K within ``limit``.
 
     A weight stored transposed stays so (a tied embedding shares it) and is read through a Transpose, which the
     runtime folds when it loads the file.
     """
-    codes, scales = int8_matrix(model, linear.weight, 0 if linear.transposed else 1, limit)
-    codes = stored_as(model, codes, dtype)
-    if linear.transposed:
-        codes = insert(model, linear.node, "Transpose", [codes], perm=[1, 0])
-    return codes, scales
+    found = int8_constant(model, linear.weight, int(not linear.transposed), limit, granularity, dtype)
+    if not linear.transposed:
+        return found
+    codes = insert(model, linear.node, "Transpose", [found.codes], perm=[1, 0])
+    return replace(found, codes=codes, axis=None if found.axis is None else 1)
 
 
-def dequantized(model: ir.Model, node: ir.Node, index: int, axis: int) -> None:
-    """Let the node read this constant, of any rank, through DequantizeLinear: int8 codes, one scale per slice."""
+def int8_input(model: ir.Model, node: ir.Node, index: int, axis: int, granularity: Granularity) -> None:
+    """Let the node read this constant through DequantizeLinear: int8 codes of the full range."""
     weight = node.inputs[index]
     assert weight is not None
-    codes, scales, zeros = _codes(model, weight, axis)
-    node.replace_input_with(index, insert(model, node, "DequantizeLinear", [codes, scales, zeros], axis=axis))
+    codes = int8_constant(model, weight, axis, granularity=granularity)
+    node.replace_input_with(index, codes.floats(model, node))
 
 
-def _codes(model: ir.Model, weight: ir.Value, axis: int) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """(codes of the full range, scales, zero points); a weight that several nodes read is stored once."""
-    tensor, name = weight.const_value, f"{weight.name}_int8"
+def _known(model: ir.Model, weight: ir.Value, axis: int, limit: int, granularity: Granularity) -> Int8 | None:
+    """The form that another reader wanted, where it does for this one."""
+    for found, known_axis, known_granularity, known_limit in weight.meta.get(_FORMS, ()):
+        here = model.graph.initializers.get(found.codes.name) is found.codes
+        same = known_axis == axis and known_granularity == granularity
+        if here and same and known_limit <= limit:
+            known: Int8 = found
+            return known
+    return None
+
+
+def _made(
+    model: ir.Model,
+    weight: ir.Value,
+    axis: int,
+    limit: int,
+    granularity: Granularity,
+    fit: Callable[[Floats, Floats], Floats] | None,
+) -> Int8:
+    tensor, name = weight.const_value, str(weight.name)
     assert tensor is not None
-    known: list[tuple[ir.Value, ir.Value, ir.Value]] = weight.meta.setdefault(f"{_SLICES}{axis}", [])
-    for found in known:
-        if model.graph.initializers.get(str(found[0].name)) is found[0]:
-            return found
     shape = dims(tensor)
-    moved = shape[axis], *shape[:axis], *shape[axis + 1 :]
-
-    def in_rows(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.moveaxis(numbers, axis, 0).reshape(shape[axis], -1)
+    rows, along = _rows(tensor.numpy(), axis)
+    scales = weight_scales(rows, along, limit, granularity)
+    if fit is not None:
+        scales = fit(rows, scales)
 
     def load() -> NDArray[np.int8]:
-        rounded = made_of(tensor, lambda numbers: quantize_channels(in_rows(numbers), scales, 0, FULL_RANGE))
-        return np.ascontiguousarray(np.moveaxis(rounded.reshape(moved), 0, axis))
+        def rounded(array: Floats) -> NDArray[np.int8]:
+            return quantize_channels(_rows(array, axis)[0], scales, along, limit)
 
-    rows = in_rows(tensor.numpy())
-    scales = channel_scales(rows, 0, FULL_RANGE)
-    codes = add_lazy_initializer(model, name, np.int8, shape, load)
-    codes.meta[ERROR] = relative_error(rows, quantize_channels(rows, scales, 0, FULL_RANGE), scales, 0)
+        return _from_rows(made_of(tensor, rounded), shape, axis)
+
+    codes = add_lazy_initializer(model, f"{name}_int8", np.int8, shape, load)
+    codes.meta[ERROR] = relative_error(rows, quantize_channels(rows, scales, along, limit), scales, along)
     let_go(tensor)
-    scale_value = add_initializer(model, f"{codes.name}_scale", scales)
-    zeros = add_initializer(model, f"{codes.name}_zero_point", np.zeros(shape[axis], np.int8))
-    known.append((codes, scale_value, zeros))
-    return codes, scale_value, zeros
+    return Int8(name, codes, add_initializer(model, f"{name}_scale", scales), axis if scales.ndim else None)
 
 
-def stored_as(model: ir.Model, codes: ir.Value, dtype: type[np.int8] | type[np.uint8]) -> ir.Value:
-    """Int8 codes as they are, or a uint8 copy of them around 128."""
+def _order(rank: int, axis: int) -> tuple[int, ...]:
+    """Channels, then what is summed, innermost last."""
+    first, *others = (number for number in range(rank) if number != axis)
+    return axis, *others, first
+
+
+def _rows(array: Floats, axis: int) -> tuple[Floats, int]:
+    """(a matrix, its axis of channels); one of rank 2 as it is."""
+    if array.ndim == 2:
+        return array, axis
+    return array.transpose(_order(array.ndim, axis)).reshape(array.shape[axis], -1), 0
+
+
+def _from_rows(codes: NDArray[np.int8], shape: tuple[int, ...], axis: int) -> NDArray[np.int8]:
+    if len(shape) == 2:
+        return codes
+    order = _order(len(shape), axis)
+    folded = codes.reshape([shape[number] for number in order])
+    return np.ascontiguousarray(folded.transpose(np.argsort(order)))
+
+
+def _unsigned(model: ir.Model, codes: ir.Value) -> ir.Value:
+    """A uint8 copy of int8 codes, around 128."""
     tensor = codes.const_value
     assert tensor is not None
-    if dtype is np.int8:
-        return codes
-    unsigned = add_lazy_initializer(
-        model,
-        str(codes.name).replace("_int8", "_uint8"),
-        np.uint8,
-        dims(tensor),
-        lambda: tensor.numpy().view(np.uint8) ^ np.uint8(128),
-    )
+
+    def load() -> NDArray[Any]:
+        return tensor.numpy().view(np.uint8) ^ np.uint8(128)
+
+    name = str(codes.name).replace("_int8", "_uint8")
+    unsigned = add_lazy_initializer(model, name, np.uint8, dims(tensor), load)
     unsigned.meta[ERROR] = codes.meta[ERROR]
     return unsigned
 

@@ -2,7 +2,8 @@
 
 Rules
 1. An LSTM with constant weights becomes DynamicQuantizeLSTM of com.microsoft: the same inputs and attributes, weights
-   as int8 codes ``[directions, inputs, 4 · hidden]``, one symmetric scale per direction and output channel.
+   as int8 codes ``[directions, inputs, 4 · hidden]``, one symmetric scale per direction and output channel, or one of
+   all.
 2. Neighbours along the summed axis stay within ``limit``.
 3. Gates, cell state and bias stay float. GRU and RNN have no such operator: ``recurrent_weights`` is for them.
 
@@ -24,20 +25,32 @@ from edgeq.formats.onnx.edit import (
     check_opset,
     remove_unused,
 )
-from edgeq.formats.onnx.int8 import channel_scales, quantize_channels, relative_error
+from edgeq.formats.onnx.int8 import (
+    PER_CHANNEL,
+    Granularities,
+    Granularity,
+    quantize_channels,
+    relative_error,
+    weight_scales,
+)
 from edgeq.formats.onnx.recurrent import Recurrent, find_lstms
 
 DOMAIN = "com.microsoft"
 _INPUTS = 8  # of an LSTM; the scales and zero points follow
 
 
-def lstm_int8(model: ir.Model, limit: int, only: Collection[str] | None = None) -> int:
+def lstm_int8(
+    model: ir.Model,
+    limit: int,
+    only: Collection[str] | None = None,
+    granularity: Granularities = PER_CHANNEL,
+) -> int:
     """Rewrite the LSTMs (those named in ``only``, or all); returns how many were rewritten."""
     check_opset(model)
     count = 0
     for lstm in list(find_lstms(model)):
         if only is None or lstm.name in only:
-            _rewrite(model, lstm, limit)
+            _rewrite(model, lstm, limit, granularity.of(lstm.name))
             count += 1
     if count:
         model.opset_imports.setdefault(DOMAIN, 1)
@@ -45,10 +58,10 @@ def lstm_int8(model: ir.Model, limit: int, only: Collection[str] | None = None) 
     return count
 
 
-def _rewrite(model: ir.Model, lstm: Recurrent, limit: int) -> None:
+def _rewrite(model: ir.Model, lstm: Recurrent, limit: int, granularity: Granularity) -> None:
     node = lstm.node
-    weight, *weight_scale = _codes(model, lstm.weight, limit)
-    recurrence, *recurrence_scale = _codes(model, lstm.recurrence, limit)
+    weight, *weight_scale = _codes(model, lstm.weight, limit, granularity)
+    recurrence, *recurrence_scale = _codes(model, lstm.recurrence, limit, granularity)
     rest = [*node.inputs[3:], *[None] * (_INPUTS - len(node.inputs))]
     inputs = [node.inputs[0], weight, recurrence, *rest, *weight_scale, *recurrence_scale]
     kept = {name: value for name, value in node.attributes.items() if name != "layout"}
@@ -63,14 +76,16 @@ def _rewrite(model: ir.Model, lstm: Recurrent, limit: int) -> None:
     node.graph.remove(node, safe=True)
 
 
-def _codes(model: ir.Model, weight: ir.Value, limit: int) -> tuple[ir.Value, ir.Value, ir.Value]:
+def _codes(
+    model: ir.Model, weight: ir.Value, limit: int, granularity: Granularity
+) -> tuple[ir.Value, ir.Value, ir.Value]:
     """Codes, scales and zero points (rules 1 and 2)."""
     tensor, name = weight.const_value, str(weight.name)
     assert tensor is not None
     rows = tensor.numpy()  # [directions, channels, inputs]
     directions, channels, width = rows.shape
     flat = rows.reshape(-1, width)
-    scales = channel_scales(flat, 0, limit)
+    scales = weight_scales(flat, 0, limit, granularity)
 
     def rounded() -> NDArray[np.int8]:
         return quantize_channels(tensor.numpy().reshape(-1, width), scales, 0, limit)
@@ -80,6 +95,10 @@ def _codes(model: ir.Model, weight: ir.Value, limit: int) -> tuple[ir.Value, ir.
 
     codes = add_lazy_initializer(model, f"{name}_int8", np.int8, (directions, width, channels), load)
     codes.meta[ERROR] = relative_error(flat, rounded(), scales, 0)
-    shape = directions, channels
-    scale = add_initializer(model, f"{name}_scale", scales.reshape(shape))
+    shape = (directions, channels) if scales.ndim else (directions,)
+    scale = add_initializer(
+        model,
+        f"{name}_scale",
+        np.broadcast_to(scales, (directions * channels) if scales.ndim else directions).reshape(shape),
+    )
     return codes, scale, add_initializer(model, f"{name}_zero_point", np.zeros(shape, np.int8))

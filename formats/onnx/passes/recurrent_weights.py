@@ -2,7 +2,7 @@
 
 Rules
 1. Weights and recurrence are read through DequantizeLinear: int8 codes in all their range, one symmetric scale for each
-   channel of axis 1, which the two directions share (the operator has one axis).
+   channel of axis 1, which the two directions share (the operator has one axis), or one of all.
 2. Those of fewer than 1024 numbers stay float: they weigh nothing.
 3. LSTMs that become DynamicQuantizeLSTM are left to ``lstm_int8``.
 
@@ -16,13 +16,16 @@ from collections.abc import Collection
 import onnx_ir as ir
 
 from edgeq.formats.onnx.edit import check_opset, remove_unused
-from edgeq.formats.onnx.passes.int8_weights import dequantized
+from edgeq.formats.onnx.int8 import PER_CHANNEL, Granularities
+from edgeq.formats.onnx.passes.int8_weights import int8_input
 from edgeq.formats.onnx.recurrent import find_recurrents
 
 _LEAST = 1024
 
 
-def recurrent_weights(model: ir.Model, only: Collection[str] | None = None) -> int:
+def recurrent_weights(
+    model: ir.Model, only: Collection[str] | None = None, granularity: Granularities = PER_CHANNEL
+) -> int:
     """Rewrite the layers (those named in ``only``, or all); returns how many were rewritten."""
     check_opset(model)
     count = 0
@@ -31,7 +34,7 @@ def recurrent_weights(model: ir.Model, only: Collection[str] | None = None) -> i
             continue
         large = [i for i, value in ((1, layer.weight), (2, layer.recurrence)) if _size(value) >= _LEAST]
         for index in large:
-            dequantized(model, layer.node, index, axis=1)
+            int8_input(model, layer.node, index, 1, granularity.of(layer.name))
         count += bool(large)
     remove_unused(model)
     return count

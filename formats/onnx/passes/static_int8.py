@@ -2,8 +2,8 @@
 
 Rules
 1. A linear layer reads its activation through QuantizeLinear and DequantizeLinear (per tensor, uint8 or int8) and
-   its weight through DequantizeLinear (per output channel, symmetric). Its output stays float, so ONNX Runtime
-   fuses the group into MatMulIntegerToFloat, and softmax, norms and residual sums are never rounded.
+   its weight through DequantizeLinear (per output channel or per tensor, symmetric). Its output stays float, so ONNX
+   Runtime fuses the group into MatMulIntegerToFloat, and softmax, norms and residual sums are never rounded.
 2. Layers that read the same activation share one pair; what comes out of a DequantizeLinear needs none.
 3. A Gemm stays one, its bias in int32 codes of the scale activation x weight: that is QGemm, which gives floats.
 4. A MatMul over rank 2 and the Add of a constant vector behind it become a Gemm, too: ONNX Runtime would make one of
@@ -31,9 +31,18 @@ from edgeq.formats.onnx.edit import (
     replace,
     sole_addition,
 )
-from edgeq.formats.onnx.int8 import TINY, U8S8, ActivationRange, Codes, Types
+from edgeq.formats.onnx.int8 import (
+    PER_CHANNEL,
+    TINY,
+    U8S8,
+    ActivationRange,
+    Codes,
+    Granularities,
+    Granularity,
+    Types,
+)
 from edgeq.formats.onnx.linear import Linear, find_linears
-from edgeq.formats.onnx.passes.int8_weights import add_gemm_bias, int8_matrix, int8_weight, stored_as
+from edgeq.formats.onnx.passes.int8_weights import add_gemm_bias, dequantized, int8_constant, int8_weight
 
 _LARGEST_BIAS = 2.0**30
 _Place = tuple[ir.Value, "ir.Graph | ir.Function | None"]
@@ -46,10 +55,11 @@ def static_int8(
     types: Types = U8S8,
     only: Collection[str] | None = None,
     wide: Collection[str] = (),
+    granularity: Granularities = PER_CHANNEL,
 ) -> int:
     """Rewrite the linear layers (those named in ``only``, or all) whose activation has a range, by value name.
 
-    ``wide`` names the activations of 16 bits. Returns how many were rewritten.
+    ``wide`` names the activations of 16 bits, ``granularity`` is of weights. Returns how many were rewritten.
     """
     check_opset(model)
     pairs: dict[_Place, ir.Value] = {}
@@ -64,24 +74,27 @@ def static_int8(
             if pair is None:
                 continue
             pairs[place] = pair
-        if not _as_gemm(model, linear, pairs[place], limit, types):
-            _as_matmul(model, linear, pairs[place], limit, types)
+        shared = granularity.of(linear.name)
+        if not _as_gemm(model, linear, pairs[place], limit, types, shared):
+            _as_matmul(model, linear, pairs[place], limit, types, shared)
         count += 1
     remove_unused(model)
     return count
 
 
-def _as_matmul(model: ir.Model, linear: Linear, x: ir.Value, limit: int, types: Types) -> None:
+def _as_matmul(
+    model: ir.Model, linear: Linear, x: ir.Value, limit: int, types: Types, granularity: Granularity
+) -> None:
     """Rules 1 and 6."""
     node = linear.node
-    codes, scales = int8_weight(model, linear, limit, types.weight)
-    parts = [codes, scales, _middles(model, linear, scales, types)]
-    weight = insert(model, node, "DequantizeLinear", parts, axis=1)
+    weight = int8_weight(model, linear, limit, granularity, types.weight).floats(model, node)
     y = add_gemm_bias(model, linear, insert(model, node, "MatMul", [x, weight]))
     replace(model, node.outputs[0], y)
 
 
-def _as_gemm(model: ir.Model, linear: Linear, x: ir.Value, limit: int, types: Types) -> bool:
+def _as_gemm(
+    model: ir.Model, linear: Linear, x: ir.Value, limit: int, types: Types, granularity: Granularity
+) -> bool:
     """Rules 3 and 4; False where rule 6 holds, or where there is no Gemm in sight."""
     node, add = linear.node, None
     bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
@@ -93,18 +106,16 @@ def _as_gemm(model: ir.Model, linear: Linear, x: ir.Value, limit: int, types: Ty
     width = linear.outputs_width
     if bias is not None and (tensor is None or dims(tensor) not in ((width,), (1, width))):
         return False
-    codes, scales = int8_matrix(model, linear.weight, 0 if linear.transposed else 1, limit)
+    weight = int8_constant(model, linear.weight, int(not linear.transposed), limit, granularity, types.weight)
     inputs: list[ir.Value | None] = [x]
     bias_parts: list[ir.Value] = []
     if tensor is not None:
-        bias_parts = _bias_codes(model, linear, tensor.numpy().reshape(-1), x, scales)
+        bias_parts = _bias_codes(model, linear, tensor.numpy().reshape(-1), x, weight.scales)
         if not bias_parts:
             return False
-    parts = [stored_as(model, codes, types.weight), scales, _middles(model, linear, scales, types)]
-    axis = 0 if linear.transposed else 1
-    inputs.append(insert(model, node, "DequantizeLinear", parts, axis=axis))
+    inputs.append(weight.floats(model, node))
     if tensor is not None:
-        inputs.append(insert(model, node, "DequantizeLinear", bias_parts, axis=0))
+        inputs.append(dequantized(model, node, bias_parts, None if weight.axis is None else 0))
     y = insert(model, node, "Gemm", inputs, transB=int(linear.transposed))
     if add is None:
         replace(model, node.outputs[0], y)
@@ -147,14 +158,6 @@ def _bias_codes(
         add_initializer(model, f"{name}_int32", codes.astype(np.int32)),
         add_initializer(model, f"{name}_scale", wanted.astype(np.float32)),
     ]
-
-
-def _middles(model: ir.Model, linear: Linear, scales: ir.Value, types: Types) -> ir.Value:
-    """The zero points of a weight."""
-    assert scales.const_value is not None
-    middle = 0 if types.weight is np.int8 else 128
-    zeros = np.full(dims(scales.const_value), middle, types.weight)
-    return add_initializer(model, f"{linear.weight.name}_zero_point", zeros)
 
 
 def _pair(

@@ -60,7 +60,7 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     f"{quant}-{size}": (quant, {"block_size": size}) for quant in ("nf4", "fp4") for size in (16, 64, 256)
 } | {
     "float8": ("float8", {}),
-    "float8-per-tensor": ("float8", {"per_tensor": True}),
+    "float8-per-tensor": ("float8", {"granularity": "tensor"}),
     "float16": ("float16", {}),
     "bfloat16": ("bfloat16", {}),
     "fp16": ("fp16", {}),
@@ -110,10 +110,10 @@ def test_operators_of_the_dialects(source: Path, tmp_path: Path) -> None:
 
 def test_float8_scales(source: Path, tmp_path: Path) -> None:
     """One for each output channel, whichever axis that is, or one for all."""
-    for per_tensor, shapes in ((False, {(1100,), (80,), (48,), (32,)}), (True, {()})):
-        path = quantize(Request(source, tmp_path, "float8", per_tensor=per_tensor, proof=False, force=True))[
-            "files"
-        ][0]
+    for granularity, shapes in (("channel", {(1100,), (80,), (48,), (32,)}), ("tensor", {()})):
+        path = quantize(
+            Request(source, tmp_path, "float8", granularity=granularity, proof=False, force=True)
+        )["files"][0]
         found = {tuple(t.dims) for t in onnx.load(path).graph.initializer if t.name.endswith("_scale")}
         assert found == shapes
 
@@ -141,7 +141,11 @@ def test_the_accuracy_level_goes_where_the_dialect_has_it(source: Path, tmp_path
     [
         ("int8", {"nearest": True}, "--nearest goes with --quant int2, int4, int8-blocks, not with int8"),
         ("float16", {"block_size": 64}, "--block-size goes with --quant int2, int4, int8-blocks, nf4, fp4"),
-        ("int4", {"per_tensor": True}, "--per-tensor goes with --quant float8, not with int4"),
+        (
+            "int4",
+            {"granularity": "tensor"},
+            "--per-tensor goes with --quant int8, int8-dynamic, float8, not with int4",
+        ),
     ],
 )
 def test_an_option_of_another_quant(

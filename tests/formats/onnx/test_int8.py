@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from onnx_graphs import f32
+from onnx_graphs import f32, normal
 
 from edgeq.formats.onnx.int8 import (
     FULL_RANGE,
     SAFE_RANGE,
     TINY,
     ActivationRange,
-    channel_scales,
     quantize_channels,
     relative_error,
+    weight_scales,
 )
 
 LARGE = float(np.float32(1e30))
@@ -38,7 +38,7 @@ def squared_error(matrix: NDArray[np.float32], codes: NDArray[np.int8], steps: N
 
 @given(matrices, axes, st.sampled_from([SAFE_RANGE, FULL_RANGE]))
 def test_shapes_types_and_zeros(matrix: NDArray[np.float32], axis: int, limit: int) -> None:
-    scales = channel_scales(matrix, axis, limit)
+    scales = weight_scales(matrix, axis, limit)
     codes = quantize_channels(matrix, scales, axis, limit)
     assert scales.shape == (matrix.shape[axis],)
     assert (scales.dtype, codes.dtype, codes.shape) == (np.dtype("f4"), np.dtype("i1"), matrix.shape)
@@ -52,7 +52,7 @@ def test_shapes_types_and_zeros(matrix: NDArray[np.float32], axis: int, limit: i
 def test_the_full_range_is_used_and_codes_are_half_a_step_off_at_most(
     matrix: NDArray[np.float32], axis: int
 ) -> None:
-    scales = channel_scales(matrix, axis, FULL_RANGE)
+    scales = weight_scales(matrix, axis, FULL_RANGE)
     codes = quantize_channels(matrix, scales, axis, FULL_RANGE)
     steps = per_channel(scales, axis)
     assert (np.abs(codes * steps - matrix) <= steps * (0.5 + 1e-4)).all()
@@ -64,7 +64,7 @@ def test_the_full_range_is_used_and_codes_are_half_a_step_off_at_most(
 def test_neighbours_of_the_safe_range_cannot_saturate_and_beat_seven_bits(
     matrix: NDArray[np.float32], axis: int
 ) -> None:
-    scales = channel_scales(matrix, axis, SAFE_RANGE)
+    scales = weight_scales(matrix, axis, SAFE_RANGE)
     codes = quantize_channels(matrix, scales, axis, SAFE_RANGE).astype(int)
     summed = codes if axis == 1 else codes.T  # [K, N]
     even = len(summed) // 2 * 2
@@ -107,15 +107,15 @@ def test_the_runtime_adds_exactly_what_the_safe_range_lets_it() -> None:
 
 def test_zero_columns_have_scale_one_and_zero_codes() -> None:
     matrix = f32([[0, 1], [0, -2]])
-    scales = channel_scales(matrix, 1, FULL_RANGE)
+    scales = weight_scales(matrix, 1, FULL_RANGE)
     assert scales.tolist() == [1, np.float32(2) / np.float32(127)]
     assert quantize_channels(matrix, scales, 1, FULL_RANGE).tolist() == [[0, 64], [0, -127]]
-    assert channel_scales(np.zeros((3, 0), np.float32), 0, 127).tolist() == [1, 1, 1]
+    assert weight_scales(np.zeros((3, 0), np.float32), 0, 127).tolist() == [1, 1, 1]
 
 
 def test_denormal_weights_count_as_zero() -> None:
     matrix = f32([[1e-43, 3e-44]])
-    scales = channel_scales(matrix, 0, SAFE_RANGE)
+    scales = weight_scales(matrix, 0, SAFE_RANGE)
     assert scales.tolist() == [1]
     assert not quantize_channels(matrix, scales, 0, SAFE_RANGE).any()
 
@@ -156,3 +156,20 @@ def test_relative_error() -> None:
     codes = np.array([[3, 3]], np.int8)
     assert relative_error(matrix, codes, f32([1]), 0) == pytest.approx(1 / 5)
     assert relative_error(matrix, codes, f32([1, 4 / 3]), 1) == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize("limit", [SAFE_RANGE, FULL_RANGE])
+def test_one_scale_of_all(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same in pieces; as good as one channel of the same numbers, and coarser than one scale for each."""
+    matrix = normal(4, 40, 24) * np.geomspace(0.2, 1, 24, dtype=np.float32)
+    scale = weight_scales(matrix, 1, limit, "tensor")
+    codes = quantize_channels(matrix, scale, 1, limit)
+    assert scale.shape == ()
+    lone = weight_scales(matrix.T.reshape(1, -1), 0, limit)
+    assert float(scale) == pytest.approx(float(lone[0]))
+    finer = weight_scales(matrix, 1, limit)
+    own = relative_error(matrix, quantize_channels(matrix, finer, 1, limit), finer, 1)
+    assert own < relative_error(matrix, codes, scale, 1) < 0.05
+    monkeypatch.setattr("edgeq.formats.onnx.int8._PIECE", 100)
+    assert weight_scales(matrix, 1, limit, "tensor") == scale
+    np.testing.assert_array_equal(quantize_channels(matrix, scale, 1, limit), codes)

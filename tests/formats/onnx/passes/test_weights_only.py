@@ -29,7 +29,7 @@ def test_kernels_in_int8(op: str) -> None:
     after = answers(model, x=X)
     assert not after[0].any()  # the two share one kernel
     assert error([after[1]], [before]) <= 0.01
-    assert list(model.graph.initializers) == ["w_int8", "w_int8_scale", "w_int8_zero_point"]
+    assert list(model.graph.initializers) == ["w_int8", "w_scale", "w_zero_point"]
 
 
 def test_small_kernels_and_others_stay() -> None:
