@@ -30,7 +30,7 @@ from edgeq.runtimes.onnxruntime import VERSION
 
 _SUFFIX = ".calibration.npz"
 _LIMIT_BYTES = 500_000_000
-_LAYOUT = 1  # of the file and of what is collected; changes with either
+_LAYOUT = 2  # of the file and of what is collected; changes with either
 _PIECE = 1 << 20
 
 

@@ -12,8 +12,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.calibration.ranges import RangeCollector
-from edgeq.formats.onnx.branches import nodes_outside_loops
+from edgeq.formats.onnx.branches import watchable_nodes
 from edgeq.formats.onnx.convolution import find_convolutions
+from edgeq.formats.onnx.edit import dims
 from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.save import save_model
 from edgeq.formats.onnx.watch import watched_copy
@@ -24,7 +25,7 @@ _NO_SPINNING = {"session.intra_op.allow_spinning": "0"}
 
 
 class Collector(Protocol):
-    """What takes in a value of every run."""
+    """What takes in a value of every run, or of every round of a loop."""
 
     def add(self, values: NDArray[np.float32]) -> None: ...
 
@@ -38,7 +39,7 @@ def collect_ranges(
 ) -> dict[str, RangeCollector]:
     """Statistics by value name, over feeds of any shapes, one sample in memory at a time.
 
-    Watched are ``values``, or what linear layers read outside of loops. A copy of the graph with these as outputs is
+    Watched are ``values``, or what linear layers read that can be watched. A copy of the graph with these as outputs is
     written to a temporary place in ``folder``.
     """
     collectors = collectors_of(model, values)
@@ -63,16 +64,18 @@ def collect(
 
 
 def collectors_of(model: ir.Model, values: Sequence[ir.Value] | None) -> dict[str, RangeCollector]:
-    """A collector for each of ``values``, or of what linear layers read outside of loops; unnamed ones get a name."""
-    outside = set(nodes_outside_loops(model.graph))
-    linears = dict.fromkeys(linear.activation for linear in find_linears(model) if linear.node in outside)
-    convolved = {c.node.inputs[0] for c in find_convolutions(model)}
+    """A collector for each of ``values``, or of what linear layers read that can be watched.
+
+    Values without a name get one.
+    """
+    seen = set(watchable_nodes(model.graph))
+    linears = dict.fromkeys(linear.activation for linear in find_linears(model) if linear.node in seen)
+    convolved = {c.node.inputs[0]: 1 - len(dims(c.tensor)) for c in find_convolutions(model)}
     watched = list(dict.fromkeys(linears if values is None else values))
     for index, value in enumerate(watched):
         value.name = value.name or f"activation_{index}"
     return {
-        str(value.name): RangeCollector(-1 if value in linears else 1 if value in convolved else None)
-        for value in watched
+        str(value.name): RangeCollector(-1 if value in linears else convolved.get(value)) for value in watched
     }
 
 
@@ -93,7 +96,9 @@ def observe(
 
 
 def _take_in(
-    collectors: Mapping[str, Collector], values: Mapping[str, NDArray[np.float32]], feeds: Feeds
+    collectors: Mapping[str, Collector],
+    values: Mapping[str, NDArray[np.float32] | list[NDArray[np.float32]]],
+    feeds: Feeds,
 ) -> None:
     """Add one run's values; what stands at padded tokens is left out."""
     mask = feeds["attention_mask"].astype(bool) if "attention_mask" in feeds else None
@@ -101,5 +106,9 @@ def _take_in(
         mask = None
     for name, collector in collectors.items():
         value = values[name]
+        if isinstance(value, list):  # each round is a sample: a range must suit the first and the last
+            for one in value:
+                collector.add(one)
+            continue
         per_token = mask is not None and value.ndim > mask.ndim and value.shape[: mask.ndim] == mask.shape
         collector.add(value[mask] if per_token else value)

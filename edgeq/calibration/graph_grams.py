@@ -41,7 +41,7 @@ def read_graph_in_groups(
     folder: Path,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Iterator[list[tuple[Linear, Statistics]]]:
-    """The layers, which stand outside of loops, with the statistics of what they read; layers that read the same share.
+    """The layers, which can be watched, with the statistics of what they read; layers that read the same share.
 
     Raises InputError where one reads NaN or infinity.
     """

@@ -27,7 +27,7 @@ _NUMBERS = ("low", "high", "average_low", "average_high", "values", "total", "sq
 class RangeCollector:
     """Statistics of one activation: extremes, their moving averages, moments, and a histogram that widens as it must.
 
-    ``channels`` says which axis is one of channels (-1 of a linear layer's input, 1 of a convolution's), whose largest
+    ``channels`` says which axis is one of channels (-1 of a linear layer's input, -3 of a picture's), whose largest
     magnitudes and sums are kept, too; None: there is none.
     """
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgeq.calibration.graph_grams import read_graph_in_groups
 from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.onnx.blocked import Scheme
-from edgeq.formats.onnx.branches import nodes_outside_loops
+from edgeq.formats.onnx.branches import watchable_nodes
 from edgeq.formats.onnx.linear import Linear, find_linears
 from edgeq.formats.onnx.rows import rows_of
 from edgeq.methods import METHODS, IntegerGrid
@@ -66,14 +66,14 @@ def choose_rows(job: Job, scheme: Scheme, method: str) -> dict[str, ChosenRows]:
 
 
 def _candidates(job: Job, grid: IntegerGrid) -> list[Linear]:
-    outside, layers = set(nodes_outside_loops(job.model.graph)), set(job.layers)
+    seen, layers = set(watchable_nodes(job.model.graph)), set(job.layers)
     readers = Counter(
         value for node in job.model.graph.all_nodes() for value in set(node.inputs) if value is not None
     )
     return [
         linear
         for linear in find_linears(job.model)
-        if linear.node in outside
+        if linear.node in seen
         and linear.name in layers
         and readers[linear.weight] == 1
         and grid.fits(linear.inputs_width)

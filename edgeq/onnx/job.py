@@ -130,6 +130,7 @@ class Job:
         else:
             found, kept = collect_ranges(self.model, samples, self.folder, progress, values), False
         seen = max((collector.samples for collector in found.values()), default=0)
+        seen = min(seen, samples.count or seen)  # each round of a loop counts
         self.passes.append(Pass(stage, seen, kept, time.perf_counter() - started))
         return found
 

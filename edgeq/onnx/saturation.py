@@ -132,7 +132,9 @@ class _Run:
         if not self.whole:
             for product in self.products:
                 x = values[self.places[str(product.activation.name)]]
-                _multiply(product, x, found[product.name])
+                for part in x if isinstance(x, list) else [x]:  # a loop's rounds
+                    if part.size:  # the branch ran
+                        _multiply(product, part, found[product.name])
             return
         shapes = {
             str(p.node.outputs[0].name): values[self.places[str(p.node.outputs[0].name)]]

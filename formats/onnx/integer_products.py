@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeq.formats.onnx.branches import nodes_outside_loops
+from edgeq.formats.onnx.branches import watchable_nodes
 from edgeq.formats.onnx.edit import attribute, constant
 
 
@@ -34,8 +34,8 @@ class Product:
 
 
 def find_products(model: ir.Model) -> Iterator[Product]:
-    """The products outside of loops whose activation is uint8 and whose weights are int8."""
-    for node in nodes_outside_loops(model.graph):
+    """The products that can be watched whose activation is uint8 and whose weights are int8."""
+    for node in watchable_nodes(model.graph):
         weights = weight_codes(node)
         if weights is None or weights.dtype != np.int8:
             continue

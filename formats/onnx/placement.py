@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgeq.formats.onnx.branches import nodes_outside_loops
+from edgeq.formats.onnx.branches import watchable_nodes
 from edgeq.formats.onnx.convolution import Convolution, find_convolutions
 from edgeq.formats.onnx.edit import attribute, constant, is_standard, only_reader
 from edgeq.formats.onnx.linear import find_linears
@@ -28,9 +28,9 @@ MOVED = frozenset(
 
 
 def convolutions_by_node(model: ir.Model) -> dict[ir.Node, Convolution]:
-    """The convolutions with an int8 kernel: Conv with a constant kernel outside of loops."""
-    outside = set(nodes_outside_loops(model.graph))
-    return {c.node: c for c in find_convolutions(model) if not c.transposed and c.node in outside}
+    """The convolutions with an int8 kernel: Conv with a constant kernel, where its values can be watched."""
+    seen = set(watchable_nodes(model.graph))
+    return {c.node: c for c in find_convolutions(model) if not c.transposed and c.node in seen}
 
 
 def only_moves(node: ir.Node) -> bool:
@@ -64,13 +64,13 @@ def _number(node: ir.Node, index: int) -> float | None:
 
 def values_to_watch(model: ir.Model) -> list[ir.Value]:
     """The values whose ranges static int8 wants, in the order of the graph, each once; all are floats."""
-    outside = set(nodes_outside_loops(model.graph))
+    seen = set(watchable_nodes(model.graph))
     linears = {linear.node for linear in find_linears(model)}
     convolutions = convolutions_by_node(model)
     reached: set[ir.Value] = set()  # what may come as codes
     found: dict[ir.Value, None] = {}
     for node in model.graph.all_nodes():
-        if node not in outside:
+        if node not in seen:
             continue
         if node in linears or node in convolutions:
             found.update(dict.fromkeys(node.inputs[:1]))  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ _FOLD = {"session.disable_quant_qdq": "1"}
 
 @onnx_quant("int8", node_types=(FLOAT, INT8, INT16, DYNAMIC))
 def int8(job: Job) -> Apply:
-    """Ranges from the data; linear layers with unsteady ones, or in loops, are quantized at run time."""
+    """Ranges from the data; linear layers with unsteady ones, or that cannot be watched, are quantized at run time."""
     if job.samples is None:
         static = next((name for name, wanted in job.types.items() if wanted in (INT8, INT16)), None)
         if static is not None:
@@ -83,8 +83,7 @@ def int8(job: Job) -> Apply:
 def _kinds(job: Job, seen: Mapping[str, RangeCollector]) -> dict[str, str]:
     """What each layer is to be: what the user wants, or what its range allows."""
     found: dict[str, str] = {}
-    dynamic: list[str] = []
-    floating: list[str] = []
+    left: dict[str, list[str]] = {}  # by what is said of them
     for layer in find_layers(job.model):
         wanted, collector = job.types.get(layer.name), seen.get(str(layer.activation.name))
         if wanted in (INT8, INT16) and collector is None:
@@ -100,10 +99,10 @@ def _kinds(job: Job, seen: Mapping[str, RangeCollector]) -> dict[str, str]:
             found[layer.name] = INT8
         else:
             found[layer.name] = FLOAT if layer.convolution else DYNAMIC
-            (floating if layer.convolution else dynamic).append(layer.name)
-    for names, what in ((dynamic, "quantized at run time"), (floating, "left in float")):
-        if names:
-            job.notes.append(f"{what}, for want of a steady range: {', '.join(names)}")
+            what = "left in float" if layer.convolution else "quantized at run time"
+            why = "because no sample says a range" if collector is None else "for want of a steady range"
+            left.setdefault(f"{what}, {why}", []).append(layer.name)
+    job.notes.extend(f"{said}: {', '.join(names)}" for said, names in left.items())
     return found
 
 

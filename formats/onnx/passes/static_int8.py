@@ -7,7 +7,8 @@ Rules
 2. Layers that read the same activation share one pair; what comes out of a DequantizeLinear needs none.
 3. A Gemm stays one, its bias in int32 codes of the scale activation x weight: that is QGemm, which gives floats.
 4. A MatMul over rank 2 and the Add of a constant vector behind it become a Gemm, too: ONNX Runtime would make one of
-   them before it looks for int8, and its float bias would keep it in float.
+   them before it looks for int8, and its float bias would keep it in float. So does a MatMul of rank 2 that another
+   Add alone reads, such as that of a recurrent cell, without a bias.
 5. An activation in ``wide`` gets 16 bits: ONNX Runtime then multiplies floats; other runtimes have kernels for it.
 6. A bias that is no constant vector or has no good int32 codes: the Gemm becomes MatMul and Add.
 """
@@ -100,7 +101,7 @@ def _as_gemm(
     bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
     if node.op_type == "MatMul":
         add, bias = _added_vector(linear)
-        if add is None:
+        if add is None and not (_has_rank_2(linear) and sole_addition(node.outputs[0])):
             return False
     tensor = constant(bias)
     width = linear.outputs_width
@@ -126,10 +127,15 @@ def _as_gemm(
     return True
 
 
+def _has_rank_2(linear: Linear) -> bool:
+    shape = linear.activation.shape
+    return shape is not None and len(shape) == 2
+
+
 def _added_vector(linear: Linear) -> tuple[ir.Node | None, ir.Value | None]:
     """The Add of a constant vector that alone reads a MatMul of rank 2, and the vector."""
-    shape, found = linear.activation.shape, sole_addition(linear.node.outputs[0])
-    if shape is None or len(shape) != 2 or found is None:
+    found = sole_addition(linear.node.outputs[0])
+    if not _has_rank_2(linear) or found is None:
         return None, None
     add, place = found
     bias = add.inputs[place]

@@ -101,6 +101,15 @@ def test_rule_4_product_and_sum(rank: int, tmp_path: Path) -> None:
     assert fused(model, tmp_path)["QGemm" if rank == 2 else "MatMulIntegerToFloat"] == 1
 
 
+def test_rule_4_products_that_are_added(tmp_path: Path) -> None:
+    b = Tiny()
+    x = b.x("n", 16)
+    products = [b.op("MatMul", x, b.const(f"w{i}", normal(i, 16, 8))) for i in range(2)]
+    model = b.done(b.op("Add", *products), shapes=[["n", 8]])
+    expect_close(model, 2)
+    assert fused(model, tmp_path)["QGemm"] == 2
+
+
 def test_rule_5_a_channel_without_weights_keeps_its_bias() -> None:
     b = Tiny()
     w = normal(1, 16, 8)
