@@ -14,6 +14,7 @@ from edgeq.formats.onnx.node_check import faults
 from edgeq.formats.onnx.passes.fold_affine import fold_affine
 from edgeq.formats.onnx.passes.fold_constants import fold_constants
 from edgeq.formats.onnx.passes.raise_opset import raise_opset
+from edgeq.formats.onnx.passes.widen import widen
 
 _WITHOUT = "export it without functions"
 
@@ -21,9 +22,10 @@ _WITHOUT = "export it without functions"
 def prepare(model: ir.Model) -> list[str]:
     """Bring ``model`` into form in place; returns what was done that a user should know.
 
-    Afterwards there are no functions, every constant of 32-bit floats is an initializer of the main graph that no
-    caller can replace, each value and node has a name that no other has, in subgraphs too, the opset is 13 or later,
-    and batch norms are part of the convolutions before them. Raises EdgeqError for functions that do not fit.
+    Afterwards there are no functions, weights are float32, every constant of 32-bit floats is an initializer of the
+    main graph that no caller can replace, each value and node has a name that no other has, in subgraphs too, the opset
+    is 13 or later, and batch norms are part of the convolutions before them. Raises EdgeqError for functions that do
+    not fit.
     """
     notes = []
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of constants that are outputs
@@ -40,6 +42,9 @@ def prepare(model: ir.Model) -> list[str]:
     before = model.opset_imports[""]
     if raise_opset(model):
         notes.append(f"opset {before} was raised to {model.opset_imports['']}, which int8 needs")
+    widened = widen(model)
+    if widened:
+        notes.append(f"computed in float32, was {', '.join(sorted(widened))}")
     _skip_identities(model)
     fold_constants(model)
     folded = fold_affine(model)
