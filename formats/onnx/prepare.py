@@ -13,6 +13,7 @@ from edgeq.formats.onnx.infer import infer_shapes
 from edgeq.formats.onnx.node_check import faults
 from edgeq.formats.onnx.passes.fold_affine import fold_affine
 from edgeq.formats.onnx.passes.fold_constants import fold_constants
+from edgeq.formats.onnx.passes.plain_products import plain_products
 from edgeq.formats.onnx.passes.raise_opset import raise_opset
 from edgeq.formats.onnx.passes.widen import widen
 
@@ -47,6 +48,7 @@ def prepare(model: ir.Model) -> list[str]:
         notes.append(f"computed in float32, was {', '.join(sorted(widened))}")
     _skip_identities(model)
     fold_constants(model)
+    plain_products(model)
     folded = fold_affine(model)
     if folded:
         notes.append(f"{folded} batch norms, scales and shifts folded into the convolutions before them")
