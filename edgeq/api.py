@@ -95,13 +95,13 @@ class LoadedModel:
         return self._opened.model.logits(tokens)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors ``[len(texts), C]`` of an encoder; what it cannot read of a long text is left out.
+        """Vectors ``[len(texts), C]`` of a model that embeds; what it cannot read of a long text is left out.
 
         They have unit length, unless a sentence-transformers directory says otherwise.
         """
         model = self._opened.model
         vectors = [model.embed(self._truncating.encode(text).ids) for text in texts]
-        return np.stack(vectors) if vectors else np.zeros((0, model.hp.hidden), np.float32)
+        return np.stack(vectors) if vectors else np.zeros((0, model.hp.vector_width), np.float32)
 
     def classify(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, float]]:
         """Probabilities by label of texts, or of pairs of texts, by a classifier of sequences.

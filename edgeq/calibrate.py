@@ -86,7 +86,7 @@ def run(request: Request) -> Result:
 
 def _read(request: Request, data: Path, model: engine.Model, tokenizer: Tokenizer) -> ImportanceMatrix:
     limit = request.max_tokens
-    if model.family.kind == "encoder":
+    if not model.family.generates(model.hp):
         samples = encoder_samples(data, tokenizer, model.hp.context, limit)
     else:
         if request.chunk_size > model.hp.context:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -111,15 +111,12 @@ class SourceModel:
         family = families.for_config(checkpoint.config, str(path / "config.json"))
         try:
             hp = family.from_config(checkpoint.config)
-            modules = read_modules(path)
-            if modules is not None:
-                if family.kind == "decoder":
-                    raise InputError("modules.json: sentence embeddings of decoders are not supported")
-                hp = replace(
-                    hp, pooling=modules.pooling, normalised=modules.normalised, head="none", labels=()
-                )
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
+        modules = read_modules(path)
+        if modules is not None:
+            hp = modules.applied(hp, path)
+            checkpoint.add_folders([layer.source for layer in hp.dense])
         specs: dict[str, TensorSpec] = {}
         names: dict[str, list[str]] = {}
         for spec in family.tensors(hp):

@@ -96,6 +96,7 @@ def _opened(llama_cpp: Any, path: str, n_ctx: int, encodes: bool) -> Any:
 
 
 def _embedded(llama_cpp: Any, llama: Any, tokens: list[int]) -> NDArray[np.float32]:
+    llama._ctx.kv_cache_clear()
     llama._batch.reset()
     llama._batch.add_sequence(tokens, 0, True)
     llama._ctx.decode(llama._batch)

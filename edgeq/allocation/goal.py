@@ -122,7 +122,7 @@ def times(source: ModelSource, machine: Machine | None) -> Times:
     if machine is None:
         return NO_TIMES
     hp = source.hp
-    if source.family.kind != "decoder":
+    if not source.family.generates(source.hp):
         raise UsageError(f"{source.path}: generates no tokens; --min-tps and --target do not go with it here")
     tied = not source.has("output.weight")
     looked_up = set() if tied else {"token_embd.weight"}

@@ -60,7 +60,7 @@ def is_large(source: ModelSource) -> bool:
 
 def split_of(source: ModelSource, text: Text) -> Split:
     """Windows of a decoder's text, lines of an encoder's. Raises InputError for a text too short for both parts."""
-    found = _of_windows(source, text) if source.family.kind == "decoder" else _of_lines(source, text)
+    found = _of_windows(source, text) if source.family.generates(source.hp) else _of_lines(source, text)
     if not found.calibrated or not found.measured:
         raise InputError(f"{text.name}: is too short to calibrate and to measure on; give a longer text")
     return found

@@ -46,7 +46,7 @@ class Calibration:
         return found
 
     def _samples(self, model: Model, tokenizer: Tokenizer, skip: int) -> list[list[int]]:
-        if model.family.kind == "encoder":
+        if not model.family.generates(model.hp):
             return _spread(_after(encoder_samples(self.text, tokenizer, model.hp.context), skip), _MAX_TOKENS)
         chunk = min(CHUNK, model.hp.context)
         limit = max(chunk, min(_MAX_TOKENS, _HIDDEN_BYTES // (4 * model.hp.hidden)))

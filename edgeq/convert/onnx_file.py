@@ -51,7 +51,7 @@ def write(
     """Build the float graph, apply the quant and save it."""
     model = onnx_graph.build(source, options.dialect)
     QUANTS[quant](model, source, options)
-    if source.family.kind == "decoder":
+    if source.family.generates(source.hp):
         DIALECTS[options.dialect].quantized(model)
     if options.provider:
         _tell_what_falls_back(model, options)

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgeq import __version__
 from edgeq.convert.onnx_ops import OnnxOps
-from edgeq.convert.onnx_pooling import normalised
+from edgeq.families.sentence import sentence_vector
 from edgeq.formats.onnx.builder import GraphBuilder
 from edgeq.source import ModelSource
 
@@ -17,35 +17,35 @@ from edgeq.source import ModelSource
 def build(source: ModelSource, dialect: str = "standard") -> ir.Model:
     """The float32 graph of a checkpoint; weights are read only when the model is saved.
 
-    ``dialect`` names the operators of a decoder. An encoder has the plain ones of ``OnnxOps``, which ONNX Runtime
-    fuses by itself, in every dialect.
+    ``dialect`` names the operators of a decoder. An encoder, and a decoder that embeds, has the plain ones of
+    ``OnnxOps``, of which ONNX Runtime fuses an encoder's by itself, in every dialect.
     """
     from edgeq.convert.dialects import DIALECTS
 
     builder = GraphBuilder(source.family.architecture)
-    is_decoder = source.family.kind == "decoder"
-    ops = DIALECTS[dialect](builder, source) if is_decoder else OnnxOps(builder, source)
-    hidden = source.family.forward(ops, source.hp)
-    if is_decoder:
-        builder.output(hidden, "logits", ir.DataType.FLOAT, ["batch_size", "tokens", source.hp.vocab])
+    generates = source.family.generates(source.hp)
+    ops = DIALECTS[dialect](builder, source) if generates else OnnxOps(builder, source)
+    if generates:
+        logits = source.family.forward(ops, source.hp)
+        builder.output(logits, "logits", ir.DataType.FLOAT, ["batch_size", "tokens", source.hp.vocab])
         ops.declare_cache_outputs()
     else:
-        _declare_encoder_outputs(ops, hidden)
+        _declare_encoder_outputs(ops, source)
     model = builder.model(__version__)
-    if is_decoder:
+    if generates:
         DIALECTS[dialect].finish(model)
     return model
 
 
-def _declare_encoder_outputs(ops: OnnxOps, y: ir.Value) -> None:
+def _declare_encoder_outputs(ops: OnnxOps, source: ModelSource) -> None:
     """A classifier's ``logits``; or the tokens' vectors, and one of the sentence where the model says how."""
     hp, b = ops.hp, ops.b
     if hp.head != "none":
         axes = ["batch_size"] if hp.head == "sequence" else ["batch_size", "tokens"]
-        b.output(y, "logits", ir.DataType.FLOAT, [*axes, len(hp.labels)])
+        b.output(source.family.forward(ops, hp), "logits", ir.DataType.FLOAT, [*axes, len(hp.labels)])
         return
-    b.output(y, "last_hidden_state", ir.DataType.FLOAT, ["batch_size", "tokens", hp.hidden])
+    hidden = source.family.hidden(ops, hp)
+    b.output(hidden, "last_hidden_state", ir.DataType.FLOAT, ["batch_size", "tokens", hp.hidden])
     if hp.pooling != "none":
-        vector = ops.pool(y, hp.pooling)
-        vector = normalised(b, vector) if hp.normalised else vector
-        b.output(vector, "sentence_embedding", ir.DataType.FLOAT, ["batch_size", hp.hidden])
+        vector = sentence_vector(ops, hp, hidden)
+        b.output(vector, "sentence_embedding", ir.DataType.FLOAT, ["batch_size", hp.vector_width])

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from edgeq.convert.onnx_pooling import pooled
+from edgeq.convert.onnx_pooling import normalised, pooled
 from edgeq.convert.source_rows import SourceRows
 from edgeq.families import HyperParameters
 from edgeq.families.ops import Activation, Norm, Pooling
@@ -35,15 +35,25 @@ class OnnxOps:
         self.source = source
         self.hp: HyperParameters = source.hp
         self.causal = source.family.kind == "decoder"
+        self.cached = source.family.generates(self.hp)
         batch_tokens = ["batch_size", "tokens"]
         self.ids = builder.input("input_ids", ir.DataType.INT64, batch_tokens)
-        mask_shape = ["batch_size", "total_tokens"] if self.causal else batch_tokens
+        mask_shape = ["batch_size", "total_tokens"] if self.cached else batch_tokens
         self.mask = builder.input("attention_mask", ir.DataType.INT64, mask_shape)
-        self.extra = builder.input("position_ids", ir.DataType.INT64, batch_tokens) if self.causal else None
-        self.past = [self._past(i) for i in range(self.hp.n_layers)] if self.causal else []
+        self.extra: ir.Value | None = None
+        if self.cached:
+            self.extra = builder.input("position_ids", ir.DataType.INT64, batch_tokens)
+        elif self.causal:
+            self.extra = self._counted()
+        self.past = [self._past(i) for i in range(self.hp.n_layers)] if self.cached else []
         self.present: list[tuple[ir.Value, ir.Value]] = []
         self._bias: dict[int, ir.Value] = {}
         self._angles: dict[Rope, tuple[ir.Value, ir.Value]] = {}
+
+    def _counted(self) -> ir.Value:
+        """The tokens' positions by the mask, on whichever side it pads, ``[batch, tokens]``; 0 for padding before."""
+        seen = self.b.op("CumSum", self.mask, self.b.constant(1))
+        return self.b.op("Max", self.b.op("Sub", seen, self.b.constant(1)), self.b.constant(0))
 
     def _past(self, layer: int) -> tuple[ir.Value, ir.Value]:
         shape: list[int | str] = ["batch_size", self.hp.n_kv_heads, "past_tokens", self.hp.head_dim]
@@ -239,7 +249,7 @@ class OnnxOps:
     ) -> ir.Value:
         hp, b = self.hp, self.b
         group = hp.n_heads // hp.n_kv_heads
-        if causal:
+        if self.cached:
             past_key, past_value = self.past[layer]
             k = b.op("Concat", past_key, k, axis=2)
             v = b.op("Concat", past_value, v, axis=2)
@@ -296,6 +306,9 @@ class OnnxOps:
 
     def pool(self, x: ir.Value, pooling: Pooling) -> ir.Value:
         return pooled(self.b, x, pooling, self.mask, self.positions)
+
+    def unit(self, x: ir.Value) -> ir.Value:
+        return normalised(self.b, x)
 
     # --- shapes -------------------------------------------------------------------------------------------------
     def _scalar_dim(self, x: ir.Value, axis: int) -> ir.Value:

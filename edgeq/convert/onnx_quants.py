@@ -195,9 +195,9 @@ def _observe(
 
 
 def calibration_samples(source: ModelSource, text: Text) -> Iterator[Feeds]:
-    """Feeds of one sentence each (encoders) or one window of tokens each (decoders)."""
+    """Feeds of one sentence each (what embeds or classifies) or one window of tokens each (decoders)."""
     tokenizer = source.tokenizer()
-    if source.family.kind == "encoder":
+    if not source.family.generates(source.hp):
         tokenizer.enable_truncation(source.hp.context)
         for line in text.lines():
             yield encoder_feeds([tokenizer.encode(line).ids])
@@ -212,6 +212,6 @@ def calibration_samples(source: ModelSource, text: Text) -> Iterator[Feeds]:
 
 def count_samples(source: ModelSource, text: Text) -> int:
     """How many samples ``calibration_samples`` gives, about: for progress only."""
-    if source.family.kind == "encoder":
+    if not source.family.generates(source.hp):
         return len(text.lines())
     return max(1, len(text.content) // (3 * _WINDOW))

@@ -132,7 +132,7 @@ class Embedded:
 
     def check_decoder(self) -> None:
         """Raise InputError for an encoder."""
-        if self.model.family.kind != "decoder":
+        if not self.model.family.generates(self.model.hp):
             raise InputError(f"{self.path}: is an encoder; it embeds text and generates none")
 
     @cached_property

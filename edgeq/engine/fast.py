@@ -165,7 +165,7 @@ def from_gguf(file: GGUFFile, cache_type: CacheType = "F16", keep_packed: bool =
     Raises NotRecordableError for what no step does (``Model`` computes it), EdgeqError for a bad file.
     """
     family, hp, specs = read_gguf(file)
-    if family.kind != "decoder":
+    if not family.generates(hp):
         raise NotRecordableError("is an encoder, which the exact mode reads")
     isa = instruction_set()
     weights = PackedWeights(file, specs, isa, keep_packed)

@@ -56,7 +56,7 @@ class Facts:
     """What a graph and its config.json say: tokens it may read, width of its vectors (0: unknown), its classifier."""
 
     context: int
-    hidden: int
+    vector_width: int
     head: HeadKind
     n_token_types: int
 
@@ -69,6 +69,7 @@ class GraphModel:
         modules, hp = read_modules(folder), self._config
         self._pooling = modules.pooling if modules else hp.pooling if hp else "mean"
         self._normalised = modules.normalised if modules else True
+        self._dense = bool(modules and modules.dense)
         self.hp = Facts(
             hp.context if hp else _UNKNOWN_LENGTH,
             self._width(),
@@ -89,6 +90,11 @@ class GraphModel:
         if _HIDDEN not in self.session.outputs:
             raise InputError(
                 f"{self.session.path}: has no output {_EMBEDDING} or {_HIDDEN}, so it embeds nothing"
+            )
+        if self._dense:
+            raise InputError(
+                f"{self.session.path}: has no output {_EMBEDDING}, and modules.json has a Dense after the pooling; "
+                "export the model again"
             )
         hidden = self.session.run(encoder_feeds([tokens]), [_HIDDEN])[0][0]
         vector: Floats = POOLS["mean" if self._pooling == "none" else self._pooling](hidden)[0]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.engine.cache import KVCache
-from edgeq.engine.ops import LABEL_SCORES, POOLS, NumpyOps, Observer
+from edgeq.engine.ops import LABEL_SCORES, NumpyOps, Observer
 from edgeq.engine.weights import CheckpointWeights, GGUFWeights, Weights
 from edgeq.errors import InputError
 from edgeq.families import Family, HyperParameters
+from edgeq.families.sentence import sentence_vector
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.formats.gguf.split import open_gguf
 from edgeq.gguf_family import read_gguf
@@ -50,7 +50,7 @@ class Model:
 
         Raises InputError for a token outside the vocabulary or a model without logits.
         """
-        if self.family.kind != "decoder":
+        if not self.family.generates(self.hp):
             raise InputError(f"{self.name}: is an encoder; it embeds text and generates none")
         return self._forward(tokens, self.new_cache() if cache is None else cache, last_only)
 
@@ -64,19 +64,26 @@ class Model:
         return last[-1]
 
     def hidden(self, tokens: Sequence[int]) -> Floats:
-        """The last hidden state of an encoder, ``[T, C]``."""
-        if self.family.kind != "encoder":
+        """The last hidden state of an encoder, or of a decoder that embeds, ``[T, C]``."""
+        if self.family.generates(self.hp):
             raise InputError(f"{self.name}: is a decoder; it has logits and no sentence embedding")
-        return self._forward(tokens, None, False, hp=replace(self.hp, head="none"))
+        if self.family.kind == "encoder":
+            return self._forward(tokens, None, False, answer=self.family.hidden)
+        cache = self.new_cache(len(tokens))
+        chunks = [tokens[start : start + _CHUNK] for start in range(0, max(1, len(tokens)), _CHUNK)]
+        return np.concatenate(
+            [self._forward(chunk, cache, False, answer=self.family.hidden) for chunk in chunks]
+        )
 
     def embed(self, tokens: Sequence[int]) -> Floats:
         """One vector ``[C]``, pooled as the model says, by the mean where it says nothing.
 
         It has unit length, unless the model comes from sentence-transformers and says otherwise.
         """
-        hidden = self.hidden(tokens)
-        pooled: Floats = POOLS["mean" if self.hp.pooling == "none" else self.hp.pooling](hidden)[0]
-        return pooled / np.linalg.norm(pooled) if self.hp.normalised else pooled
+        vector: Floats = sentence_vector(
+            NumpyOps(self.weights, tokens, None, False), self.hp, self.hidden(tokens)
+        )[0]
+        return vector
 
     def class_logits(self, tokens: Sequence[int], segments: Sequence[int] | None = None) -> Floats:
         """Logits of the labels ``hp.labels``: ``[1, labels]`` of a sequence, ``[T, labels]`` of tokens.
@@ -110,14 +117,19 @@ class Model:
     def observe(self, tokens: Sequence[int], observer: Observer, head: bool = False) -> None:
         """Read one sequence, a decoder's of any length, and show ``observer`` what each linear layer reads.
 
-        A decoder's head reads the last token of each pass only, unless ``head`` is given. An encoder is read whole.
+        A decoder's head reads the last token of each pass only, unless ``head`` is given. What embeds or classifies is
+        read whole.
         """
-        if self.family.kind == "encoder":
-            self._forward(tokens, None, False, observer)
+        if not self.family.generates(self.hp):
+            self._forward(tokens, None, False, observer, self._vector if self.hp.head == "none" else None)
             return
         cache = self.new_cache(len(tokens))
         for start in range(0, max(1, len(tokens)), _OBSERVED):
             self._forward(tokens[start : start + _OBSERVED], cache, not head, observer)
+
+    def _vector(self, ops: NumpyOps, hp: HyperParameters) -> Floats:
+        vector: Floats = sentence_vector(ops, hp, self.family.hidden(ops, hp))
+        return vector
 
     def _forward(
         self,
@@ -125,9 +137,10 @@ class Model:
         cache: KVCache | None,
         last_only: bool,
         observer: Observer | None = None,
-        hp: HyperParameters | None = None,
+        answer: Callable[[NumpyOps, HyperParameters], Floats] | None = None,
         segments: Sequence[int] | None = None,
     ) -> Floats:
+        """What ``answer`` makes of a pass over the tokens; None is the family's forward."""
         check_tokens(tokens, self.hp, self.name)
         end = len(tokens) + (cache.length if cache else 0)
         table = self.family.kind == "encoder" or getattr(self.family, "positions", "") == "table"
@@ -136,7 +149,7 @@ class Model:
         if cache is not None:
             cache.begin(len(tokens))
         ops = NumpyOps(self.weights, tokens, cache, last_only, observer, segments)
-        out = self.family.forward(ops, hp or self.hp)
+        out = (answer or self.family.forward)(ops, self.hp)
         if cache is not None:
             cache.advance(len(tokens))
         return out

@@ -169,6 +169,9 @@ class NumpyOps:
     def pool(self, x: Array, pooling: Pooling) -> Array:
         return POOLS[pooling](x)
 
+    def unit(self, x: Array) -> Array:
+        return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), np.float32(1e-12))
+
     def scale(self, x: Array, factor: float) -> Array:
         return x * np.float32(factor)
 

@@ -68,6 +68,9 @@ class Recorder:
     def pool(self, x: Value, pooling: Pooling) -> Value:
         raise NotRecordableError("encoders are not recorded")
 
+    def unit(self, x: Value) -> Value:
+        raise NotRecordableError("encoders are not recorded")
+
     def embed(self, stem: str, ids: Value) -> Value:
         limit = Place.STATE if self.n_rows > 1 else 0
         value = floats(self.n_rows, self.weights.columns(stem + ".weight"), 1, limit)

@@ -63,7 +63,7 @@ def look_at_layers(
 
 
 def _reader(base: ModelSource, floats: FloatOperands, text: Text, context: int | None, loss: Loss) -> Reader:
-    if base.family.kind == "decoder":
+    if base.family.generates(base.hp):
 
         def replaced(name: str, rows: Floats) -> FastRuntime:
             return FastRuntime(float_model(base, floats.replaced(name, rows)), 0, "floats")

@@ -16,6 +16,7 @@ from edgeq.errors import InputError
 from edgeq.evaluation.metrics import Divergence
 from edgeq.evaluation.statistics import mean_with_error
 from edgeq.evaluation.token_scores import NO_TOKEN, compare_logits
+from edgeq.families import Family, HyperParameters
 
 if TYPE_CHECKING:
     from edgeq.source import ModelSource
@@ -24,9 +25,9 @@ Floats = NDArray[np.float32]
 Kind = Literal["decoder", "encoder", "classifier"]
 
 
-def kind_of(family_kind: str, head: str) -> Kind:
-    """What a model answers with, by its family's kind and its head (``HyperParameters.head``)."""
-    return "decoder" if family_kind == "decoder" else "encoder" if head == "none" else "classifier"
+def kind_of(family: Family, hp: HyperParameters) -> Kind:
+    """What a model answers with: logits, vectors or a classifier's scores."""
+    return "decoder" if family.generates(hp) else "encoder" if hp.head == "none" else "classifier"
 
 
 class Comparison(Protocol):
@@ -141,4 +142,4 @@ LOSSES: dict[Kind, Loss] = {
 
 def loss_of(source: ModelSource) -> Loss:
     """The loss of a model."""
-    return LOSSES[kind_of(source.family.kind, source.hp.head)]
+    return LOSSES[kind_of(source.family, source.hp)]

@@ -18,9 +18,9 @@ from edgeq.engine.float_operands import float_model
 from edgeq.engine.steps import NotRecordableError
 from edgeq.errors import InputError, UsageError
 from edgeq.evaluation.loss import Kind, kind_of
-from edgeq.evaluation.proof import DecoderRuntime, EncoderRuntime
+from edgeq.evaluation.proof import LONGEST, DecoderRuntime, EncoderRuntime
 from edgeq.evaluation.runtimes import EmbeddedRuntime, FastRuntime, LlamaCppRuntime, OnnxRuntime
-from edgeq.families import HyperParameters
+from edgeq.families import Family, HyperParameters
 from edgeq.json_files import read_json
 from edgeq.kernels_cpu.cached import CacheType
 from edgeq.model_size import model_bytes
@@ -87,13 +87,13 @@ def _directory(path: Path, engine: EngineName, how: How, stack: ExitStack) -> Ev
     started = time.perf_counter()
     source = SourceModel.open(path)
     runtime = _of_source(source, started)
-    return _evaluated(path, engine, runtime, source.tokenizer(), source.family.kind, source.hp)
+    return _evaluated(path, engine, runtime, source.tokenizer(), source.family, source.hp)
 
 
 def _of_source(source: SourceModel, started: float) -> DecoderRuntime | EncoderRuntime:
     """In floats with recorded programs; exact where these cannot, or where the weights do not fit in memory."""
     fits = 2 * source.parameters() < _SHARE_OF_MEMORY * psutil.virtual_memory().available
-    if source.family.kind == "decoder" and fits:
+    if source.family.generates(source.hp) and fits:
         try:
             return FastRuntime(float_model(source), time.perf_counter() - started, "floats")
         except NotRecordableError:
@@ -106,13 +106,13 @@ def _gguf(path: Path, engine: EngineName, how: How, stack: ExitStack) -> Evaluat
     embedded = open_embedded(path, stack, how.cache_type)
     model, file = embedded.model, embedded.file
     assert file is not None
-    encoder = model.family.kind == "encoder"
+    encoder = not model.family.generates(model.hp)
     runtime: DecoderRuntime | EncoderRuntime
     if how.engine == "auto" and not encoder and how.cache_type is None:
         engine = gguf_prover()
     if engine == "llama.cpp":
         # of shards llama.cpp takes the first; its cache holds what is generated after a text, too
-        context = model.hp.context if encoder else how.context
+        context = min(model.hp.context, LONGEST) if encoder else how.context
         llama = llama_cpp.LlamaCpp(file.path, context, how.threads, embedding=encoder)
         runtime = LlamaCppRuntime(stack.enter_context(llama))
     elif not encoder and embedded.fast is not None:
@@ -120,7 +120,7 @@ def _gguf(path: Path, engine: EngineName, how: How, stack: ExitStack) -> Evaluat
         runtime = FastRuntime(own, time.perf_counter() - started, "8-bit activations")
     else:
         runtime = EmbeddedRuntime(model, time.perf_counter() - started)
-    return _evaluated(path, engine, runtime, embedded.tokenizer, model.family.kind, model.hp)
+    return _evaluated(path, engine, runtime, embedded.tokenizer, model.family, model.hp)
 
 
 def _evaluated(
@@ -128,13 +128,14 @@ def _evaluated(
     engine: EngineName,
     runtime: DecoderRuntime | EncoderRuntime,
     tokenizer: Tokenizer,
-    family_kind: str,
+    family: Family,
     hp: HyperParameters,
 ) -> Evaluated:
-    kind = kind_of(family_kind, hp.head)
+    kind = kind_of(family, hp)
     if kind == "classifier" and hp.head == "tokens":
         raise InputError(f"{path}: classifies tokens; edgeq eval knows classifiers of texts")
-    return Evaluated(path, kind, engine, runtime, tokenizer, hp.context, tuple(hp.labels), model_bytes(path))
+    longest = hp.context if kind == "decoder" else min(hp.context, LONGEST)
+    return Evaluated(path, kind, engine, runtime, tokenizer, longest, tuple(hp.labels), model_bytes(path))
 
 
 def _onnx(path: Path, engine: EngineName, how: How, stack: ExitStack) -> Evaluated:

@@ -25,6 +25,7 @@ Progress = Callable[[int, int], None]
 WINDOW = 128  # tokens of one forward pass
 COMPARED_TOKENS, _TOKENS_OF_LARGE_MODEL = 1024, 256  # the text's first ones
 _SENTENCES = 64
+LONGEST = 4096  # tokens of one sentence, for which runtimes have room at once
 _DECODED = 32  # tokens generated to measure the speed of decoding
 
 
@@ -74,6 +75,11 @@ class Reference:
         self.model = model_of(self.source)
         self.tokenizer = self.source.tokenizer()
 
+    @property
+    def longest(self) -> int:
+        """Tokens at which a sentence is cut."""
+        return min(self.source.hp.context, LONGEST)
+
     def windows(self) -> list[list[int]]:
         """The text in windows of tokens, as many as are compared."""
         large = not getattr(self.model.weights, "keep", True)
@@ -85,9 +91,9 @@ class Reference:
         return windows
 
     def sentences(self) -> list[tuple[str, list[int]]]:
-        """The text's lines with their tokens, cut at the model's context."""
+        """The text's lines with their tokens, cut where they are too long."""
         lines = self.text.lines()[:_SENTENCES]
-        self.tokenizer.enable_truncation(self.source.hp.context)
+        self.tokenizer.enable_truncation(self.longest)
         return [(line, self.tokenizer.encode(line).ids) for line in lines]
 
 
@@ -140,7 +146,7 @@ def prove(
     progress: Progress = lambda done, all: None,
 ) -> dict[str, Any]:
     """The proof of one written file, as it goes into edgeq.json."""
-    if reference.source.family.kind == "decoder":
+    if reference.source.family.generates(reference.source.hp):
         measured = prove_decoder(reference, runtime, progress)  # type: ignore[arg-type]
     else:
         measured = prove_encoder(reference, runtime, progress)  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ class EmbeddedRuntime:
     def __init__(self, model: engine.Model, load_seconds: float) -> None:
         self.name = f"embedded engine {__version__}"
         self._model, self.load_seconds = model, load_seconds
-        self._cache = model.new_cache() if model.family.kind == "decoder" else None
+        self._cache = model.new_cache() if model.family.generates(model.hp) else None
 
     @classmethod
     def of_gguf(cls, file: GGUFFile) -> EmbeddedRuntime:

@@ -30,9 +30,9 @@ def prove_file(request: Request, source: ModelSource, text: Text, path: Path, qu
         request.progress("comparing with the float model", done, total)
 
     if request.to == "gguf":
-        is_encoder = source.family.kind == "encoder"
-        context = source.hp.context if is_encoder else 2 * WINDOW
-        with runtimes.gguf_runtime(path, context, request.threads or usable_cores(), is_encoder) as runtime:
+        embeds = not source.family.generates(source.hp)
+        context = reference.longest if embeds else 2 * WINDOW
+        with runtimes.gguf_runtime(path, context, request.threads or usable_cores(), embeds) as runtime:
             return prove(reference, runtime, progress)
     proof = prove(reference, runtimes.OnnxRuntime(path, source.hp.pooling, request.threads), progress)
     if quant != "float32":
@@ -69,7 +69,7 @@ def _timed_on(source: ModelSource, text: Text, quant: str) -> tuple[list[Feeds],
     from edgeq.convert.onnx_quants import WEIGHT_ONLY, calibration_samples
     from edgeq.runtimes.onnxruntime import encoder_feeds
 
-    if source.family.kind == "encoder":
+    if not source.family.generates(source.hp):
         tokenizer = source.tokenizer()
         tokenizer.enable_truncation(source.hp.context)
         lines = text.lines()[:_SPEED_BATCH]

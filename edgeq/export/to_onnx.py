@@ -131,7 +131,7 @@ def _companions(request: Request, source: ModelSource, graph: str, notes: list[s
     from edgeq.convert.genai_config import genai_config
 
     wanted = dict(source.companions())
-    if request.dialect == "ort" and source.family.kind == "decoder":
+    if request.dialect == "ort" and source.family.generates(source.hp):
         if source.hp.attention_cap:
             notes.append("needs ONNX Runtime 1.24: earlier ones cap the mask with the attention scores")
         config = genai_config(source, graph, notes)

@@ -8,12 +8,23 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from edgeq.errors import InputError
-from edgeq.families.ops import Ops, Pooling, V
+from edgeq.families.ops import Activation, Ops, Pooling, V
 from edgeq.families.rope import Rope, is_positive
 
 HeadKind = Literal["none", "sequence", "tokens"]  # classifies whole sequences, or each token
 LabelScores = Literal["softmax", "sigmoid", "none"]
 MOST_LAYERS = 4096  # of any model; what lists something for each layer must not be made to fill the memory
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A layer that a sentence's vector goes through (upstream: sentence-transformers ``models.Dense``)."""
+
+    inputs: int
+    outputs: int
+    activation: Literal["none"] | Activation = "none"
+    bias: bool = False
+    source: str = field(default="", compare=False)  # the checkpoint's folder that has it
 
 
 @dataclass(frozen=True)
@@ -35,10 +46,12 @@ class HyperParameters:
     windows: tuple[
         int, ...
     ] = ()  # of each layer, as ``Ops.attention`` counts it, 0 for all tokens; () is all
+    # How a sentence embedding is made of the tokens' vectors; a decoder with a pooling makes such, and no logits.
+    pooling: Literal["none"] | Pooling = "none"
+    dense: tuple[Dense, ...] = ()  # what stands after the pooling
+    normalised: bool = True  # sentence embeddings are brought to unit length
     # What only some encoders have.
     n_token_types: int = 0
-    pooling: Literal["none"] | Pooling = "none"  # of a sentence embedding
-    normalised: bool = True  # sentence embeddings are brought to unit length
     position_offset: int = field(default=0, compare=False)  # rows of the checkpoint's table before the first
     head: HeadKind = "none"
     head_pooling: Pooling = "cls"  # what a head for sequences reads
@@ -56,6 +69,11 @@ class HyperParameters:
     n_experts_used: int = 0
     expert_ffn: int = 0
     normalised_experts: bool = True  # the weights of the experts used add up to 1
+
+    @property
+    def vector_width(self) -> int:
+        """Values of a sentence embedding."""
+        return self.dense[-1].outputs if self.dense else self.hidden
 
     def rope_of(self, layer: int) -> Rope | None:
         """The rope of a layer, None where it has none."""
@@ -135,6 +153,14 @@ class Family(ABC):
     @abstractmethod
     def tensors(self, hp: HyperParameters) -> Iterator[TensorSpec]:
         """Every tensor of the model, in file order."""
+
+    def generates(self, hp: HyperParameters) -> bool:
+        """Whether the model continues texts; a decoder with a pooling embeds them, as an encoder does."""
+        return self.kind == "decoder" and hp.pooling == "none"
+
+    @abstractmethod
+    def hidden(self, ops: Ops[V], hp: HyperParameters) -> V:
+        """The last hidden state ``[T, C]``, after the last norm."""
 
     @abstractmethod
     def forward(self, ops: Ops[V], hp: HyperParameters) -> V:

@@ -13,6 +13,7 @@ from typing import ClassVar
 from edgeq.families.base import HyperParameters, TensorSpec
 from edgeq.families.decoder_keys import DecoderKeys
 from edgeq.families.ops import Ops, V
+from edgeq.families.sentence import dense_tensors
 
 # Llama's layer, which most families change in a few places only.
 ATTENTION = {
@@ -64,7 +65,9 @@ class Decoder(DecoderKeys):
                 yield from self._layer_tensors(hp, role, f"blk.{i}.{role}", self.block.format(i) + source)
         yield from self._norm("output_norm", self.outer["output_norm"], hp.hidden)
         if not hp.tied:
-            yield TensorSpec("output.weight", f"{self.outer['output']}.weight", (hp.vocab, hp.hidden))
+            source, embeds = f"{self.outer['output']}.weight", hp.pooling != "none"
+            yield TensorSpec("output.weight", source, (hp.vocab, hp.hidden), optional=embeds)
+        yield from dense_tensors(hp)
 
     def _layer_tensors(self, hp: HyperParameters, role: str, name: str, source: str) -> Iterator[TensorSpec]:
         shape = self._shape(hp, role)
@@ -112,10 +115,16 @@ class Decoder(DecoderKeys):
 
     # --- forward ------------------------------------------------------------------------------------------------
     def forward(self, ops: Ops[V], hp: HyperParameters) -> V:
+        return self.logits(ops, hp, self._layers(ops, hp))
+
+    def hidden(self, ops: Ops[V], hp: HyperParameters) -> V:
+        return ops.norm(self._layers(ops, hp), "output_norm", self.norm, hp.norm_eps)
+
+    def _layers(self, ops: Ops[V], hp: HyperParameters) -> V:
         x = self.embedded(ops, hp)
         for i in range(hp.n_layers):
             x = self.layer_output(ops, hp, i, x)
-        return self.logits(ops, hp, x)
+        return x
 
     def embedded(self, ops: Ops[V], hp: HyperParameters) -> V:
         """What the first layer reads: ``[T, C]``."""

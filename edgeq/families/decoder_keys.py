@@ -18,6 +18,7 @@ from edgeq.families.base import (
 from edgeq.families.ops import Activation, Norm
 from edgeq.families.rope import Rope
 from edgeq.families.rope_keys import rope_from_config, rope_from_metadata, rope_metadata
+from edgeq.families.sentence import no_dense, pooling_from_metadata, pooling_keys
 
 _ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
@@ -152,6 +153,7 @@ class DecoderKeys(Family):
             rope=self._rope_from_metadata(reader, head_dim),
             tied="output.weight" not in reader.shapes,
             windows=self._windows_from_metadata(reader, n_layers),
+            pooling=pooling_from_metadata(reader),
             **optional,
         )
 
@@ -209,7 +211,11 @@ class DecoderKeys(Family):
         for field, key in (_OPTIONAL_NUMBERS | _OPTIONAL_COUNTS).items():
             if getattr(hp, field) != getattr(default, field):
                 keys[key] = getattr(hp, field)
-        return keys | self._window_keys(hp)
+        return keys | self._window_keys(hp) | self._pooling_keys(hp)
+
+    def _pooling_keys(self, hp: HyperParameters) -> dict[str, Any]:
+        no_dense(hp, self.architecture)
+        return pooling_keys(hp) if hp.pooling != "none" else {}
 
     def _window_keys(self, hp: HyperParameters) -> dict[str, Any]:
         if not hp.windows:

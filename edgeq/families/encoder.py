@@ -14,6 +14,7 @@ from typing import ClassVar
 from edgeq.families.base import HyperParameters, TensorSpec
 from edgeq.families.encoder_keys import EncoderKeys
 from edgeq.families.ops import Activation, Ops, V
+from edgeq.families.sentence import dense_tensors
 
 _OLD_NORM = {".weight": ".gamma", ".bias": ".beta"}  # what TensorFlow's checkpoints of BERT call them
 
@@ -73,6 +74,7 @@ class Encoder(EncoderKeys):
             yield from self._norm("output_norm", self.outer["output_norm"], hp.hidden)
         if hp.head != "none":
             yield from self._classifier_tensors(hp, self.classifiers[hp.head])
+        yield from dense_tensors(hp)
 
     def _classifier_tensors(self, hp: HyperParameters, head: Classifier) -> Iterator[TensorSpec]:
         if head.dense:
@@ -97,6 +99,10 @@ class Encoder(EncoderKeys):
 
     # --- forward ------------------------------------------------------------------------------------------------
     def forward(self, ops: Ops[V], hp: HyperParameters) -> V:
+        x = self.hidden(ops, hp)
+        return x if hp.head == "none" else self._classified(ops, hp, x)
+
+    def hidden(self, ops: Ops[V], hp: HyperParameters) -> V:
         x = ops.embed("token_embd", ops.tokens())
         if self.positions == "table":
             x = ops.add(x, ops.embed("position_embd", ops.positions()))
@@ -113,7 +119,7 @@ class Encoder(EncoderKeys):
             x = self._normed(ops, hp, ops.add(x, h), i, "layer_output_norm")
         if "output_norm" in self.outer:
             x = ops.norm(x, "output_norm", "layer", hp.norm_eps)
-        return x if hp.head == "none" else self._classified(ops, hp, x)
+        return x
 
     def _normed(self, ops: Ops[V], hp: HyperParameters, x: V, i: int, role: str) -> V:
         """The norm of that role, where the layer has it."""

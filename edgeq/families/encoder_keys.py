@@ -20,10 +20,8 @@ from edgeq.families.decoder_keys import windows_of
 from edgeq.families.ops import Activation, Pooling
 from edgeq.families.rope import Rope
 from edgeq.families.rope_keys import rope_from_metadata, rope_metadata
+from edgeq.families.sentence import POOLING, RANK, no_dense, pooling_from_metadata, pooling_keys
 
-# enum llama_pooling_type. What llama.cpp calls ranking is a classifier of sequences.
-_POOLING: dict[Literal["none"] | Pooling, int] = {"none": 0, "mean": 1, "cls": 2, "last": 3}
-_RANK = 4
 _HEADS: dict[str, HeadKind] = {
     "ForSequenceClassification": "sequence",
     "ForTokenClassification": "tokens",
@@ -129,8 +127,7 @@ class EncoderKeys(Family):
         windows = _windows_from_metadata(reader, n_layers)
         rope = rope_from_metadata(reader, head_dim) if self.positions == "rope" else None
         local = Rope(reader.number(_LOCAL_THETA, rope.theta), rope.dim) if rope and windows else None
-        pooling = reader.metadata.get(f"{prefix}.pooling_type", 0)
-        ranks = pooling == _RANK
+        ranks = reader.metadata.get(f"{prefix}.pooling_type") == RANK
         return HyperParameters(
             n_layers=n_layers,
             context=reader.count("context_length"),
@@ -145,7 +142,7 @@ class EncoderKeys(Family):
             local_rope=local,
             windows=windows,
             n_token_types=reader.shapes.get("token_types.weight", (0,))[0],
-            pooling=next((name for name, number in _POOLING.items() if number == pooling), "none"),
+            pooling=pooling_from_metadata(reader),
             head="sequence" if ranks else "none",
             head_pooling=self._head_pooling_from_metadata(reader),
             labels=_labels_from_metadata(reader) if ranks else (),
@@ -153,8 +150,8 @@ class EncoderKeys(Family):
         )
 
     def _head_pooling_from_metadata(self, reader: MetadataReader) -> Pooling:
-        found = reader.metadata.get(f"{reader.architecture}.{_HEAD_POOLING}", _POOLING["cls"])
-        return "mean" if found == _POOLING["mean"] else "cls"
+        found = reader.metadata.get(f"{reader.architecture}.{_HEAD_POOLING}", POOLING["cls"])
+        return "mean" if found == POOLING["mean"] else "cls"
 
     def metadata(self, hp: HyperParameters) -> dict[str, Any]:
         keys: dict[str, Any] = {
@@ -176,12 +173,9 @@ class EncoderKeys(Family):
         return keys | self._output_keys(hp)
 
     def _output_keys(self, hp: HyperParameters) -> dict[str, Any]:
+        no_dense(hp, self.architecture)
         if hp.head == "none":
-            if hp.pooling not in _POOLING:
-                raise InputError(
-                    f"modules.json: pooling_mode {hp.pooling} is not in llama.cpp; ONNX has it (--to onnx)"
-                )
-            return {"pooling_type": _POOLING[hp.pooling]}
+            return pooling_keys(hp)
         if hp.head == "tokens" or not self.llama_cpp_head:
             what = "tokens" if hp.head == "tokens" else "sequences"
             raise InputError(
@@ -189,9 +183,9 @@ class EncoderKeys(Family):
                 f"of {what}; ONNX has it (--to onnx)"
             )
         return {
-            "pooling_type": _RANK,
+            "pooling_type": RANK,
             _LABELS: list(hp.labels),
-            _HEAD_POOLING: _POOLING[hp.head_pooling],
+            _HEAD_POOLING: POOLING[hp.head_pooling],
         }
 
 

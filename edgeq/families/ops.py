@@ -89,6 +89,9 @@ class Ops(Protocol[V]):
         It is their mean, the first, the largest of each channel, or the last.
         """
 
+    def unit(self, x: V) -> V:
+        """``[1, C]`` brought to unit length."""
+
     def wanted(self, x: V) -> V:
         """Keep the tokens whose output is wanted: all, or only the last while generating. Stands before the head."""
 

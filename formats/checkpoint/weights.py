@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -28,16 +29,39 @@ class StoredWeights:
         parts = {part for weight in self._packed.values() for part in weight.parts}
         self.names = [*(name for name in checkpoint.names if name not in parts), *self._packed]
         self._names = set(self.names)
+        self._folders: dict[str, Checkpoint] = {}
+
+    def add_folders(self, folders: Iterable[str]) -> None:
+        """Take in the tensors of folders inside the checkpoint's, each under its folder's name and a slash.
+
+        Raises EdgeqError as ``Checkpoint.open`` does.
+        """
+        for folder in dict.fromkeys(folders):
+            self._folders[folder] = Checkpoint.open(self.path / folder)
+            names = [f"{folder}/{name}" for name in self._folders[folder].names]
+            self.names += names
+            self._names.update(names)
+
+    def _home(self, name: str) -> tuple[Checkpoint, str]:
+        """The checkpoint that holds a plain weight, and what it is called there."""
+        folder, _, own = name.rpartition("/")
+        return (self._folders[folder], own) if folder in self._folders else (self._checkpoint, name)
 
     def __contains__(self, name: object) -> bool:
         return name in self._names
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self._packed[name].shape if name in self._packed else self._checkpoint.shape(name)
+        if name in self._packed:
+            return self._packed[name].shape
+        home, own = self._home(name)
+        return home.shape(own)
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """The dtype in which the weight is stored; of a quantized one float32."""
-        return np.dtype(np.float32) if name in self._packed else self._checkpoint.dtype(name)
+        if name in self._packed:
+            return np.dtype(np.float32)
+        home, own = self._home(name)
+        return home.dtype(own)
 
     def layout(self, name: str) -> str | None:
         """How the weight was quantized, in words; None for a plain one."""
@@ -45,13 +69,15 @@ class StoredWeights:
 
     def path_of(self, name: str) -> Path:
         """The file that holds the weight, or the first of its parts."""
-        return self._checkpoint.path_of(self._parts(name)[0])
+        home, own = self._home(self._parts(name)[0])
+        return home.path_of(own)
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
         """Rows ``start`` to before ``stop`` as float32, ``[stop - start, columns]``; raises EdgeqError."""
         packed = self._packed.get(name)
         if packed is None:
-            return self._checkpoint.rows(name, start, stop)
+            home, own = self._home(name)
+            return home.rows(own, start, stop)
         with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are the caller's to refuse
             return _checked(packed, start, stop).rows(start, stop)
 
@@ -68,7 +94,8 @@ class StoredWeights:
     def release(self, name: str) -> None:
         """Let the system drop the weight's pages from memory; they are read again when next needed."""
         for part in self._parts(name):
-            self._checkpoint.release(part)
+            home, own = self._home(part)
+            home.release(own)
 
     def _parts(self, name: str) -> tuple[str, ...]:
         return self._packed[name].parts if name in self._packed else (name,)

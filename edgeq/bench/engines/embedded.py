@@ -25,6 +25,10 @@ class _Embedded:
         self._model.prefill([token], self._cache)
 
 
+def _kind(model: Any) -> Kind:
+    return "decoder" if model.family.generates(model.hp) else "encoder"
+
+
 @engine("embedded")
 def open_model(path: Path, threads: int, room: int) -> _Embedded:
     """Without the tokenizer, which times nothing."""
@@ -36,10 +40,10 @@ def open_model(path: Path, threads: int, room: int) -> _Embedded:
     set_threads(threads)
     if path.is_dir():
         exact = model.open_model(path)
-        return _Embedded(exact, exact.family.kind, room)
+        return _Embedded(exact, _kind(exact), room)
     file = open_gguf(path)
     try:
         return _Embedded(fast.from_gguf(file), "decoder", room)
     except NotRecordableError:
         exact = model.from_gguf(file)
-        return _Embedded(exact, exact.family.kind, room)
+        return _Embedded(exact, _kind(exact), room)

@@ -121,11 +121,11 @@ def test_a_module_that_is_not_exported(refused, encoder, tmp_path):
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
     listed = [{"type": f"sentence_transformers.models.{kind}", "path": path}
-              for kind, path in (("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"))]  # fmt: skip
+              for kind, path in (("Transformer", ""), ("Pooling", "1_Pooling"), ("LSTM", "2_LSTM"))]  # fmt: skip
     (folder / "modules.json").write_text(json.dumps(listed))
     line = refused("export", folder, "--to", "onnx", "-q", "float32", "-o", tmp_path / "out",
                    names=folder / "modules.json")  # fmt: skip
-    assert "module 2 is a Dense" in line
+    assert "module 2 is a LSTM" in line
     shutil.rmtree(folder / "1_Pooling")
     listed.pop()
     (folder / "modules.json").write_text(json.dumps(listed))
