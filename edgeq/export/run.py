@@ -85,7 +85,7 @@ def _record(
         "model": {
             "name": source.name,
             "family": source.family.architecture,
-            "kind": source.family.kind,
+            "kind": "decoder" if source.family.generates(source.hp) else "encoder",
             "parameters": source.parameters(),
         },
         "bytes": sum(file.stat().st_size for file in converted.files),
