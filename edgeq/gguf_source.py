@@ -17,6 +17,7 @@ from edgeq.formats.blocks.grids import grid_of, has_grid
 from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.gguf.reader import GGUFFile
 from edgeq.formats.gguf.split import open_gguf
+from edgeq.formats.table_codes import TableCodes
 from edgeq.gguf_family import ROPE_TENSORS, read_gguf
 
 if TYPE_CHECKING:
@@ -97,6 +98,10 @@ class GGUFSource:
         if not has_grid(info.type_name) or len(info.shape) == 1:
             return None
         return grid_of(info.type_name, self._stored(name, start, stop), info.columns)
+
+    def codes(self, name: str) -> TableCodes | None:
+        """None: no block type is one of bitsandbytes' tables."""
+        return None
 
     def array(self, name: str) -> NDArray[np.float32]:
         """A whole tensor as float32; raises as ``rows`` does."""

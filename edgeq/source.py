@@ -17,6 +17,7 @@ from edgeq.families import Family, HyperParameters, TensorSpec
 from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.checkpoint.safetensors import Checkpoint
 from edgeq.formats.checkpoint.weights import StoredWeights
+from edgeq.formats.table_codes import TableCodes
 from edgeq.hub import model_name
 from edgeq.json_files import read_json
 from edgeq.sentence_transformers import read_modules
@@ -65,6 +66,9 @@ class ModelSource(Protocol):
 
     def grid(self, name: str, start: int, stop: int) -> Grid | None:
         """Rows as the integers that others quantized them to, where they did so."""
+
+    def codes(self, name: str) -> TableCodes | None:
+        """A whole tensor as the codes of a table that others quantized it to, where they did so."""
 
     def array(self, name: str) -> NDArray[np.float32]:
         """A whole tensor as float32."""
@@ -180,10 +184,21 @@ class SourceModel:
 
         None for a tensor that is put together of several, or changed on the way: its rows are not stored as they are.
         """
-        spec, stored = self.specs[name], self._names[name]
-        if len(stored) != 1 or spec.transposed or spec.shift or spec.stacked:
+        if not self._as_stored(name):
             return None
+        spec, stored = self.specs[name], self._names[name]
         return self.checkpoint.grid(stored[0], start + spec.skipped, stop + spec.skipped)
+
+    def codes(self, name: str) -> TableCodes | None:
+        """A whole tensor as the codes of a table that others quantized it to; None as in ``grid``."""
+        if not self._as_stored(name) or self.specs[name].skipped:
+            return None
+        return self.checkpoint.codes(self._names[name][0])
+
+    def _as_stored(self, name: str) -> bool:
+        """Whether the tensor's rows stand in the checkpoint as they are."""
+        spec = self.specs[name]
+        return len(self._names[name]) == 1 and not (spec.transposed or spec.shift or spec.stacked)
 
     def array(self, name: str) -> NDArray[np.float32]:
         """A whole tensor as float32; raises as ``rows`` does."""

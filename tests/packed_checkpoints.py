@@ -26,6 +26,9 @@ NF4 = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.
        0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023,
        1.0]  # fmt: skip
 
+# Of eight magnitudes, then the same below zero (bitsandbytes' get_4bit_type).
+FP4 = [sign * x / 12 for sign in (1, -1) for x in (0, 0.0625, 8, 12, 4, 6, 2, 3)]
+
 
 def pack_words(codes: NDArray[Any], bits: int, order: list[int] | None = None) -> NDArray[np.int32]:
     """The last axis into 32-bit words: code ``order[i]`` of each run goes to bits i·b and up."""
@@ -104,12 +107,18 @@ def awq(weight: Floats, group_size: int = 32, sym: bool = False, short: bool = F
     }, from_grid(codes, scales, zeros, groups)
 
 
-def nf4(weight: Floats, block: int = 64, nested: bool = False, nested_block: int = 256) -> Packed:
-    table = np.array(NF4, np.float32)
+def fp4(weight: Floats, block: int = 64, nested: bool = False) -> Packed:
+    return nf4(weight, block, nested, kind="fp4")
+
+
+def nf4(
+    weight: Floats, block: int = 64, nested: bool = False, nested_block: int = 256, kind: str = "nf4"
+) -> Packed:
+    table = np.array({"nf4": NF4, "fp4": FP4}[kind], np.float32)
     flat = weight.reshape(-1)
     blocks = np.pad(flat, (0, -flat.size % block)).reshape(-1, block)
     absmax = np.abs(blocks).max(axis=1)
-    state: dict[str, Any] = {"quant_type": "nf4", "blocksize": block, "dtype": "bfloat16"}
+    state: dict[str, Any] = {"quant_type": kind, "blocksize": block, "dtype": "bfloat16"}
     state["shape"] = list(weight.shape)
     tensors: Tensors = {"weight.quant_map": table}
     if nested:
@@ -129,7 +138,7 @@ def nf4(weight: Floats, block: int = 64, nested: bool = False, nested_block: int
     codes = np.abs((flat / scales)[:, None] - table).argmin(axis=1)
     pairs = np.pad(codes, (0, codes.size % 2)).reshape(-1, 2)
     tensors["weight"] = (pairs[:, :1] * 16 + pairs[:, 1:]).astype(np.uint8)
-    tensors["weight.quant_state.bitsandbytes__nf4"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    tensors[f"weight.quant_state.bitsandbytes__{kind}"] = np.frombuffer(json.dumps(state).encode(), np.uint8)
     return tensors, (table[codes] * scales).reshape(weight.shape)
 
 

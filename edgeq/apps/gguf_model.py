@@ -49,7 +49,11 @@ class GGUFModel:
 
     @property
     def is_encoder(self) -> bool:
-        return self.file.metadata.get(f"{self.architecture}.attention.causal") is False
+        """It embeds or classifies; also a decoder whose file says how its vectors are pooled."""
+        metadata, prefix = self.file.metadata, self.architecture
+        return metadata.get(f"{prefix}.attention.causal") is False or bool(
+            metadata.get(f"{prefix}.pooling_type")
+        )
 
     def chat(self) -> ChatTemplate | None:
         """The chat template; None where there is none. Raises FormatError."""

@@ -196,7 +196,12 @@ _RULES = (
         "--to onnx --quant int8 or int8-dynamic",
     ),
     _Rule(
-        ("--block-size", "--asymmetric", "--accuracy-level", "--tied-bits"),
+        ("--block-size",),
+        lambda c: c.onnx_quant in (*_BLOCKED, "nf4", "fp4"),
+        "--to onnx --quant int4, int8-blocks, nf4 or fp4",
+    ),
+    _Rule(
+        ("--asymmetric", "--accuracy-level", "--tied-bits"),
         lambda c: c.onnx_quant in _BLOCKED,
         "--to onnx --quant int4 or int8-blocks",
     ),

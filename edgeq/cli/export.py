@@ -46,7 +46,8 @@ def export(
             "--quant",
             "-q",
             help="For gguf llama.cpp's name of the mix, any case: Q4_K_M, Q5_K_M, Q8_0, IQ4_XS, Q2_K, F16 … "
-            "For onnx: float32, float16, int4 and int8-blocks (weights only), int8 (static, QDQ), int8-dynamic.",
+            "For onnx: float32, float16, int4, int8-blocks, nf4 and fp4 (weights only), int8 (static, QDQ), "
+            "int8-dynamic.",
         ),
     ] = None,
     target: TargetOption = None,

@@ -18,6 +18,7 @@ from edgeq.calibration.grams import read_in_groups
 from edgeq.calibration.samples import Calibration
 from edgeq.engine import model as engine
 from edgeq.formats.checkpoint.quantized import Grid as Integers
+from edgeq.formats.table_codes import TableCodes
 from edgeq.methods import Grid, Statistics
 from edgeq.methods.awq import AWQ, awq_scales
 from edgeq.source import SourceModel
@@ -69,6 +70,9 @@ class FoldedSource:
 
     def grid(self, name: str, start: int, stop: int) -> Integers | None:
         return None if self._is_scaled(name) else self._source.grid(name, start, stop)
+
+    def codes(self, name: str) -> TableCodes | None:
+        return None if self._is_scaled(name) else self._source.codes(name)
 
     def rows(self, name: str, start: int, stop: int) -> Floats:
         return self._scaled(name, self._source.rows(name, start, stop), slice(start, stop))

@@ -21,6 +21,7 @@ _SUFFIXES = {
     "float32": "",
     "float16": "_fp16",
     "int4": "_q4",
+    "nf4": "_bnb4",
 }  # what transformers.js puts behind "model"; others are the quant's name
 
 

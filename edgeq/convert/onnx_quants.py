@@ -17,6 +17,7 @@ from edgeq.formats.onnx.blocked import Scheme
 from edgeq.formats.onnx.int8 import FULL_RANGE, SAFE_RANGE, ActivationRange
 from edgeq.formats.onnx.linear import find_linears
 from edgeq.formats.onnx.passes.blocked_weights import BlockedOptions, blocked_weights
+from edgeq.formats.onnx.passes.bnb4_weights import CODES_ON_CPU, bnb4_weights
 from edgeq.formats.onnx.passes.dynamic_int8 import dynamic_int8
 from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
 from edgeq.formats.onnx.passes.fold_biases import fold_attention_biases, fold_residual_biases
@@ -26,6 +27,7 @@ from edgeq.formats.onnx.passes.smooth import smooth
 from edgeq.formats.onnx.passes.static_int8 import static_int8
 from edgeq.formats.onnx.passes.tanh_gelu import tanh_gelu
 from edgeq.formats.onnx.save import EXTERNAL_FROM
+from edgeq.formats.onnx.table_codes import FP4, NF4, Table
 from edgeq.runtimes.onnxruntime import Feeds, decoder_feeds, empty_past, encoder_feeds
 from edgeq.source import ModelSource
 from edgeq.wording import counted
@@ -148,6 +150,29 @@ def int4(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
 def int8_blocks(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """Blocks of 8 bits."""
     _blocked(model, source, options, WEIGHT_ONLY["int8-blocks"])
+
+
+@quant("nf4")
+def nf4(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
+    """4-bit codes for weights of a normal distribution, tables in blocks of 8 bits."""
+    _codes(model, options, NF4)
+
+
+@quant("fp4")
+def fp4(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
+    """The same with floats of 4 bits."""
+    _codes(model, options, FP4)
+
+
+def _codes(model: ir.Model, options: QuantOptions, table: Table) -> None:
+    count = bnb4_weights(model, table, options.block_size, lambda linear: _ROUTER in linear.name)
+    tables = blocked_weights(
+        model, BlockedOptions("ort", Scheme(8, options.block_size), keep=lambda linear: True)
+    ).tables
+    options.notes.append(
+        f"{counted(count, 'linear layer')} in 4-bit codes, {counted(tables, 'table')} in blocks of 8 bits"
+    )
+    options.notes.append(CODES_ON_CPU)
 
 
 def _blocked(model: ir.Model, source: ModelSource, options: QuantOptions, bits: int) -> None:

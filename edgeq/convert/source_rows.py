@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.formats.checkpoint.quantized import Grid
+from edgeq.formats.table_codes import TableCodes
 from edgeq.source import ModelSource
 
 
@@ -17,6 +18,7 @@ class SourceRows:
         self.shape: tuple[int, int] = (rows, columns)
         self.layout = source.layout(name)
         self._source, self._name, self._first = source, name, expert * rows
+        self._is_whole = len(source.shape(name)) == 2
 
     def rows(self, start: int, stop: int) -> NDArray[np.float32]:
         values = self._source.rows(self._name, self._first + start, self._first + stop)
@@ -29,6 +31,9 @@ class SourceRows:
         grid = self._source.grid(self._name, self._first + start, self._first + stop)
         self._source.release(self._name)
         return grid
+
+    def codes(self) -> TableCodes | None:
+        return self._source.codes(self._name) if self.layout is not None and self._is_whole else None
 
     def done(self) -> None:
         """Nothing: rows are let go as they are read."""

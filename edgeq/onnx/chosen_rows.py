@@ -16,6 +16,7 @@ from edgeq.formats.onnx.blocked import Scheme
 from edgeq.formats.onnx.branches import watchable_nodes
 from edgeq.formats.onnx.linear import Linear, find_linears
 from edgeq.formats.onnx.rows import rows_of
+from edgeq.formats.table_codes import TableCodes
 from edgeq.methods import METHODS, IntegerGrid
 from edgeq.onnx.job import Job
 
@@ -38,6 +39,9 @@ class ChosenRows:
     def grid(self, start: int, stop: int) -> Grid:
         scales, zeros, groups = self._rest
         return Grid(self._codes[start:stop].astype(np.int16), scales[start:stop], zeros[start:stop], groups)
+
+    def codes(self) -> TableCodes | None:
+        return None
 
     def done(self) -> None:
         """They stay: the graph may be written again."""

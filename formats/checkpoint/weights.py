@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgeq.formats.checkpoint.quantized import Grid, PackedWeight, find_packed
 from edgeq.formats.checkpoint.safetensors import Checkpoint
 from edgeq.formats.errors import EdgeqError
+from edgeq.formats.table_codes import TableCodes
 
 
 class StoredWeights:
@@ -85,6 +86,11 @@ class StoredWeights:
         """The same rows as the integers they were quantized to, where they were; raises EdgeqError."""
         packed = self._packed.get(name)
         return None if packed is None else _checked(packed, start, stop).grid(start, stop)
+
+    def codes(self, name: str) -> TableCodes | None:
+        """The whole weight as the codes of a table that it was quantized to, where it was."""
+        packed = self._packed.get(name)
+        return None if packed is None else packed.codes()
 
     def array(self, name: str) -> NDArray[np.float32]:
         """The whole weight as float32, in its shape."""

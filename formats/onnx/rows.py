@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgeq.formats.checkpoint.quantized import Grid
 from edgeq.formats.mapping import drop_pages
+from edgeq.formats.table_codes import TableCodes
 
 Floats = NDArray[np.float32]
 Made = TypeVar("Made")
@@ -35,6 +36,9 @@ class RowReader(Protocol):
     def grid(self, start: int, stop: int) -> Grid | None:
         """The same rows as integers, where others quantized them to such."""
 
+    def codes(self) -> TableCodes | None:
+        """All rows as the codes of a table, where others quantized them to such."""
+
     def done(self) -> None:
         """Nobody will read rows soon."""
 
@@ -54,6 +58,9 @@ class MatrixRows:
         return matrix[start:stop] if self._transposed else matrix[:, start:stop].T
 
     def grid(self, start: int, stop: int) -> Grid | None:
+        return None
+
+    def codes(self) -> TableCodes | None:
         return None
 
     def done(self) -> None:
@@ -88,6 +95,9 @@ class StackedRows:
         if len(known) < len(grids) or any((grid.groups != known[0].groups).any() for grid in known):
             return None
         return Grid.stacked(known)
+
+    def codes(self) -> TableCodes | None:
+        return TableCodes.stacked([part.codes() for part in self._parts])
 
     def done(self) -> None:
         for part in self._parts:

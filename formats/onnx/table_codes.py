@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.formats.table_codes import TableCodes
+
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
@@ -46,6 +48,15 @@ class Table:
 NF4 = Table("nf4", 1, np.array(_NF4, np.float32))
 FP4 = Table("fp4", 0, np.array([*_FP4, *(-value for value in _FP4)], np.float32))
 TABLES = {table.name: table for table in (NF4, FP4)}
+
+
+def table_of(codes: TableCodes) -> Table | None:
+    """The operator's table that such codes are of; None for another, and for blocks that the operator refuses."""
+    if codes.size not in SIZES:
+        return None
+    return next(
+        (table for table in TABLES.values() if np.allclose(codes.table, table.values, 1e-6, 1e-9)), None
+    )
 
 
 def quantize(flat: Floats, size: int, table: Table) -> tuple[Bytes, Floats]:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from edgeq.formats.onnx.blocked import Scheme
 from edgeq.formats.onnx.passes.blocked_weights import BlockedOptions, blocked_weights
-from edgeq.formats.onnx.passes.bnb4_weights import bnb4_weights
+from edgeq.formats.onnx.passes.bnb4_weights import CODES_ON_CPU, bnb4_weights
 from edgeq.formats.onnx.table_codes import FP4, NF4, Table
 from edgeq.onnx.job import Apply, Job, onnx_quant
 
@@ -26,9 +26,7 @@ def fp4(job: Job) -> Apply:
 
 
 def _codes(job: Job, table: Table) -> Apply:
-    job.notes.append(
-        "ONNX Runtime's CPU provider dequantizes such weights at every run: for memory, not for speed"
-    )
+    job.notes.append(CODES_ON_CPU)
 
     def apply(model: ir.Model, layers: Collection[str]) -> None:
         bnb4_weights(model, table, job.blocks.size, lambda linear: linear.name not in layers)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgeq.formats.checkpoint.safetensors import CONFIG, Checkpoint, read_object
 from edgeq.formats.errors import FormatError
 from edgeq.formats.grid import Floats, Grid
+from edgeq.formats.table_codes import TableCodes
 
 # Where early versions of AutoGPTQ and AutoAWQ left the settings that are now in config.json.
 _OLD_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
@@ -40,6 +41,10 @@ class PackedWeight(ABC):
 
     def grid(self, start: int, stop: int) -> Grid | None:
         """The same rows as integers, where the layout has such; None otherwise."""
+        return None
+
+    def codes(self) -> TableCodes | None:
+        """The weight as codes of a table, where the layout has such; None otherwise."""
         return None
 
 

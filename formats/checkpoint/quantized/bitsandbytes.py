@@ -38,6 +38,7 @@ from edgeq.formats.checkpoint.quantized.base import (
 )
 from edgeq.formats.checkpoint.safetensors import Checkpoint
 from edgeq.formats.grid import Floats
+from edgeq.formats.table_codes import Bytes, TableCodes
 
 _STATE = ".quant_state.bitsandbytes__"
 _TABLES = ("nf4", "fp4")
@@ -132,6 +133,17 @@ class TableWeight(PackedWeight):
             np.arange(first, last) // self._block - first // self._block
         ]
         return values.reshape(stop - start, columns)
+
+    def codes(self) -> TableCodes:
+        return TableCodes(self._whole("quant_map"), self._block, prod(self.shape), self._read)
+
+    def _read(self) -> tuple[Bytes, Floats]:
+        codes: Bytes = self._checkpoint.stored_values(self.name, 0, (prod(self.shape) + 1) // 2)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scales = self._absmax(0, self._n_blocks)
+        if not np.isfinite(scales).all():
+            raise contradiction(self._checkpoint, self.name + ".absmax", "holds NaN or infinity")
+        return codes, scales
 
     def _absmax(self, first: int, last: int) -> Floats:
         """What blocks ``first`` to before ``last`` are scaled by."""

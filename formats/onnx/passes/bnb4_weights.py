@@ -1,7 +1,8 @@
 """Weights as 4-bit codes of a table (NF4, FP4); activations stay float.
 
 A linear layer's weight becomes MatMulBnb4 of ONNX Runtime, in blocks of weights that follow one another in the rows
-[outputs, inputs]; a Gemm's bias is added after it.
+[outputs, inputs]; a Gemm's bias is added after it. Codes that others made of the weight, of either table, are copied
+with their blocks.
 
 ONNX Runtime's CPU provider has no kernel that multiplies such codes: it dequantizes the matrix at every run.
 """
@@ -17,15 +18,17 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.formats.onnx import edit
-from edgeq.formats.onnx.blocked_store import ROUNDED
+from edgeq.formats.onnx.blocked_store import LOSSLESS, ROUNDED
 from edgeq.formats.onnx.edit import ERROR, HANDLING, ORIGIN, add_lazy_initializer, insert
 from edgeq.formats.onnx.linear import Linear, find_linears
 from edgeq.formats.onnx.passes.int8_weights import add_gemm_bias
 from edgeq.formats.onnx.rows import RowReader, pieces, rows_of
-from edgeq.formats.onnx.table_codes import Table, pack, quantize, values
+from edgeq.formats.onnx.table_codes import Table, pack, quantize, table_of, values
 from edgeq.formats.rounding_error import RoundingError
+from edgeq.formats.table_codes import TableCodes
 
 DOMAIN = "com.microsoft"
+CODES_ON_CPU = "ONNX Runtime's CPU provider dequantizes such weights at every run: for memory, not for speed"
 
 
 @dataclass
@@ -34,6 +37,7 @@ class _Stored:
 
     codes: ir.Value
     scales: ir.Value
+    table: Table
     size: int
 
 
@@ -59,7 +63,7 @@ def bnb4_weights(
             K=linear.inputs_width,
             N=linear.outputs_width,
             block_size=weight.size,
-            quant_type=table.quant_type,
+            quant_type=weight.table.quant_type,
         )
         edit.replace(model, linear.node.outputs[0], add_gemm_bias(model, linear, y))
         count += 1
@@ -70,10 +74,16 @@ def bnb4_weights(
 def _store(model: ir.Model, name: str, reader: RowReader, table: Table, size: int) -> _Stored:
     total = reader.shape[0] * reader.shape[1]
     waiting: dict[str, NDArray[Any]] = {}
+    given = reader.codes()
+    own = None if given is None else table_of(given)
+    if given is None or own is None:
+        given = None
+    else:
+        table, size = own, given.size
 
     def take(part: str) -> NDArray[Any]:
         if part not in waiting:
-            waiting.update(_computed(reader, table, size, codes))
+            waiting.update(_computed(reader, table, size, codes) if given is None else _copied(given, reader))
         return waiting.pop(part)
 
     codes = add_lazy_initializer(
@@ -83,8 +93,14 @@ def _store(model: ir.Model, name: str, reader: RowReader, table: Table, size: in
         model, f"{name}_absmax", np.float32, (-(-total // size),), lambda: take("scales")
     )
     if reader.layout is not None:
-        codes.meta[ORIGIN], codes.meta[HANDLING] = reader.layout, ROUNDED
-    return _Stored(codes, scales, size)
+        codes.meta[ORIGIN], codes.meta[HANDLING] = reader.layout, ROUNDED if given is None else LOSSLESS
+    return _Stored(codes, scales, table, size)
+
+
+def _copied(given: TableCodes, reader: RowReader) -> dict[str, NDArray[Any]]:
+    codes, scales = given.read()
+    reader.done()
+    return {"codes": codes, "scales": scales}
 
 
 def _computed(reader: RowReader, table: Table, size: int, value: ir.Value) -> dict[str, NDArray[Any]]:
