@@ -39,7 +39,8 @@ MOST_INT8_DIFFERENCE, MOST_DYNAMIC_DIFFERENCE = 0.4, 0.1
 # llama.cpp's graphs have no classifier of tokens, and DistilBERT's has another activation than theirs.
 ONLY_ONNX = ("-tokens", "distilbert-sequence")
 IN_GGUF = [name for name in encoders.MODELS if not name.endswith(ONLY_ONNX)]
-# It knows the ends of texts by their names, and "[SEP]" is none of them; of WordPiece it asks no end.
+# It knows the ends of texts by their names, and "[SEP]" is none of them; of WordPiece it asks no end. A file of its own
+# converter is warned of in these words, too, and without the key it takes token 11.
 WARNED = {
     "modernbert": ["load: special_eos_id is not in special_eog_ids - the tokenizer config may be incorrect"]
 }
