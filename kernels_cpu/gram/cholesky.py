@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.formats.blocks.base import Floats
+from edgeq.kernels_cpu.gram.products import multiply_in_place, one_blas_thread, subtract
 
-_PANEL = 128
+_PANEL = 256
 
 
 def factorize(matrix: Floats) -> None:
@@ -19,10 +20,11 @@ def factorize(matrix: Floats) -> None:
 
     Raises numpy.linalg.LinAlgError where the matrix is not positive definite, and leaves it half done.
     """
-    for begin in range(0, len(matrix), _PANEL):
-        end = min(begin + _PANEL, len(matrix))
-        panel = matrix[begin:, begin:end]
-        panel -= matrix[begin:, :begin] @ matrix[begin:end, :begin].T
-        corner = np.linalg.cholesky(panel[: end - begin].astype(np.float64))
-        panel[: end - begin] = corner
-        panel[end - begin :] = panel[end - begin :] @ np.linalg.inv(corner).T.astype(np.float32)
+    with one_blas_thread():
+        for begin in range(0, len(matrix), _PANEL):
+            end = min(begin + _PANEL, len(matrix))
+            panel, below = matrix[begin:, begin:end], matrix[end:, begin:end]
+            subtract(panel, matrix[begin:, :begin], matrix[begin:end, :begin].T)
+            corner = np.linalg.cholesky(panel[: end - begin].astype(np.float64))
+            panel[: end - begin] = corner
+            multiply_in_place(below, np.linalg.inv(corner).T.astype(np.float32))

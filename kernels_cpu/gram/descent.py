@@ -16,11 +16,11 @@ from edgeq.formats.blocks.base import Bytes, Floats
 from edgeq.formats.blocks.lattice.base import Lattice, Parts
 from edgeq.kernels_cpu import threads
 from edgeq.kernels_cpu.gram.levels import nearest_code
+from edgeq.kernels_cpu.gram.products import one_blas_thread, subtract
 from edgeq.kernels_cpu.jit import helper, kernel
 from edgeq.kernels_cpu.scalar import float_to_half, half_to_float
 
 _PANEL = 256  # columns of a visit: their part of H stays in the cache
-_SHARE = 2048  # columns whose gradient is changed at once
 _SETTLED = 1e-3  # a round that moves a smaller part of the codes is the last
 _TWO = np.float32(2)
 _ZERO = np.float32(0)
@@ -54,21 +54,20 @@ def descend(
     block = columns // parts.d.shape[1]
     width = max(block, _PANEL // block * block)
     rules = _rules(lattice, choose_scales)
-    gradient = np.subtract(target, values := parts.values(lattice), out=values) @ gram
-    del values
-    changes = np.empty((rows, width), np.float32)
-    for _ in range(rounds):
-        moved = 0
-        for begin in range(0, columns, width):
-            end = min(begin + width, columns)
-            corner = np.ascontiguousarray(gram[begin:end, begin:end])
-            own = begin, block, gradient, corner, *parts, rules, choose_scales, changes
-            moved += sum(threads.run(_visit_panel, rows, corner.size, *own))
-            for first in range(0, columns, _SHARE):  # a whole product would be as large as the matrix
-                share = slice(first, first + _SHARE)
-                gradient[:, share] -= changes[:, : end - begin] @ gram[begin:end, share]
-        if moved < _SETTLED * target.size:
-            return
+    with one_blas_thread():
+        gradient = np.zeros(target.shape, np.float32)
+        subtract(gradient, parts.values(lattice) - target, gram)
+        changes = np.empty((rows, width), np.float32)
+        for _ in range(rounds):
+            moved = 0
+            for begin in range(0, columns, width):
+                end = min(begin + width, columns)
+                corner = np.ascontiguousarray(gram[begin:end, begin:end])
+                own = begin, block, gradient, corner, *parts, rules, choose_scales, changes
+                moved += sum(threads.run(_visit_panel, rows, corner.size, *own))
+                subtract(gradient, changes[:, : end - begin], gram[begin:end])
+            if moved < _SETTLED * target.size:
+                return
 
 
 def _rules(lattice: Lattice, choose_scales: bool) -> Rules:

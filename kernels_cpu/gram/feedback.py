@@ -18,7 +18,9 @@ from edgeq.formats.blocks.lattice.base import Lattice, Parts
 from edgeq.kernels_cpu import threads
 from edgeq.kernels_cpu.gram.cholesky import factorize
 from edgeq.kernels_cpu.gram.levels import nearest_code
+from edgeq.kernels_cpu.gram.products import one_blas_thread, subtract
 from edgeq.kernels_cpu.jit import helper, kernel
+from edgeq.kernels_cpu.views import read_only
 
 _PANEL = 256  # columns in which the feedback goes from one to the next; to the panels before it goes in one product
 _ROWS = 64  # at work side by side
@@ -51,20 +53,20 @@ def round_by_feedback(target: Floats, parts: Parts, lattice: Lattice, factor: Fa
     """New codes for the scales that ``parts`` (in rows) has, in place; ``target`` is float32 ``[rows, columns]``."""
     rows, columns = target.shape
     lower, place = factor
-    placed, subs = np.take(target, place, axis=1), place // lattice.sub_values
+    target, subs = read_only(np.ascontiguousarray(target)), place // lattice.sub_values
     grid = tuple(np.ascontiguousarray(part.T) for part in parts.grid())
-    codes, errors = np.empty((columns, rows), np.uint8), np.empty((columns, rows), np.float32)
-    for begin in range((columns - 1) // _PANEL * _PANEL, -1, -_PANEL):
-        end = min(begin + _PANEL, columns)
-        moved = lower[end:, begin:end].T @ errors[end:]
-        corner = np.ascontiguousarray(lower[begin:end, begin:end])
-        own = np.ascontiguousarray(placed[:, begin:end].T), *grid, subs[begin:end], moved, corner
-        found = codes[begin:end], errors[begin:end]
-        groups = -(-rows // _ROWS)
-        threads.run(
-            _round_panel, groups, _ROWS * corner.size, *own, lattice.levels, lattice.consecutive, *found
-        )
-    parts.codes[:, place] = codes.T
+    codes, errors = np.empty((rows, columns), np.uint8), np.empty((columns, rows), np.float32)
+    with one_blas_thread():
+        for begin in range((columns - 1) // _PANEL * _PANEL, -1, -_PANEL):
+            end = min(begin + _PANEL, columns)
+            asked = np.zeros((rows, end - begin), np.float32)
+            subtract(asked, errors[end:].T, lower[end:, begin:end])
+            corner = np.ascontiguousarray(lower[begin:end, begin:end])
+            own = target, place[begin:end], *grid, subs[begin:end], asked, corner
+            values = lattice.levels, lattice.consecutive
+            groups = -(-rows // _ROWS)
+            threads.run(_round_panel, groups, _ROWS * corner.size, *own, *values, codes, errors[begin:end])
+    parts.codes[:] = codes
 
 
 @kernel
@@ -72,37 +74,48 @@ def _round_panel(
     first: int,
     last: int,
     target: Floats,
+    place: NDArray[np.intp],
     scale: Floats,
     offset: Floats,
     subs: NDArray[np.intp],
-    moved: Floats,
+    asked: Floats,
     corner: Floats,
     levels: Floats,
     consecutive: bool,
     codes: Bytes,
     errors: Floats,
 ) -> None:
-    """Groups of rows first..last of a panel, everything ``[columns, rows]``: a row's values lie one below the other.
+    """Groups of rows first..last of a panel of the columns ``place``; ``corner`` is its part of the factor.
 
-    ``corner`` is the panel's part of the factor, ``moved`` what the panels behind it ask for.
+    Of all rows: ``target`` and ``codes`` ``[rows, all columns]``; ``scale`` and ``offset`` ``[sub-blocks, rows]``;
+    ``asked`` ``[rows, panel]``, what the panels behind it ask for, negative; ``errors`` ``[panel, rows]``.
     """
-    width, rows = target.shape
-    asked = np.empty((width, _ROWS), np.float32)  # of a group: rows of ``moved`` are often a power of 2 apart
+    width, rows = errors.shape
+    x, left, found = (  # of a group, a row's values one below the other
+        np.empty((width, _ROWS), np.float32),
+        np.empty((width, _ROWS), np.float32),
+        np.empty((width, _ROWS), np.uint8),
+    )
     for group in range(first, last):
         begin, end = group * _ROWS, min(rows, group * _ROWS + _ROWS)
         count = end - begin
-        for i in range(width):
-            asked[i, :count] = moved[i, begin:end]
+        for r in range(count):
+            for i in range(width):
+                x[i, r] = target[begin + r, place[i]]
+                left[i, r] = asked[begin + r, i]
         for i in range(width - 1, -1, -1):
-            wanted, error = asked[i, :count], errors[i, begin:end]
+            wanted, error = left[i, :count], errors[i, begin:end]
             for r in range(count):
-                wanted[r] = target[i, begin + r] + wanted[r] / corner[i, i]
+                wanted[r] = x[i, r] - wanted[r] / corner[i, i]
             _nearest(wanted, scale[subs[i], begin:end], offset[subs[i], begin:end], levels, consecutive,
-                     target[i, begin:end], codes[i, begin:end], error)  # fmt: skip
+                     x[i, :count], found[i, :count], error)  # fmt: skip
             for k in range(i):
                 share = corner[i, k]
                 for r in range(count):
-                    asked[k, r] += error[r] * share
+                    left[k, r] -= error[r] * share
+        for r in range(count):
+            for i in range(width):
+                codes[begin + r, place[i]] = found[i, r]
 
 
 @helper

@@ -7,12 +7,14 @@ import functools
 import numpy as np
 import plain_gram as plain
 import pytest
+from threadpoolctl import threadpool_info
 
 from edgeq.formats.blocks import by_name
 from edgeq.formats.blocks.lattice import Lattice, Parts, module
 from edgeq.formats.blocks.lattice.base import whole
 from edgeq.kernels_cpu.gram import descend, feedback_factor, round_by_feedback
 from edgeq.kernels_cpu.gram.cholesky import factorize
+from edgeq.kernels_cpu.gram.products import multiply_in_place, one_blas_thread, subtract
 
 ROWS, COLUMNS = 6, 512
 TYPES = ("Q2_K", "Q3_K", "Q4_K", "IQ4_XS", "Q4_1")
@@ -85,6 +87,34 @@ def test_factor_is_numpys(columns: int):
     expected = np.linalg.cholesky(matrix.astype(np.float64))
     factorize(matrix)
     np.testing.assert_allclose(np.tril(matrix), expected, rtol=1e-3, atol=1e-4 * expected.max())
+
+
+def test_products_on_our_threads_are_numpys():
+    rng = np.random.default_rng(2)
+    out, left, right = (
+        rng.standard_normal(shape, np.float32) for shape in ((70, 2100), (70, 40), (40, 2100))
+    )
+    square = rng.standard_normal((2100, 2100), np.float32)
+    expected = out - left @ right
+    with one_blas_thread():
+        subtract(out, left, right)
+        np.testing.assert_allclose(out, expected, atol=1e-4)
+        multiply_in_place(out, square)
+    np.testing.assert_allclose(out, expected @ square, atol=1e-2)
+
+
+def test_blas_has_its_threads_back_after_the_last_block():
+    def blas() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = blas()
+    outer, inner = one_blas_thread(), one_blas_thread()
+    outer.__enter__()
+    inner.__enter__()
+    outer.__exit__(None, None, None)  # as of two threads: the first to come is the first to go
+    assert blas() == [1] * len(before)
+    inner.__exit__(None, None, None)
+    assert blas() == before
 
 
 @types
