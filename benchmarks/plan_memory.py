@@ -6,6 +6,8 @@ generates one. Needs llama-cpp-python, and 1 GB of disk under the folder for tem
 
 from __future__ import annotations
 
+import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -13,16 +15,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from edgeq import families
 from edgeq.devices.host import host_facts
 from edgeq.devices.memory import footprint, repacked_types
-from edgeq.formats.gguf.mixes import ModelShape, choose_types
-from edgeq.formats.gguf.types import Typed, ValueType
-from edgeq.formats.gguf.writer import GGUFWriter, TensorPlan
 from edgeq.planning.formats import formats_of
 from edgeq.planning.model import open_model
+from edgeq.planning.zeros import write_zeros
 
 COMMON = {"model_type": "llama", "max_position_embeddings": 8192}
 MODELS: dict[str, dict[str, Any]] = {
@@ -53,30 +50,20 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 def write_model(config: dict[str, Any], quant: str, path: Path) -> None:
     """A GGUF file with the types of a mix and zeros for weights."""
-    family = families.for_config(config, "config")
-    hp = family.from_config(config)
-    tensors = [(spec.name, spec.shape) for spec in family.tensors(hp) if not spec.optional]
-    shape = ModelShape(family.architecture, hp.n_layers, hp.n_heads, hp.n_kv_heads)
-    plans = [
-        TensorPlan(choice.name, choice.type_name, dims)
-        for choice, (_, dims) in zip(choose_types(quant, shape, tensors), tensors, strict=True)
-    ]
-    words = ["<unk>", "<s>", "</s>", "<0x0A>", *(f"t{i}" for i in range(hp.vocab - 4))]
-    metadata = {f"{family.architecture}.{key}": value for key, value in family.metadata(hp).items()} | {
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": words,
-        "tokenizer.ggml.scores": [0.5] * hp.vocab,
-        "tokenizer.ggml.token_type": Typed([2, 3, 3, 6] + [1] * (hp.vocab - 4), ValueType.INT32),
-    }
-    with GGUFWriter(path, family.architecture, metadata, plans) as writer:
-        for plan in plans:
-            writer.write_rows(plan.name, np.zeros(writer.planned_bytes(plan.name), np.uint8))
+    described = path.with_suffix(".json")
+    described.write_text(json.dumps(config))
+    model = open_model(described)
+    (made,) = (one for one in formats_of(model, (quant,)) if one.target == "gguf")
+    write_zeros(model, made.types, path)
 
 
 def main() -> None:
     """Print a line for each case, and the largest error."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="which of the six")
+    chosen = parser.parse_args().models
     repacked, errors = repacked_types(host_facts().isa, "desktop"), []
-    for name, own in MODELS.items():
+    for name, own in ((name, MODELS[name]) for name in chosen):
         for quant in QUANTS:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "model.gguf"

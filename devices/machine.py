@@ -20,6 +20,9 @@ _TERAFLOPS_PER_GBS = 0.1  # where nobody says: half of what a recent GPU has
 class Machine:
     """GB/s of reading weights, 10⁹ weights and operations per second by block type, seconds of waiting per layer.
 
+    A short row of weights costs seconds beside its weights, by type: ``row_seconds`` with one row of activations,
+    ``many_row_seconds`` with each of many. ``ends_early``: the last layer's feed-forward part has only a prompt's last
+    token, as in llama.cpp (``build_inp_out_ids`` of its graphs).
     ``measured`` says that bandwidth or rates were measured on the device itself.
     """
 
@@ -31,7 +34,9 @@ class Machine:
     waiting: float
     memory_gb: float
     measured: bool
-    row_seconds: Mapping[str, float] = field(default_factory=dict)  # of a short row of weights, by type
+    row_seconds: Mapping[str, float] = field(default_factory=dict)
+    many_row_seconds: Mapping[str, float] = field(default_factory=dict)
+    ends_early: bool = True
 
 
 def cpu_of(profile: Profile, threads: int = 0, engine: str = "llama.cpp") -> Machine:
@@ -53,10 +58,12 @@ def cpu_of(profile: Profile, threads: int = 0, engine: str = "llama.cpp") -> Mac
         else _read_by(profile, known, threads, read),
         decode=_by_type(profile, threads, rates, "decode"),
         prefill=_by_type(profile, threads, rates, "prefill"),
-        waiting=_waiting(known, threads),
+        waiting=_waiting(known, threads, rates),
         memory_gb=profile.memory.gb,
         measured=(read is not None and profile.memory.read_is == "measured") or rates is not None,
-        row_seconds=_row_seconds(profile, known, threads, engine),
+        row_seconds=_row_seconds(profile, known, threads, engine, rates),
+        many_row_seconds={} if rates is None else _of_threads(rates.prefill_row_ns, rates, threads),
+        ends_early=engine == "llama.cpp",
     )
 
 
@@ -89,15 +96,30 @@ def _read_by(profile: Profile, known: Defaults, threads: int, read: float) -> fl
     return min(read, threads * max(known.core_bandwidth[profile.kind], read / profile.threads))
 
 
-def _waiting(known: Defaults, threads: int) -> float:
+def _waiting(known: Defaults, threads: int, rates: Rates | None) -> float:
+    if rates is not None and rates.layer_us is not None:
+        return rates.layer_us / 1e6
     return known.per_layer + (known.per_layer_and_thread * threads if threads > 1 else 0.0)
 
 
-def _row_seconds(profile: Profile, known: Defaults, threads: int, engine: str) -> dict[str, float]:
-    """llama.cpp calls a function for each row of the types that it does not repack; edgeq takes panels of rows."""
+def _row_seconds(
+    profile: Profile, known: Defaults, threads: int, engine: str, rates: Rates | None
+) -> dict[str, float]:
+    """As measured, else by class: llama.cpp calls a function for each row of the types that it does not repack, edgeq
+    takes panels of rows.
+    """
+    if rates is not None and rates.layer_us is not None:
+        return _of_threads(rates.row_ns, rates, threads)
     if engine != "llama.cpp":
         return {}
     return dict.fromkeys(TENSOR_TYPES_BY_NAME.keys() - repacked(profile.isa), known.per_row / threads)
+
+
+def _of_threads(nanoseconds: Mapping[str, float], rates: Rates, threads: int) -> dict[str, float]:
+    """Seconds for each type, of fewer threads than were measured more."""
+    slower = max(1.0, rates.threads / threads) / 1e9
+    found = {name: rate_of(nanoseconds, name) for name in TENSOR_TYPES_BY_NAME}
+    return {name: value * slower for name, value in found.items() if value is not None}
 
 
 def _by_type(profile: Profile, threads: int, rates: Rates | None, what: str) -> dict[str, float]:

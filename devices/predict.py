@@ -40,32 +40,46 @@ def decode_seconds(work: Work, machine: Machine, depth: int) -> float:
 
 def prefill_seconds(work: Work, machine: Machine, tokens: int) -> float:
     """Seconds for a prompt, in batches of 512."""
-    logits = [product for product in work.products if product.last_only]
-    seconds = sum(_seconds(product, machine, 1) for product in logits)
+    each = [product for product in work.products if reads_all(product, machine.ends_early)]
+    last = [product for product in work.products if not reads_all(product, machine.ends_early)]
+    seconds = sum(_seconds(product, machine, 1) for product in last)
     for start in range(0, tokens, BATCH):
         rows = min(BATCH, tokens - start)
-        # Each row's queries meet all keys before it, and the scores all values.
-        pairs = rows * (start + rows / 2)
-        attention = 4 * work.attention * work.layers * pairs / (machine.prefill["F16"] * 1e9)
-        products = sum(_seconds(product, machine, rows) for product in work.products if not product.last_only)
+        attention = pairs_operations(work, start, rows) / (machine.prefill["F16"] * 1e9)
+        products = sum(_seconds(product, machine, rows) for product in each)
         seconds += products + attention + work.layers * machine.waiting
     return seconds
+
+
+def reads_all(product: Product, ends_early: bool) -> bool:
+    """Whether every token of a prompt is multiplied with these weights."""
+    return not product.last_only and not (ends_early and product.ends)
+
+
+def pairs_operations(work: Work, start: int, rows: int) -> float:
+    """Of attention, of so many positions after ``start``: queries meet all keys before them, and scores all values."""
+    return 4 * work.attention * work.layers * rows * (start + rows / 2)
 
 
 def _seconds(product: Product, machine: Machine, rows: int) -> float:
     """The slowest of reading the weights, taking their codes apart (once for all rows) and multiplying.
 
-    For one row of activations also what each row of weights costs beyond its weights, where rows are shorter than those
-    that the rates were measured with.
+    Besides, what each row of weights costs beyond its weights, where rows are shorter than those that the rates were
+    measured with.
     """
     touched = min(1.0, product.share * rows)  # many rows use all experts
     name = product.type_name
-    beyond = max(0.0, product.rows - product.weights / RATED_COLUMNS) * machine.row_seconds.get(name, 0.0)
-    return (beyond * product.share if rows == 1 else 0.0) + max(
+    each = rows * (machine.row_seconds if rows == 1 else machine.many_row_seconds).get(name, 0.0)
+    return short_rows(product) * product.share * each + max(
         touched * product.nbytes / (machine.read_gbs * 1e9),
         touched * product.weights / (machine.decode[name] * 1e9),
         2 * product.share * product.weights * rows / (machine.prefill[name] * 1e9) if rows > 1 else 0.0,
     )
+
+
+def short_rows(product: Product) -> float:
+    """Rows of weights beyond those that as many weights would have in rows of ``RATED_COLUMNS``."""
+    return max(0.0, product.rows - product.weights / RATED_COLUMNS)
 
 
 def speed_of(tokens: float, seconds: float, measured: bool) -> Speed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeq.devices.fields import Fields, Source, read_toml
@@ -25,6 +25,7 @@ INSTRUCTION_SETS = (
 )  # fmt: skip
 READ_IS = ("measured", "assumed")
 _MOST_GB, _MOST_GBS = 1e5, 1e5
+_MOST_LAYER_US, _MOST_ROW_NS = 1e6, 1e6
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,20 @@ class Limit:
 
 @dataclass(frozen=True)
 class Rates:
-    """What was measured with an engine: 10⁹ weights per second decoded, 10⁹ operations per second of many rows."""
+    """What was measured with an engine: 10⁹ weights per second decoded, 10⁹ operations per second of many rows.
+
+    Where models were measured, too: µs that each layer takes beside (``layer_us``; None: by class), and ns of a short
+    row of weights by type, as one token is multiplied with it (``row_ns``) and as each of many (``prefill_row_ns``).
+    """
 
     engine: str
     threads: int
     decode: Mapping[str, float]
     prefill: Mapping[str, float]
     source: str
+    layer_us: float | None = None
+    row_ns: Mapping[str, float] = field(default_factory=dict)
+    prefill_row_ns: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -224,8 +232,11 @@ def _rates(table: Fields, sources: Mapping[str, Source]) -> Rates:
         decode=table.numbers("decode", 1e-3, 1e6),
         prefill=table.numbers("prefill", 1e-3, 1e7),
         source=_source(table, "source", sources),
+        layer_us=table.optional("layer_us", 0, _MOST_LAYER_US),
+        row_ns=table.numbers("row_ns", 0, _MOST_ROW_NS),
+        prefill_row_ns=table.numbers("prefill_row_ns", 0, _MOST_ROW_NS),
     )
-    for name in (*rates.decode, *rates.prefill):
+    for name in (*rates.decode, *rates.prefill, *rates.row_ns, *rates.prefill_row_ns):
         if name not in TENSOR_TYPES_BY_NAME:
             raise table.error("decode", f"there is no block type {name}")
     table.done()

@@ -49,7 +49,13 @@ def profile_toml(profile: Profile) -> str:
     for r in profile.rates:
         lines += ["", "[[rates]]"]
         lines += _pairs(engine=r.engine, threads=r.threads, source=r.source)
-        lines += _pairs(decode=r.decode, prefill=r.prefill)
+        lines += _pairs(
+            decode=r.decode,
+            prefill=r.prefill,
+            layer_us=r.layer_us,
+            row_ns=r.row_ns or None,
+            prefill_row_ns=r.prefill_row_ns or None,
+        )
     return "\n".join(lines) + "\n"
 
 

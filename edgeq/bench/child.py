@@ -1,7 +1,7 @@
-"""A process that measures one model in one engine, so that its peak of memory is its own.
+"""A process that measures models: one, so that the peak of memory is its own, or several in turns (``worker``).
 
-``python -m edgeq.bench.child`` reads a ``Job`` as JSON from standard input and writes a ``Measurement``, or
-``{"error": ...}``, as one line of JSON to standard output; what libraries print goes to standard error.
+``python -m edgeq.bench.child`` reads a ``Job`` as JSON from each line of standard input and writes a ``Measurement``,
+or ``{"error": ...}``, as a line of JSON to standard output; what libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgeq.bench import engines
 from edgeq.bench.sensors import Sensors
@@ -22,12 +23,13 @@ from edgeq.peak_memory import peak_memory
 from edgeq.runtimes.engines import EngineName
 
 _SEED = 0
+_WARMING = 3  # tokens
 _LONGEST_FIRST_ID = 4000  # every vocabulary has these, and none of the special ones at the end
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to measure: ``prompt`` and ``gen`` are tokens, ``repeat`` turns count after one that warms up."""
+    """What to measure: ``prompt`` and ``gen`` are tokens, ``repeat`` turns count after a short one that warms up."""
 
     path: str
     engine: EngineName
@@ -73,7 +75,8 @@ def measure(job: Job) -> Measurement:
     first = sensors.read()
     for turn in range(job.repeat + 1):
         before = sensors.read()
-        read, each = _turn(subject, tokens[: job.prompt], tokens[job.prompt :], clock)
+        following = tokens[job.prompt :] if turn else tokens[job.prompt :][:_WARMING]
+        read, each = _turn(subject, tokens[: job.prompt], following, clock)
         after = sensors.read()
         if not turn:  # kernels are compiled, pages are read
             found.warm_up = read + sum(each)
@@ -114,18 +117,21 @@ def _tokens(count: int, vocab: int) -> list[int]:
 
 
 def main() -> None:
-    """Measure the job of standard input."""
+    """Measure the jobs of standard input until it ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints goes to standard error
-    job = Job(**json.load(sys.stdin))
+    for line in sys.stdin:
+        answers.write(json.dumps(_answer(Job(**json.loads(line)))) + "\n")
+        answers.flush()
+
+
+def _answer(job: Job) -> dict[str, Any]:
     try:
-        answer = asdict(measure(job))
+        return asdict(measure(job))
     except EdgeqError as error:
-        answer = {"error": str(error)}
+        return {"error": str(error)}
     except MemoryError:
-        answer = {"error": str(InputError(f"{job.path}: out of memory with {job.engine}"))}
-    answers.write(json.dumps(answer) + "\n")
-    answers.flush()
+        return {"error": str(InputError(f"{job.path}: out of memory with {job.engine}"))}
 
 
 if __name__ == "__main__":

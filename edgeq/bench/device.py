@@ -37,17 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from edgeq.devices.host import host_facts, profile_of
-    from edgeq.devices.measure import TYPES
+    from edgeq.devices.host import host_facts
     from edgeq.devices.to_toml import profile_toml
     from edgeq.formats.blocks import by_name
-    from edgeq.measure_device import measured_profile
+    from edgeq.measure_device import TYPES, measured_profile
 
     outputs = [options.output, *([options.results] if options.model else [])]
     for path in outputs:
         check_output(path, force=options.force)
     types = [by_name(name).name for name in options.types.split(",")] if options.types else TYPES
-    profile, _ = measured_profile(profile_of(host_facts()), options.threads, _progress, types)
+    profile, _ = measured_profile(host_facts(), options.threads, _progress, types)
     write_text(options.output, profile_toml(profile), force=options.force)
     rates = ", ".join(f"{name} {rate:g}" for name, rate in profile.rates[0].decode.items())
     print(f"{profile.name}: reads {profile.memory.read_gbs:g} GB/s with {profile.threads} threads")

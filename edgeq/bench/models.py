@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from edgeq.bench.child import Job, Measurement
+from edgeq.bench.worker import in_child
 from edgeq.errors import EdgeqError, FormatError
 from edgeq.json_files import read_json
 from edgeq.model_size import model_bytes
@@ -154,29 +152,6 @@ def _result(job: Job) -> Result:
     except EdgeqError as error:
         result.error = str(error)
     return result
-
-
-def in_child(job: Job) -> Measurement:
-    """Measure in a process of its own; raises EdgeqError with what it said."""
-    done = subprocess.run(
-        [sys.executable, "-m", "edgeq.bench.child"],
-        input=json.dumps(asdict(job)),
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines:
-        words = done.stderr.strip().splitlines()
-        raise EdgeqError(
-            f"{job.path}: {job.engine} ended with status {done.returncode}"
-            + (f" ({words[-1][:200]})" if words else "")
-        )
-    answer = json.loads(lines[-1])
-    if "error" in answer:
-        raise EdgeqError(answer["error"])
-    return Measurement(**answer)
 
 
 def figures(measured: Measurement, prompt: int) -> dict[str, float | None]:

@@ -107,7 +107,7 @@ def detect(
 
         warn_if_busy()
         with progress_bar() as progress:
-            found, figures = measured_profile(found, threads, progress)
+            found, figures = measured_profile(facts, threads, progress)
     for path in outputs:
         write_text(path, profile_toml(found), force=force)
     providers = onnxruntime_providers()

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.bench.child import Job
-from edgeq.bench.models import in_child, percentile
+from edgeq.bench.models import percentile
+from edgeq.bench.worker import in_child
 
 _PROMPT, _TOKENS, _TURNS = 128, 16, 20  # of a model that reads tokens; other graphs run on made-up inputs
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeq import plan
 from edgeq.devices.profile import Profile
 from edgeq.errors import EdgeqError
 from edgeq.targeting.settings import Settings, onnx_settings
+
+if TYPE_CHECKING:
+    from edgeq.targeting.trial import Speed
 
 _LEAST_CONTEXT = 512
 
@@ -30,7 +33,7 @@ class Wish:
     context: int = 0
     most_loss: float | None = None
     engine: str = "llama.cpp"
-    tried: Callable[[Path, Sequence[str]], Mapping[str, float]] | None = None
+    tried: Callable[[Path, Sequence[str]], Mapping[str, Speed]] | None = None
 
 
 def choose(wish: Wish, quants: Mapping[str, Sequence[str]]) -> Settings:
@@ -112,7 +115,7 @@ def _settings(wish: Wish, record: Mapping[str, Any], kv_type: str) -> Settings:
 
 def _tried(wish: Wish, record: Mapping[str, Any]) -> tuple[Any, dict[str, float]]:
     """The format that is best by measured speeds among those that the prediction leaves in the running."""
-    from edgeq.targeting.trial import BEHIND, MOST, SAME
+    from edgeq.targeting.trial import BEHIND, MOST, as_fast
 
     assert wish.tried is not None
     fitting = [row for row in record["formats"] if row["place"] is not None and row["format"] == "gguf"]
@@ -122,11 +125,12 @@ def _tried(wish: Wish, record: Mapping[str, Any]) -> tuple[Any, dict[str, float]
     ]
     if len(near) < 2:
         return record["formats"][0], {}
-    speeds = dict(wish.tried(wish.model, [row["quant"] for row in near]))
-    if not speeds:
+    found = wish.tried(wish.model, [row["quant"] for row in near])
+    if not found:
         return record["formats"][0], {}
-    top = max(speeds.values())
-    same = [row for row in near if speeds[row["quant"]] >= SAME * top]
+    speeds = {quant: speed.tokens_per_second for quant, speed in found.items()}
+    fast = as_fast(found)
+    same = [row for row in near if row["quant"] in fast]
     return min(same, key=lambda row: (_loss(row), -speeds[row["quant"]])), speeds
 
 

@@ -120,21 +120,28 @@ def test_measured_speeds_decide_among_the_near_ones(llama):
 
     def tried(model, quants):
         asked.append(list(quants))
-        return {quant: 20.0 if quant == "Q4_K_S" else 10.0 for quant in quants}
+        return {quant: trial.Speed(20.0 if quant == "Q4_K_S" else 10.0, 0.1) for quant in quants}
 
     found = chosen(llama, with_memory(find("ryzen-9-7950x"), 64), to="gguf", tried=tried)
-    assert len(asked[0]) == trial.MOST
+    assert 2 <= len(asked[0]) <= trial.MOST
     assert "Q4_K_S" in asked[0]
     assert found.quant == "Q4_K_S"
     assert found.measured["Q4_K_S"] == 20.0
     assert found.reason.startswith("measured here: 20.0 tokens/s")
 
 
+@pytest.mark.parametrize(("slower", "error", "same"), [(0.019, 0, True), (0.025, 0, False), (0.025, 2, True)])
+def test_formats_are_as_fast_as_the_rounds_can_tell(slower, error, same):
+    speeds = {"Q4_0": trial.Speed(100.0, error), "Q4_K_M": trial.Speed(100 * (1 - slower), error)}
+    far = {"Q8_0": trial.Speed(90.0, 50.0)}  # however much the rounds differ
+    assert trial.as_fast(speeds | far) == (["Q4_0", "Q4_K_M"] if same else ["Q4_0"])
+
+
 @pytest.mark.skipif(not llama_cpp.available(), reason="llama_cpp is not installed")
 def test_a_trial_runs_files_of_zeros(tinylm, monkeypatch):
-    monkeypatch.setattr(trial, "_ROUNDS", 1)
-    speeds = trial.measured_speeds(tinylm, ["Q8_0", "Q4_0"], engine="llama.cpp", threads=1)
+    speeds = trial.measured_speeds(tinylm, ["Q8_0", "Q4_0"], engine="llama.cpp", threads=1, seconds=0)
     assert set(speeds) == {"Q8_0", "Q4_0"}
-    assert min(speeds.values()) > 1
+    assert min(speeds.values()).tokens_per_second > 1
+    assert min(speed.error for speed in speeds.values()) > 0
     monkeypatch.setattr(trial, "_MOST_BYTES", 1000)
     assert trial.measured_speeds(tinylm, ["Q8_0"], engine="llama.cpp", threads=1) == {}

@@ -60,7 +60,7 @@ def test_this_machine_is_measured_once_and_tried(edgeq, tinylm, tmp_path, monkey
 
     def speeds(model, quants, *, engine, threads):
         tried.extend(quants)
-        return dict.fromkeys(quants, 50.0)
+        return dict.fromkeys(quants, trial.Speed(50.0, 1.0))
 
     monkeypatch.setattr(trial, "measured_speeds", speeds)
     done = edgeq("quantize", tinylm, "-o", tmp_path, "--target", "this", "--dry-run", "--json")
