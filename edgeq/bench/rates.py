@@ -217,16 +217,21 @@ class _Asked:
 
     def _token(self, sample: Sample) -> float:
         """Without reading the cache, which predictions add."""
-        cache = sample.work.cache_values(_DEPTH) * sample.work.cache_bytes
-        return self._took[sample.path].step - cache / self._read_gbs / 1e9
+        step, cached = (
+            self._took[sample.path].step,
+            sample.work.cache_values(_DEPTH) * sample.work.cache_bytes,
+        )
+        return max(step - cached / self._read_gbs / 1e9, step / 2)
 
     def _step(self, sample: Sample) -> float:
-        """Of a token's products alone."""
-        return self._token(sample) - sample.work.layers * self.layer
+        """Of a token's products alone: half at least, should something have disturbed the model that gave the layer."""
+        token = self._token(sample)
+        return max(token - sample.work.layers * self.layer, token / 2)
 
     def _prompt(self, sample: Sample, weight: float) -> float:
         """Of the products of one token of a prompt; ``weight`` is of a token's alone."""
         attention = pairs_operations(sample.work, 0, _PROMPT) / self._flops
         last = weight * (sample.weights - sample.of_each(self._early)[0])
         beside = sample.work.layers * self.layer + attention + last
-        return (self._took[sample.path].prompt - beside) / _PROMPT
+        prompt = self._took[sample.path].prompt
+        return max(prompt - beside, prompt / 2) / _PROMPT

@@ -72,7 +72,8 @@ def show(
 
 def detect(
     measure: Annotated[
-        bool, typer.Option("--measure", help="Measure bandwidth, peaks and the rate of each block type.")
+        bool,
+        typer.Option("--measure", help="Measure bandwidth, peaks and each engine's rates by block type."),
     ] = False,
     out: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the profile to this TOML file.")

@@ -45,6 +45,15 @@ def test_predictions_give_back_what_the_models_took(engine, tmp_path, monkeypatc
         assert now == pytest.approx(took[sample.path], rel=0.01)
 
 
+def test_a_disturbed_model_makes_no_rates_below_zero(tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "write_zeros", lambda *file: None)
+    samples = made_samples(tmp_path, tuple(DECODE), ("avx2",), 2_000_000)
+    took = {sample.path: Took(1e-3, 1e-2) for sample in samples.all}
+    took[samples.narrow["Q4_K"].path] = Took(1.0, 0.01)
+    found = rates_of("edgeq", ROOFS, samples, took)
+    assert min(*found.decode.values(), *found.prefill.values()) > 0
+
+
 def test_types_take_the_rows_of_their_group(tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "write_zeros", lambda *file: None)
     samples = made_samples(tmp_path, ("Q4_K", "Q8_0", "Q4_0", "Q6_K", FLOATS), ("avx2",), 1000)
