@@ -37,6 +37,7 @@ class Defaults:
     per_layer_and_thread: float
     gpu_per_layer: float
     per_row: float
+    slow_core: float  # what is left of the speed with each thread on a slow core
     measured_range: tuple[float, float]  # measured over predicted speed
     unmeasured_range: tuple[float, float]
 
@@ -51,8 +52,8 @@ def defaults(path: Path = PATH) -> Defaults:
         classes[name] = _core_class(name, table, classes, sources)
     similar = top.table("similar")
     bandwidth, single, peak = (top.table(name) for name in ("bandwidth", "core_bandwidth", "peak"))
-    waiting, spread = top.table("waiting"), top.table("range")
-    for table in (bandwidth, single, peak, waiting, spread):
+    waiting, spread, slow = top.table("waiting"), top.table("range"), top.table("slow_core")
+    for table in (bandwidth, single, peak, waiting, spread, slow):
         table.choice("source", sources)
     found = Defaults(
         classes=classes,
@@ -64,10 +65,11 @@ def defaults(path: Path = PATH) -> Defaults:
         per_layer_and_thread=waiting.number("per_layer_and_thread", 0, 1e4) / 1e6,
         gpu_per_layer=waiting.number("gpu_per_layer", 0, 1e4) / 1e6,
         per_row=waiting.number("per_row", 0, 10) / 1e6,
+        slow_core=slow.number("rest", 0.1, 1),
         measured_range=_range(spread, "measured"),
         unmeasured_range=_range(spread, "unmeasured"),
     )
-    for table in (bandwidth, single, peak, waiting, spread, top):
+    for table in (bandwidth, single, peak, waiting, spread, slow, top):
         table.done()
     return found
 

@@ -13,6 +13,7 @@ from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
 
 _GPU_DECODE = 1e6  # 10⁹ weights a second: a GPU unpacks faster than it reads
 _GPU_PREFILL_SHARE = 0.6  # of the peak of its matrix units, with quantized weights
+_SLOW = 0.3  # of the fastest core's rate, and all wait for it: in-order cores beside others
 _TERAFLOPS_PER_GBS = 0.1  # where nobody says: half of what a recent GPU has
 
 
@@ -50,13 +51,14 @@ def cpu_of(profile: Profile, threads: int = 0, engine: str = "llama.cpp") -> Mac
     threads = min(threads or profile.threads, profile.cores)
     rates = next((rates for rates in profile.rates if rates.engine == engine), None)
     read = profile.memory.read_gbs
+    left = known.slow_core ** max(0, _slow_cores(profile, threads) - _slow_cores(profile, profile.threads))
+    reached = _bandwidth(profile, known, threads) if read is None else _read_by(profile, known, threads, read)
+    decode = _by_type(profile, threads, rates, "decode")
     return Machine(
         unit="CPU",
         threads=threads,
-        read_gbs=_bandwidth(profile, known, threads)
-        if read is None
-        else _read_by(profile, known, threads, read),
-        decode=_by_type(profile, threads, rates, "decode"),
+        read_gbs=reached * left,
+        decode={name: rate * left for name, rate in decode.items()},
         prefill=_by_type(profile, threads, rates, "prefill"),
         waiting=_waiting(known, threads, rates),
         memory_gb=profile.memory.gb,
@@ -94,6 +96,12 @@ def _read_by(profile: Profile, known: Defaults, threads: int, read: float) -> fl
     if threads >= profile.threads:
         return read
     return min(read, threads * max(known.core_bandwidth[profile.kind], read / profile.threads))
+
+
+def _slow_cores(profile: Profile, threads: int) -> int:
+    """How many of so many threads run on cores far slower than the fastest."""
+    rates = [ghz * (rate_of(core.decode, "Q4_K") or 0.0) for core, ghz in _fastest(profile)][:threads]
+    return sum(rate < _SLOW * rates[0] for rate in rates)
 
 
 def _waiting(known: Defaults, threads: int, rates: Rates | None) -> float:

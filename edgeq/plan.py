@@ -33,6 +33,7 @@ _PROMPT, _DEPTH = 512, 128  # tokens: of a prompt that is read, and before a tok
 _ONNX_CACHE_BYTES = 4.0
 KV_BYTES = {"f16": 2.0, "q8_0": 34 / 32}  # of a cached value
 _LARGEST_BROWSER_GRAPH = 4 << 30
+_CPU = "CPU"  # a machine's unit
 
 
 @dataclass
@@ -56,15 +57,27 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Speeds:
+    """Reading a prompt, generating after a few tokens, and generating with a full context (not of encoders)."""
+
+    prefill: Speed
+    decode: Speed | None
+    decode_full_context: Speed | None
+
+    def record(self) -> dict[str, Any]:
+        """What ``--json`` has of them."""
+        return {name: speed for name, speed in asdict(self).items() if speed is not None}
+
+
+@dataclass(frozen=True)
 class Entry:
-    """One format on the device. ``full`` is generating with a full context."""
+    """One format on the device; ``on_cpu`` are the speeds of its cores alone, where it has some."""
 
     made: Made
     unit: str
     memory: Footprint
-    prefill: Speed
-    decode: Speed | None
-    full: Speed | None
+    speeds: Speeds
+    on_cpu: Speeds | None
     loss: Loss | None
     runs_on: str
     offload: Offload | None = None
@@ -114,7 +127,12 @@ def run(request: Request) -> dict[str, Any]:
     ranked = rank([_candidate(entry, place) for entry in entries.values()], wanted)
     return {
         "model": _about(model, request.model),
-        "device": {"id": place.profile.id, "name": place.profile.name, "app": place.app},
+        "device": {
+            "id": place.profile.id,
+            "name": place.profile.name,
+            "app": place.app,
+            "threads": None if place.cpu is None else place.cpu.threads,
+        },
         "context": place.context,
         "limit": {"bytes": int(place.limit.nbytes), "why": place.limit.why},
         "most_loss": wanted.most_loss,
@@ -168,20 +186,34 @@ def _evaluation(request: Request, model: PlannedModel) -> Path:
 def _entry(model: PlannedModel, made: Made, place: _Place, losses: dict[tuple[str, str], Loss]) -> Entry:
     machine = place.machine(made)
     work = model.work(made.types, _cache_bytes(made, place))
-    decoder = model.kind == "decoder"
+    on_cpu = None if place.cpu is None else _speeds(model, work, place.cpu, place.context)
     offload = _offload(model, made, place, machine)
-    if offload is not None and offload.layers <= model.shape.n_layers and place.cpu is not None:
-        return _split_entry(model, made, place, place.cpu, losses, offload)
+    split = offload is not None and offload.layers <= model.shape.n_layers
+    if offload is not None and split and place.cpu is not None:
+        unit, memory, speeds = _split(model, made, place, place.cpu, offload)
+    else:
+        unit = machine.unit
+        memory = footprint(work, made.tensor_bytes, place.context, place.repacked(made, machine))
+        speeds = _speeds(model, work, machine, place.context)
     return Entry(
         made=made,
-        unit=machine.unit,
-        memory=footprint(work, made.tensor_bytes, place.context, place.repacked(made, machine)),
-        prefill=prefill_speed(work, machine, min(_PROMPT, place.context)),
-        decode=decode_speed(work, machine, min(_DEPTH, place.context)) if decoder else None,
-        full=decode_speed(work, machine, place.context) if decoder else None,
+        unit=unit,
+        memory=memory,
+        speeds=speeds,
+        on_cpu=on_cpu,
         loss=losses.get((made.target, made.quant)),
         runs_on=RUNNERS[made.target, place.app],
         offload=offload,
+    )
+
+
+def _speeds(model: PlannedModel, work: Work, machine: Machine, context: int) -> Speeds:
+    """What one machine does with all of it."""
+    decoder = model.kind == "decoder"
+    return Speeds(
+        prefill=prefill_speed(work, machine, min(_PROMPT, context)),
+        decode=decode_speed(work, machine, min(_DEPTH, context)) if decoder else None,
+        decode_full_context=decode_speed(work, machine, context) if decoder else None,
     )
 
 
@@ -211,14 +243,9 @@ def _offload(model: PlannedModel, made: Made, place: _Place, machine: Machine) -
     return plan_offload(model, made.types, place.context, limit, place.kv_bytes)
 
 
-def _split_entry(
-    model: PlannedModel,
-    made: Made,
-    place: _Place,
-    cpu: Machine,
-    losses: dict[tuple[str, str], Loss],
-    offload: Offload,
-) -> Entry:
+def _split(
+    model: PlannedModel, made: Made, place: _Place, cpu: Machine, offload: Offload
+) -> tuple[str, Footprint, Speeds]:
     """A format of which the GPU holds a part: both parts take their time for each token, one after the other."""
     assert place.gpu is not None
     prompt, depth = min(_PROMPT, place.context), min(_DEPTH, place.context)
@@ -228,27 +255,23 @@ def _split_entry(
     def of_both(tokens: int, seconds: Callable[[Work, Machine], float]) -> Speed:
         return speed_of(tokens, sum(seconds(work, machine) for work, machine in parts), known)
 
-    return Entry(
-        made=made,
-        unit=f"{place.gpu.unit} and CPU",
-        memory=footprint(model.work(made.types, place.kv_bytes), made.tensor_bytes, place.context),
+    speeds = Speeds(
         prefill=of_both(prompt, lambda work, machine: prefill_seconds(work, machine, prompt)),
         decode=of_both(1, lambda work, machine: decode_seconds(work, machine, depth)),
-        full=of_both(1, lambda work, machine: decode_seconds(work, machine, place.context)),
-        loss=losses.get((made.target, made.quant)),
-        runs_on=RUNNERS[made.target, place.app],
-        offload=offload,
+        decode_full_context=of_both(1, lambda work, machine: decode_seconds(work, machine, place.context)),
     )
+    memory = footprint(model.work(made.types, place.kv_bytes), made.tensor_bytes, place.context)
+    return f"{place.gpu.unit} and CPU", memory, speeds
 
 
 def _candidate(entry: Entry, place: _Place) -> Candidate:
-    made, speed = entry.made, entry.decode or entry.prefill
+    made, speed = entry.made, entry.speeds.decode or entry.speeds.prefill
     problem = ""
     if place.app == "browser" and made.target == "onnx" and made.file_bytes > _LARGEST_BROWSER_GRAPH:
         problem = "a page cannot load an ONNX graph of more than 4 GB"
-    if made.target == "onnx" and place.api == "cuda" and made.quant == "int8-dynamic" and entry.unit != "CPU":
+    if made.target == "onnx" and place.api == "cuda" and made.quant == "int8-dynamic" and entry.unit != _CPU:
         problem = "the CUDA provider has no kernel for DynamicQuantizeLinear"
-    if made.target == "onnx" and made.quant == "float16" and entry.unit == "CPU":
+    if made.target == "onnx" and made.quant == "float16" and entry.unit == _CPU:
         problem = "on a CPU ONNX Runtime computes float16 in float32, and keeps both"
     return Candidate(
         name=made.name,
@@ -282,7 +305,9 @@ def _about(model: PlannedModel, path: Path) -> dict[str, Any]:
 
 def _shown(entry: Entry, row: Ranked) -> dict[str, Any]:
     made = entry.made
-    speeds = {"prefill": entry.prefill, "decode": entry.decode, "decode_full_context": entry.full}
+    by_unit = {} if entry.unit == _CPU else {"gpu": entry.speeds.record()}
+    if entry.on_cpu is not None:
+        by_unit["cpu"] = entry.on_cpu.record()
     return {
         "place": row.place,
         "reason": row.reason,
@@ -292,7 +317,8 @@ def _shown(entry: Entry, row: Ranked) -> dict[str, Any]:
         "file_bytes": made.file_bytes,
         "exact_size": made.exact,
         "memory": asdict(entry.memory) | {"total": entry.memory.total},
-        "speed": {name: asdict(speed) for name, speed in speeds.items() if speed is not None},
+        "speed": entry.speeds.record(),
+        "speed_by_unit": by_unit,
         "quality": None if entry.loss is None else asdict(entry.loss),
         "unit": entry.unit,
         "n_gpu_layers": None if entry.offload is None else entry.offload.layers,

@@ -62,6 +62,10 @@ def plan(
     threads: Annotated[
         int, typer.Option("--threads", "-t", min=0, help="Threads; 0 as the profile says.")
     ] = 0,
+    quant: Annotated[
+        list[str] | None,
+        typer.Option(help="Rank this format alone, as Q5_0 or int4; repeat it for several."),
+    ] = None,
     most_loss: Annotated[
         float | None,
         typer.Option(min=0, help="The most KL divergence to float (1 - cosine of encoders) to accept."),
@@ -83,6 +87,7 @@ def plan(
     """
     from edgeq.devices.profile import with_memory
     from edgeq.plan import Request, run
+    from edgeq.planning.formats import named_quants
 
     found = device(target, profile)
     request = Request(
@@ -95,6 +100,7 @@ def plan(
         most_loss=most_loss,
         least_speed=least_speed,
         evaluation=evaluation,
+        quants=named_quants(quant) if quant else None,
     )
     record = run(request)
     if as_json:
@@ -115,14 +121,20 @@ def _print(record: dict[str, Any]) -> None:
         ]
     )
     print()
-    header = ("", "format", "file GB", "memory GB", "read t/s", "generate t/s", "range", quality, "why")
-    print_table(header, [_row(row) for row in record["formats"]], right=(0, 2, 3, 4, 5))
+    both = any(len(row["speed_by_unit"]) > 1 for row in record["formats"])
+    cpu = ("on CPU",) if both else ()
+    header = ("", "format", "file GB", "memory GB", "read t/s", "generate t/s", *cpu, "range", quality, "why")
+    print_table(
+        header, [_row(row, both) for row in record["formats"]], right=(0, 2, 3, 4, 5, *(6 for _ in cpu))
+    )
     print()
     print_facts(_choice(record))
 
 
-def _row(row: dict[str, Any]) -> tuple[str, ...]:
+def _row(row: dict[str, Any], both: bool) -> tuple[str, ...]:
+    """``both``: with what the CPU generates alone, beside the GPU."""
     decode = row["speed"].get("decode")
+    on_cpu = row["speed_by_unit"].get("cpu", {}).get("decode")
     shown = decode or row["speed"]["prefill"]
     loss = row["quality"]
     return (
@@ -132,6 +144,7 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
         _gb(row["memory"]["total"]),
         f"{row['speed']['prefill']['tokens_per_second']:,.0f}",
         f"{decode['tokens_per_second']:,.1f}" if decode else "-",
+        *([f"{on_cpu['tokens_per_second']:,.1f}" if on_cpu else "-"] if both else []),
         f"{shown['low']:,.1f} to {shown['high']:,.1f}",
         "?" if loss is None else f"{loss['value']:.2g}{'' if loss['measured'] else ' typical'}",
         row["reason"],

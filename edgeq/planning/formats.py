@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from edgeq.formats.gguf.mixes import choose_types
+from edgeq.formats.gguf.mixes import choose_types, file_type
 from edgeq.planning.from_config import tensor_bytes
 from edgeq.planning.model import PlannedModel, Shape
 
@@ -75,6 +75,13 @@ def formats_of(model: PlannedModel, quants: tuple[str, ...] = GGUF_QUANTS) -> It
     if "onnx" in model.to:
         for quant in ONNX_QUANTS | (ONNX_BLOCKS if model.kind == "decoder" else {}):
             yield _onnx(model, quant)
+
+
+def named_quants(names: Sequence[str]) -> dict[str, list[str]]:
+    """Quants that a user named, by target; raises EdgeqError for one that neither target has."""
+    onnx = ONNX_QUANTS | ONNX_BLOCKS
+    gguf = [file_type(name).name for name in names if name not in onnx]
+    return {"gguf": gguf, "onnx": [name for name in names if name in onnx]}
 
 
 def _as_it_is(model: PlannedModel) -> Made:

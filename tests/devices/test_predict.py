@@ -146,6 +146,18 @@ def test_fewer_threads_than_were_measured_read_less():
     assert cpu_of(many, 1).read_gbs == pytest.approx(10.3)
 
 
+def test_slow_cores_beside_fast_ones_hold_them_up():
+    """An RK3588 has four Cortex-A76 and four A55; nothing is lost where all cores are slow, or where both are near."""
+    board = find("orange-pi-5")
+    four, six, eight = (cpu_of(board, threads) for threads in (4, 6, 8))
+    assert six.read_gbs == pytest.approx(four.read_gbs * 0.88**2)
+    assert eight.read_gbs == pytest.approx(four.read_gbs * 0.88**4)
+    assert eight.decode["Q4_K"] < four.decode["Q4_K"]
+    assert cpu_of(find("rk3566"), 4).decode["Q4_K"] > 3 * cpu_of(find("rk3566"), 1).decode["Q4_K"]
+    mixed = find("core-i5-1240p")
+    assert cpu_of(mixed, mixed.cores).decode["Q4_K"] > cpu_of(mixed, 4).decode["Q4_K"]
+
+
 def test_a_limit_that_was_seen_goes_before_the_rule():
     phone = find("pixel-9")
     assert ceiling(phone, "android").nbytes == pytest.approx(3.28e9)

@@ -172,6 +172,10 @@ def test_a_user_s_own_profile_wins(tmp_path):
         ("MacBook Air M2", "apple-m2"),
         ("m2 max", "apple-m2-max"),
         ("Raspberry Pi 5 8GB", "raspberry-pi-5"),
+        ("Snapdragon 8 Gen 3", "galaxy-s24"),
+        ("Galaxy S24 Ultra", "galaxy-s24"),
+        ("Ryzen 7 7840U", "ryzen-7-7840u"),
+        ("M2 Pro", "apple-m2-pro"),
     ],
 )
 def test_a_longer_text_that_holds_a_name(text, profile):

@@ -27,9 +27,21 @@ def test_plan_prints_a_table(edgeq, tinylm):
 def test_plan_in_json(edgeq, tinylm):
     done = edgeq("plan", tinylm, "--target", "galaxy-s24", "--app", "android", "--memory", 12, "--json")
     record = json.loads(done.out)
-    assert record["device"] == {"id": "galaxy-s24", "name": record["device"]["name"], "app": "android"}
+    name = record["device"]["name"]
+    assert record["device"] == {"id": "galaxy-s24", "name": name, "app": "android", "threads": 6}
     assert record["limit"]["bytes"] == pytest.approx(7.2e9)
     assert {row["format"] for row in record["formats"]} == {"gguf", "onnx"}
+
+
+def test_plan_of_one_format_says_what_cpu_and_gpu_do(edgeq, tinylm):
+    done = edgeq("plan", tinylm, "--target", "m2 max", "--quant", "q5_0", "--quant", "int8", "--json")
+    blocks, plain = sorted(json.loads(done.out)["formats"], key=lambda row: row["format"])
+    assert (blocks["quant"], plain["quant"]) == ("Q5_0", "int8")
+    assert blocks["speed_by_unit"]["gpu"] == blocks["speed"] != blocks["speed_by_unit"]["cpu"]
+    assert plain["speed_by_unit"] == {"cpu": plain["speed"]}
+    assert "on CPU" in edgeq("plan", tinylm, "--target", "m2 max").out
+    assert "on CPU" not in edgeq("plan", tinylm, "--target", "pi5").out
+    assert "no such file type" in edgeq("plan", tinylm, "--quant", "Q9").err
 
 
 def test_plan_with_a_profile_of_one_s_own(edgeq, tinylm, tmp_path):
