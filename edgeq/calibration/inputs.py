@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from edgeq.calibration.readers import Role, choices_of, role_of, rows_of
 from edgeq.errors import InputError
 
 Arrays = dict[str, NDArray[Any]]
+_TOLD = 5  # names in an error
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,23 @@ def _size(size: Any) -> int | str | None:
 
 def checked(feeds: Mapping[str, NDArray[Any]], inputs: Sequence[Input], where: str) -> Arrays:
     """The arrays in the types that the graph wants; raises InputError where a name, type or shape does not fit."""
-    wanted = {entry.name: entry for entry in inputs}
-    missing, unknown = wanted.keys() - feeds.keys(), feeds.keys() - wanted.keys()
+    check_names(feeds, inputs, where)
+    found = {entry.name: _checked(np.asarray(feeds[entry.name]), entry, where) for entry in inputs}
+    if inputs and not any(array.size for array in found.values()):
+        raise InputError(f"{where}: holds a sample without a number; leave it out")
+    return found
+
+
+def check_names(given: Iterable[str], inputs: Sequence[Input], where: str) -> None:
+    """Raises InputError where the names are not those of the inputs."""
+    names, wanted = set(given), {entry.name for entry in inputs}
+    missing, unknown = sorted(wanted - names), sorted(names - wanted)
     if missing or unknown:
-        what = [f"has no {name}" for name in sorted(missing)] + [f"has {name}" for name in sorted(unknown)]
-        raise InputError(f"{where}: {', '.join(what)}; the model's inputs are {', '.join(map(str, inputs))}")
-    return {name: _checked(np.asarray(feeds[name]), entry, where) for name, entry in wanted.items()}
+        what = [f"has no {name}" for name in missing[:_TOLD]] + [f"has {name}" for name in unknown[:_TOLD]]
+        more = ", …" if max(len(missing), len(unknown)) > _TOLD else ""
+        raise InputError(
+            f"{where}: {', '.join(what)}{more}; the model's inputs are {', '.join(map(str, inputs))}"
+        )
 
 
 def _checked(array: NDArray[Any], entry: Input, where: str) -> NDArray[Any]:
@@ -88,4 +100,10 @@ def _checked(array: NDArray[Any], entry: Input, where: str) -> NDArray[Any]:
     )
     if not fits:
         raise InputError(f"{where}: {entry.name} has the shape {list(array.shape)}, the model wants {entry}")
-    return array.astype(entry.dtype, copy=False)
+    with np.errstate(over="ignore"):  # what becomes infinite is found below
+        given = array.astype(entry.dtype, copy=False)
+    if entry.dtype.kind in "iu" and given is not array and not np.array_equal(given, array):
+        raise InputError(f"{where}: {entry.name} has numbers that are too large for {entry.dtype}")
+    if entry.dtype.kind == "f" and given.size and not np.isfinite(given).any():
+        raise InputError(f"{where}: {entry.name} holds no number, only NaN or infinity; leave it out")
+    return given

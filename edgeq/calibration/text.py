@@ -37,6 +37,8 @@ def read_text(path: Path | None) -> Text:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise _not_utf8(path, error.start) from None
+    if "\0" in content:
+        raise _no_text(path, len(content[: content.index("\0")].encode()))
     if not content.strip():
         raise InputError(f"{path}: is empty; give a text with one sentence a line")
     return Text(str(path), content)
@@ -71,6 +73,8 @@ def stream_text(path: Path) -> Iterator[Piece]:
                     waiting += decoder.decode(block)
                 except UnicodeDecodeError as error:
                     raise _not_utf8(path, end - pending + error.start) from None
+                if b"\0" in block:
+                    raise _no_text(path, end + block.index(b"\0"))
                 end += len(block)
                 any_text = any_text or bool(_clean(waiting, start).strip())
                 cut = _line_end(waiting)
@@ -104,3 +108,7 @@ def _clean(text: str, start: int) -> str:
 
 def _not_utf8(path: Path, byte: int) -> InputError:
     return InputError(f"{path}: is not UTF-8 (byte {byte}); save it as UTF-8 text")
+
+
+def _no_text(path: Path, byte: int) -> InputError:
+    return InputError(f"{path}: is no text, or UTF-16 (byte {byte} is zero); save it as UTF-8 text")

@@ -15,8 +15,10 @@ from typing import Any
 import typer
 
 from edgeq import __version__
-from edgeq.cli._output import warn
+from edgeq.cli._output import printable, warn
 from edgeq.errors import EdgeqError, FallbackWarning
+
+_LONGEST_LINE = 900  # characters of an error
 
 app = typer.Typer(
     name="edgeq",
@@ -108,6 +110,8 @@ def _warnings_in_a_line() -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> None:
-    line = " ".join(message.split())
-    print(f"edgeq: error: {line.encode(errors='backslashreplace').decode()}", file=sys.stderr)
+    line = printable(" ".join(message.split()))
+    if len(line) > _LONGEST_LINE:  # a file's own words, or a path of thousands of characters
+        line = f"{line[: _LONGEST_LINE - 200]} … {line[-200:]}"
+    print(f"edgeq: error: {line}", file=sys.stderr)
     raise SystemExit(code)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgeq.export import Progress
     from edgeq.onnx import Request
 
+_MOST_PIXELS = 1 << 24
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -106,7 +107,8 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and 0 < int(height) < 10**5 and 0 < int(width) < 10**5):
+    known = all(side.isdecimal() and len(side) < 6 for side in (height, width))
+    if not known or not 0 < int(height) * int(width) <= _MOST_PIXELS:
         raise UsageError(f"--resize {text}: must be HEIGHTxWIDTH, such as 224x224")
     return int(height), int(width)
 
@@ -120,6 +122,9 @@ def _normalization(text: str | None) -> tuple[tuple[float, ...], tuple[float, ..
         mean, std = (tuple(float(number) for number in part.split(",")) for part in text.split("/"))
     except ValueError:
         mean, std = (), ()
-    if len(mean) not in (1, 3) or len(std) not in (1, 3) or not all(number > 0 for number in std):
-        raise UsageError(f"--normalize {text}: must be imagenet or MEANS/DEVIATIONS, such as 0.5/0.5")
+    in_range = all(0 <= number <= 1 for number in mean) and all(1e-4 < number < 16 for number in std)
+    if len(mean) not in (1, 3) or len(std) not in (1, 3) or not in_range:
+        raise UsageError(
+            f"--normalize {text}: must be imagenet or MEANS/DEVIATIONS of numbers from 0 to 1, such as 0.5/0.5"
+        )
     return mean, std

@@ -27,6 +27,7 @@ _OF_ONNX = (
     "--asymmetric", "--dialect", "--accuracy-level", "--nearest", "--method", "--per-tensor", "--ort", "--keep-float",
     "--node-type", "--exempt-to", "--min-cosine", "--max-kl", "--allow-slower", "--no-cache", "--no-proof",
 )  # fmt: skip
+_OF_DATA = ("--samples", "--resize", "--normalize")
 
 
 @dataclass(frozen=True)
@@ -90,5 +91,8 @@ class Given(Options):
         for option in others:
             if self.of(option) is not None:
                 raise UsageError(f"{option} goes with {kind}, but {self.source} is {what}")
+        for option in _OF_DATA:
+            if self.calibration is None and self.of(option) is not None:
+                raise UsageError(f"{option} goes with --calibration, the data that it is about")
         if self.budget is not None and (self.dry_run or self.no_proof):
             raise UsageError("--budget measures the file, which --dry-run and --no-proof leave out")

@@ -21,8 +21,8 @@ TargetOption = Annotated[
     typer.Option(
         "--target",
         help="The device that will run it: format, options and runtime settings are chosen for it. See "
-        "`edgeq devices list`; `this` is this machine: it is measured once, and the formats that are predicted "
-        "within 20 % of the fastest, up to six, are tried for a minute.",
+        "`edgeq devices list`; the name `this` is the machine at hand: it is measured once, and the formats that are "
+        "predicted within 20 % of the fastest, up to six, are tried for a minute.",
     ),
 ]
 ContextOption = Annotated[

@@ -40,7 +40,10 @@ def plan(
         typer.Argument(help="A config.json (no weights needed), a model directory, a GGUF or ONNX file."),
     ],
     target: Annotated[
-        str, typer.Option("--target", help="A device: see `edgeq devices list`; `this` is this machine.")
+        str,
+        typer.Option(
+            "--target", help="A device: see `edgeq devices list`; the name `this` is the machine at hand."
+        ),
     ] = "this",
     profile: Annotated[Path | None, typer.Option(help="A profile of your own, instead of --target.")] = None,
     context: Annotated[
@@ -79,6 +82,8 @@ def plan(
 ) -> None:
     """Rank the formats a model could have on a device: size, memory, predicted speed, expected quality.
 
+    Exit code 3 where none can be had there, as `edgeq export --target` has it.
+
     **Examples**
 
     `edgeq plan path/to/config.json --target raspberry-pi-5`
@@ -88,6 +93,7 @@ def plan(
     from edgeq.devices.profile import with_memory
     from edgeq.plan import Request, run
     from edgeq.planning.formats import named_quants
+    from edgeq.planning.nothing_fits import nothing_fits
 
     found = device(target, profile)
     request = Request(
@@ -107,6 +113,8 @@ def plan(
         print_json(record)
     else:
         _print(record)
+    if record["choice"] is None:
+        raise nothing_fits(record)
 
 
 def _print(record: dict[str, Any]) -> None:
@@ -158,7 +166,7 @@ def _gb(size: float) -> str:
 
 def _choice(record: dict[str, Any]) -> list[tuple[str, str]]:
     if record["choice"] is None:
-        return [("choice", "nothing fits; take a smaller model, a shorter context or a larger device")]
+        return [("choice", "none")]
     best = record["formats"][0]
     rows = [("choice", f"{record['choice']}: {best['reason']}"), ("runs in", best["runs_on"])]
     if best["n_gpu_layers"] is not None:

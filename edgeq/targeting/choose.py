@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq import plan
 from edgeq.devices.profile import Profile
-from edgeq.errors import EdgeqError
+from edgeq.planning.nothing_fits import nothing_fits
 from edgeq.targeting.settings import Settings, onnx_settings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Wish:
 
 
 def choose(wish: Wish, quants: Mapping[str, Sequence[str]]) -> Settings:
-    """The best format of ``quants`` (by target) that fits; raises EdgeqError, saying why, where none does.
+    """The best format of ``quants`` (by target) that fits; raises GateError, saying why, where none does.
 
     First with the cache in float16, then in 8 bits, then with half the context, down to 512 tokens.
     """
@@ -52,11 +52,7 @@ def choose(wish: Wish, quants: Mapping[str, Sequence[str]]) -> Settings:
             break
         record = _planned(wish, quants, context, kv_type)
     if record["choice"] is None:
-        first = record["formats"][0]["reason"] if record["formats"] else "there is no such format"
-        raise EdgeqError(
-            f"--target {wish.profile.id}: no format of {wish.model} can be had there ({first}); take a smaller "
-            "model, --most-loss, or another device"
-        )
+        raise nothing_fits(record)
     return _settings(wish, record, kv_type)
 
 

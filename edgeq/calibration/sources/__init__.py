@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from edgeq.calibration.inputs import Arrays, Input
-from edgeq.errors import InputError
+from edgeq.errors import InputError, UsageError
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Samples:
     iterate: Callable[[], Iterator[Arrays]]
     made_up: bool = False
     limit: int = 0
+    pictures: bool = False
 
     def __iter__(self) -> Iterator[Arrays]:
         return islice(self.iterate(), self.limit or None)
@@ -76,13 +77,23 @@ def source(function: Open) -> Open:
     return function
 
 
+def is_plain(file: Path) -> bool:
+    """Whether a file of a folder is data: no pipe or device, which might never end, and not hidden."""
+    return file.is_file() and not file.name.startswith(".")
+
+
 def open_samples(path: Path, want: Want) -> Samples:
-    """The samples of a file or folder; raises InputError for what no source takes."""
+    """The samples of a file or folder; raises InputError for what no source takes.
+
+    UsageError where images are prepared that are not there.
+    """
     if not path.exists():
         raise InputError(f"{path}: no such file or directory")
     for opened in SOURCES:
         samples = opened(path, want)
         if samples is not None:
+            if want.images != Images() and not samples.pictures:
+                raise UsageError(f"--resize and --normalize prepare images, and {path} has other data")
             return samples.first(want.limit) if want.limit else samples
     raise InputError(
         f"{path}: is no calibration data; give a text or .jsonl file, or a folder of .npz, .npy or image files"

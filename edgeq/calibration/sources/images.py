@@ -10,19 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.calibration.inputs import Arrays, Input, checked
-from edgeq.calibration.sources import Images, Samples, Want, source
+from edgeq.calibration.sources import Images, Samples, Want, is_plain, source
 from edgeq.errors import InputError
 
 _KINDS = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"))
+# Whatever a file is called: Pillow would hand PostScript to another program.
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
 _MOST_PIXELS = 100_000_000
+_MODES_OF_16_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow cuts them at 255 when it converts
 
 
 @source
 def images(path: Path, want: Want) -> Samples | None:
-    """A folder with pictures in it, one sample each, in the order of their names."""
-    if not path.is_dir():
-        return None
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in _KINDS)
+    """A picture, or a folder with some in it: one sample each, in the order of their names."""
+    found = path.rglob("*") if path.is_dir() else [path]
+    files = sorted(file for file in found if file.suffix.lower() in _KINDS and is_plain(file))
     if not files:
         return None
     if len(want.inputs) != 1:
@@ -39,7 +41,7 @@ def images(path: Path, want: Want) -> Samples | None:
             pixels = layout.place(_pixels(file, layout.size, layout.channels), want.images)
             yield checked({entry.name: pixels.astype(entry.dtype)}, want.inputs, str(file))
 
-    return Samples(str(path), len(files), iterate)
+    return Samples(str(path), len(files), iterate, pictures=True)
 
 
 class _Layout:
@@ -76,11 +78,16 @@ def _pixels(file: Path, size: tuple[int, int], channels: int) -> NDArray[np.floa
     from PIL import Image
 
     try:
-        with Image.open(file) as picture:
+        with Image.open(file, formats=_FORMATS) as picture:
             if picture.width * picture.height > _MOST_PIXELS:
                 raise InputError(f"{file}: has {picture.width} × {picture.height} pixels; make it smaller")
+            if picture.mode == "F":
+                raise InputError(f"{file}: has pixels of 32 bits; save it with 8 or 16, or give .npz files")
             mode: Any = "L" if channels == 1 else "RGB"
-            resized = picture.convert(mode).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+            known: Image.Image = picture
+            if picture.mode in _MODES_OF_16_BITS:
+                known = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+            resized = known.convert(mode).resize((size[1], size[0]), Image.Resampling.BILINEAR)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{file}: is no readable picture ({reason}); remove it from the folder") from None

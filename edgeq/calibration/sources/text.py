@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _CONTEXT = 512  # tokens of a line at most, where the graph does not say
+_CHARACTERS = 1 << 18  # of a line, which are more than its tokens need
 _OTHER_KINDS = (".jsonl", ".ndjson", ".npz", ".npy")
 
 
@@ -31,10 +32,8 @@ def text(path: Path, want: Want) -> Samples | None:
     def iterate() -> Iterator[Arrays]:
         for piece in stream_text(path):
             for line in piece.content.splitlines():
-                if line.strip():
-                    yield checked(
-                        token_feeds(tokenizer.encode(line.strip()).ids, want.inputs), want.inputs, str(path)
-                    )
+                if feeds := _text_feeds(line, tokenizer, want.inputs):
+                    yield checked(feeds, want.inputs, str(path))
 
     return Samples(str(path), _lines(path), iterate)
 
@@ -47,23 +46,28 @@ def json_lines(path: Path, want: Want) -> Samples | None:
 
     def iterate() -> Iterator[Arrays]:
         tokenizer: Tokenizer | None = None
-        with path.open(encoding="utf-8") as file:
+        names = {wanted.name for wanted in want.inputs}
+        with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
                 where = f"{path}, line {number}"
                 entry = _object(line, where)
-                if isinstance(entry.get("text"), str) and "text" not in {
-                    wanted.name for wanted in want.inputs
-                }:
+                if isinstance(entry.get("text"), str) and "text" not in names:
                     tokenizer = tokenizer or _tokenizer(want)
-                    yield checked(
-                        token_feeds(tokenizer.encode(entry["text"]).ids, want.inputs), want.inputs, where
-                    )
+                    feeds = _text_feeds(_well_formed(entry["text"], where), tokenizer, want.inputs)
                 else:
-                    yield checked(_arrays(entry, where), want.inputs, where)
+                    feeds = _arrays(entry, where)
+                if feeds:
+                    yield checked(feeds, want.inputs, where)
 
     return Samples(str(path), _lines(path), iterate)
+
+
+def _text_feeds(text: str, tokenizer: Tokenizer, inputs: Sequence[Input]) -> Arrays:
+    """``token_feeds`` of a text; nothing of one without tokens."""
+    ids = tokenizer.encode(text.strip()[:_CHARACTERS]).ids
+    return token_feeds(ids, inputs) if ids else {}
 
 
 def token_feeds(ids: Sequence[int], inputs: Sequence[Input]) -> Arrays:
@@ -112,17 +116,29 @@ def _lines(path: Path) -> int:
         return sum(bool(line.strip()) for line in file)
 
 
-def _object(line: str, where: str) -> dict[str, Any]:
+def _object(line: bytes, where: str) -> dict[str, Any]:
     try:
-        entry = json.loads(line)
-    except ValueError:
+        entry = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: is not UTF-8; save it as UTF-8 text") from None
+    except (ValueError, RecursionError):
         entry = None
     if not isinstance(entry, dict):
         raise InputError(f"{where}: is no JSON object; write one object a line")
     return entry
 
 
+def _well_formed(text: str, where: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: text has half a surrogate pair; write whole characters") from None
+    return text
+
+
 def _arrays(entry: dict[str, Any], where: str) -> Arrays:
+    if not entry:
+        raise InputError(f"{where}: holds nothing; write an array for each input, or a text")
     found = {}
     for name, value in entry.items():
         try:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +19,8 @@ from PIL import Image
 from edgeq.calibration.imitations import IMITATIONS
 from edgeq.calibration.inputs import Input
 from edgeq.calibration.made_up import made_up_samples
-from edgeq.calibration.sources import Images, Samples, Want, open_samples
-from edgeq.errors import InputError
+from edgeq.calibration.sources import Images, Samples, Want, arrays, open_samples
+from edgeq.errors import InputError, UsageError
 
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
 X = Input("x", F32, ("n", 3, 4, 4))
@@ -86,6 +90,21 @@ def test_images(first: bool, tmp_path: Path) -> None:
     at = red[0, :, 0, 0] if first else red[0, 0, 0]
     np.testing.assert_allclose(at, [1, -2, -0.6], atol=1e-5)
     np.testing.assert_allclose((gray[0, :, 0, 0] if first else gray[0, 0, 0])[0], -0.2, atol=0.02)
+
+
+def test_pictures_of_16_bits_and_hidden_files(tmp_path: Path) -> None:
+    Image.fromarray(np.full((6, 8), 40_000, np.uint16)).save(tmp_path / "a.png")
+    (tmp_path / "._a.png").write_bytes(b"not a picture")
+    (feeds,) = open_samples(tmp_path, want(tmp_path, X))
+    np.testing.assert_allclose(feeds["x"], 40_000 / 65_535, atol=0.005)
+
+
+def test_only_pictures_are_prepared(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", pixels(2))
+    with pytest.raises(UsageError, match="--resize and --normalize prepare images"):
+        open_samples(tmp_path, want(tmp_path, X, images=Images((4, 4))))
+    Image.new("RGB", (8, 6)).save(tmp_path / "b.png")
+    assert len(list(open_samples(tmp_path / "b.png", want(tmp_path, X, images=Images((4, 4)))))) == 1
 
 
 def tokenizer(folder: Path) -> None:
@@ -208,13 +227,56 @@ def npz(**arrays: NDArray[np.generic]) -> Callable[[Path], Path]:
     return make
 
 
-def lying_header(folder: Path) -> Path:
-    """An array of 2^60 bytes, says the header."""
-    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (288230376151711744,), }"
+def headed(shape: str, kind: str = "<f4", suffix: str = ".npz") -> Callable[[Path], Path]:
+    """An array of 16 bytes, of which the header says something else."""
+    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}}}".encode()
     content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 16
-    with zipfile.ZipFile(folder / "s.npz", "w") as archive:
-        archive.writestr("x.npy", content)
+
+    def make(folder: Path) -> Path:
+        file = folder / f"s{suffix}"
+        if suffix == ".npy":
+            file.write_bytes(content)
+            return file
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("x.npy", content)
+        return file
+
+    return make
+
+
+def huge_header(folder: Path) -> Path:
+    """64 MB of blanks, which 64 kB hold."""
+    length = 1 << 26
+    with zipfile.ZipFile(folder / "s.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x02\x00" + length.to_bytes(4, "little") + b" " * length)
     return folder / "s.npz"
+
+
+def changed(offset: int, value: int) -> Callable[[Path], Path]:
+    """An archive with a byte of its directory's first entry changed, and of the entry itself."""
+
+    def make(folder: Path) -> Path:
+        file = folder / "s.npz"
+        np.savez(file, x=pixels(1))
+        content = bytearray(file.read_bytes())
+        content[content.index(b"PK\x01\x02") + offset] = content[offset - 2] = value
+        file.write_bytes(content)
+        return file
+
+    return make
+
+
+def broken_stream(folder: Path) -> Path:
+    np.savez_compressed(folder / "s.npz", x=np.random.default_rng(0).random((40, 3, 4, 4)))
+    content = bytearray((folder / "s.npz").read_bytes())
+    content[300:340] = b"\xff" * 40
+    (folder / "s.npz").write_bytes(content)
+    return folder / "s.npz"
+
+
+def a_pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "s.npz")
+    return folder
 
 
 def pickled(folder: Path) -> Path:
@@ -230,8 +292,29 @@ def written(name: str, content: bytes) -> Callable[[Path], Path]:
     return make
 
 
-def broken_picture(folder: Path) -> Path:
-    (folder / "p.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
+def picture(content: bytes) -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        (folder / "p.png").write_bytes(content)
+        return folder
+
+    return make
+
+
+broken_picture = picture(b"\x89PNG\r\n\x1a\nno")
+
+
+def large_picture(folder: Path) -> Path:
+    """The header of 900 million pixels."""
+    Image.new("1", (8, 8)).save(folder / "p.png")
+    content = bytearray((folder / "p.png").read_bytes())
+    content[16:24] = struct.pack(">II", 30_000, 30_000)
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    (folder / "p.png").write_bytes(content)
+    return folder
+
+
+def float_picture(folder: Path) -> Path:
+    Image.fromarray(np.ones((4, 4), np.float32)).save(folder / "p.tiff")
     return folder
 
 
@@ -246,16 +329,44 @@ def broken_picture(folder: Path) -> Path:
             r"x has the shape \[1, 2, 4, 4\], the model wants x float32 \[n, 3, 4, 4\]",
         ),
         (npz(x=pixels(1)[0]), r"x has the shape \[3, 4, 4\]"),
-        (npz(x=np.array(["a"])), "x is <U1, the model wants"),
-        (lying_header, "has not the bytes of its shape"),
-        (pickled, "is no readable array file"),
+        (npz(x=np.array(["a"])), "is no readable array file .x is <U1, not of numbers"),
+        (headed("(9,)"), "has not the bytes of its shape"),
+        (headed("(-4, 3, 4, 4)"), "has an impossible shape"),
+        (headed("(-1, 3, 4, 4)", suffix=".npy"), "has an impossible shape"),
+        (headed("(288230376151711744,)"), "has an impossible shape"),
+        (headed("(0, 99999999999999999999, 4, 4)"), "has an impossible shape"),
+        (headed("(99999999999, 3, 4, 4)", "|V0"), "is |V0, not of numbers"),
+        (headed("(" * 200, suffix=".npy"), r"\(x has no .npy header\)"),
+        (headed("(1.5,)", suffix=".npy"), r"\(x has no .npy header\)"),
+        (huge_header, "the header of x has 67108864 bytes"),
+        (changed(8, 1), "is encrypted"),
+        (changed(10, 99), "is compressed in a way that NumPy does not write"),
+        (broken_stream, "is no readable array file"),
+        (a_pipe, "is no calibration data; give a text"),
+        (
+            npz(**{f"x{i}": pixels(1) for i in range(9)}),
+            "has no x, has x0, has x1, has x2, has x3, has x4, …;",
+        ),
+        (npz(x=pixels(2) * np.nan), "x holds no number, only NaN or infinity"),
+        (npz(x=pixels(2).astype(np.float64) + 1e300), "x holds no number, only NaN or infinity"),
+        (npz(x=pixels(0)), "holds a sample without a number"),
+        (npz(x=np.full((2, 3, 4, 4), 1j)), "x is complex128, the model wants x float32"),
+        (pickled, "x holds Python objects, not numbers"),
+        (written("s.npy", pickle.dumps({"a": 1})), "the magic string is not correct"),
         (written("s.npz", b"PK\x03\x04 no"), "is no readable array file"),
         (written("s.npy", b"\x93NUMPY\x01"), "is no readable array file"),
         (written("s.jsonl", b"[1]\n"), "line 1: is no JSON object"),
         (written("s.jsonl", b'{"x": [[1], [1, 2]]}\n'), "line 1: x is no array of numbers"),
         (written("s.jsonl", b'{"x": "a"}\n'), "line 1: x is no array of numbers"),
+        (written("s.jsonl", b"{}\n"), "line 1: holds nothing"),
+        (written("s.jsonl", b'{"x": "caf\xe9"}\n'), "line 1: is not UTF-8"),
+        (written("s.jsonl", b'{"x": ' + b"[" * 100_000 + b"\n"), "line 1: is no JSON object"),
+        (written("s.jsonl", b'{"text": "\\ud800"}\n'), "has no tokenizer.json"),
         (written("s.txt", b"hello\n"), "has no tokenizer.json, which a text needs"),
         (broken_picture, "is no readable picture"),
+        (picture(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "cannot identify image file"),
+        (large_picture, "is no readable picture .Image size"),
+        (float_picture, "has pixels of 32 bits; save it with 8 or 16"),
     ],
 )
 def test_bad_data(make: Callable[[Path], Path], problem: str, tmp_path: Path) -> None:
@@ -277,3 +388,37 @@ def test_text_for_another_graph(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("a b\n", encoding="utf-8")
     with pytest.raises(InputError, match="the model has no input_ids but x float32"):
         list(open_samples(tmp_path / "t.txt", want(tmp_path, X)))
+
+
+IDS_ONLY = Input("input_ids", np.dtype(np.int32), ("batch", "tokens"))
+
+
+def test_json_lines_that_hold_no_tokens_or_too_large_ones(tmp_path: Path) -> None:
+    tokenizer(tmp_path)
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": ""}\n{"text": "b"}\n')  # with a byte order mark
+    assert [feeds["input_ids"].tolist() for feeds in open_samples(path, want(tmp_path, IDS_ONLY))] == [[[2]]]
+    for line, problem in (
+        (b'{"text": "\\ud800"}', "line 1: text has half a surrogate pair"),
+        (b'{"input_ids": [[1099511627776]]}', "input_ids has numbers that are too large for int32"),
+    ):
+        path.write_bytes(line)
+        with pytest.raises(InputError, match=problem):
+            list(open_samples(path, want(tmp_path, IDS_ONLY)))
+
+
+def test_an_archive_is_read_a_few_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that small archives of huge arrays are no danger, and one sample that is huge is refused."""
+    np.savez_compressed(tmp_path / "s.npz", x=pixels(40))
+    monkeypatch.setattr(arrays, "_MOST_BYTES", 16 * pixels(1).nbytes)
+    assert [len(feeds["x"]) for feeds in open_samples(tmp_path / "s.npz", want(tmp_path, X))] == [16, 16, 8]
+    fixed = Input("x", F32, (40, 3, 4, 4))
+    with pytest.raises(InputError, match="for one run of the model"):
+        list(open_samples(tmp_path / "s.npz", want(tmp_path, fixed)))
+
+
+def test_a_line_of_megabytes(tmp_path: Path) -> None:
+    tokenizer(tmp_path)
+    (tmp_path / "t.txt").write_text("b " * 2_000_000)
+    (feeds,) = open_samples(tmp_path / "t.txt", want(tmp_path, IDS_ONLY, limit=1))
+    assert feeds["input_ids"].shape == (1, 512)

@@ -44,6 +44,14 @@ def test_not_utf8(tmp_path: Path, content: bytes, byte: int) -> None:
         read_text(write(tmp_path, content))
 
 
+def test_zero_bytes(tmp_path: Path) -> None:
+    for content, byte in (("Text".encode("utf-16-le"), 1), (b"\0" * 9, 0), ("ü\0".encode(), 2)):
+        path = write(tmp_path, content)
+        for read in (read_text, lambda path: list(stream_text(path))):
+            with pytest.raises(InputError, match=rf"is no text, or UTF-16 \(byte {byte} is zero\)"):
+                read(path)
+
+
 def test_missing_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.txt: cannot be read \(No such file or directory\)"):
         read_text(tmp_path / "none.txt")

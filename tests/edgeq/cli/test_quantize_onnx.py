@@ -73,8 +73,16 @@ def test_a_budget_of_any_graph(edgeq: Command, model: Path) -> None:
         (["--dry-run"], 2, "--dry-run goes with GGUF, but"),
         (["--effort", "best"], 2, "--effort goes with GGUF, but"),
         (["--min-cosine", "2"], 2, "--min-cosine 2: must be above 0 and at most 1"),
-        (["--resize", "12"], 2, "--resize 12: must be HEIGHTxWIDTH"),
-        (["--normalize", "1/0"], 2, "--normalize 1/0: must be imagenet or MEANS/DEVIATIONS"),
+        (["--resize", "12", "--calibration", "."], 2, "--resize 12: must be HEIGHTxWIDTH"),
+        (["--resize", "99999x99999", "--calibration", "."], 2, "--resize 99999x99999: must be"),
+        (["--resize", "12x12"], 2, "--resize goes with --calibration"),
+        (
+            ["--normalize", "1/0", "--calibration", "."],
+            2,
+            "--normalize 1/0: must be imagenet or MEANS/DEVIATIONS",
+        ),
+        (["--normalize", "nan/1", "--calibration", "."], 2, "of numbers from 0 to 1"),
+        (["--normalize", "127.5/127.5", "--calibration", "."], 2, "of numbers from 0 to 1"),
         (["--calibration", "nowhere"], 1, "nowhere: no such file or directory"),
     ],
 )

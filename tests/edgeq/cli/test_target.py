@@ -87,10 +87,24 @@ def test_options_that_do_not_go_together(edgeq, tinylm, tmp_path, command, optio
 
 
 def test_a_device_that_holds_nothing(edgeq, tmp_path):
-    config = {"model_type": "llama", "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80,
+    """Every command that asks for a device says so alike."""
+    config = {"model_type": "llama", "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 16,
               "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256,
-              "max_position_embeddings": 8192}  # fmt: skip
+              "max_position_embeddings": 512}  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
-    done = edgeq("export", tmp_path, "--target", "iphone-15", "-o", tmp_path / "out")
-    assert (done.code, len(done.err.splitlines())) == (1, 1)
-    assert "--target iphone-15: no format of" in done.err
+    said = f"edgeq: error: {tmp_path}: no format can be had on iphone-15 (gguf "
+    asked = ("--target", "iphone-15")
+    out = ("-o", tmp_path / "out")
+    for command, more in (("export", out), ("plan", ()), ("plan", ("--json",))):
+        done = edgeq(command, tmp_path, *asked, *more)
+        assert (done.code, len(done.err.splitlines())) == (3, 1), done.err
+        assert done.err.startswith(said)
+        assert "take a smaller model" in done.err
+        if command == "plan":
+            assert "none" in done.out if not more else json.loads(done.out)["choice"] is None
+
+
+def test_limits_that_no_format_keeps(edgeq, tinylm):
+    done = edgeq("plan", tinylm, "--target", "pi5", "--least-speed", "1e9")
+    assert done.code == 3
+    assert "); ask for less quality or speed, or take another device" in done.err
