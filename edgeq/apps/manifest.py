@@ -28,6 +28,7 @@ from edgeq.json_files import read_json
 
 NAME = "manifest.json"
 _AGAIN = "copy the bundle again, or pack it again"
+_LONGEST_PATH = 255  # characters
 _HASH = re.compile(r"[0-9a-f]{64}")
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "edgeq": str,
@@ -118,6 +119,8 @@ def _is_inside(name: str) -> bool:
     path = PurePosixPath(name)
     return (
         bool(name)
+        and name.isprintable()
+        and len(name) <= _LONGEST_PATH
         and not path.is_absolute()
         and ".." not in path.parts
         and "\\" not in name

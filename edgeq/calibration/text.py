@@ -31,6 +31,7 @@ def read_text(path: Path | None) -> Text:
     if path is None:
         content = (files("edgeq.calibration") / "builtin.txt").read_text(encoding="utf-8")
         return Text("built-in text", content, builtin=True)
+    _refuse_device(path)
     try:
         content = path.read_bytes().decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
     except OSError as error:
@@ -63,6 +64,7 @@ def stream_text(path: Path) -> Iterator[Piece]:
     A piece ends where a line ends and the next one begins with no white space, because there no tokenizer's word
     goes on. A file without such a place in four megabytes is cut at any line's end, or anywhere if it has none.
     """
+    _refuse_device(path)
     decoder = codecs.getincrementaldecoder("utf-8")()
     waiting, start, end, any_text = "", 0, 0, False
     try:
@@ -104,6 +106,11 @@ def _line_end(text: str) -> int:
 
 def _clean(text: str, start: int) -> str:
     return (text if start else text.removeprefix("\ufeff")).replace("\r\n", "\n")
+
+
+def _refuse_device(path: Path) -> None:
+    if path.is_char_device() or path.is_block_device():  # /dev/zero never ends
+        raise InputError(f"{path}: is a device; give a text file")
 
 
 def _not_utf8(path: Path, byte: int) -> InputError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from edgeq.cli._options import Engine, EngineOption, ForceOption
+from edgeq.cli._options import Engine, EngineOption, ForceOption, no_nan
 from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table, progress_bar, warn
 
 if TYPE_CHECKING:
@@ -58,7 +58,12 @@ def models(
     ] = None,
     tolerance: Annotated[
         float,
-        typer.Option(min=0, max=10, help="With --compare: differences up to this share are never told."),
+        typer.Option(
+            min=0,
+            max=10,
+            callback=no_nan,
+            help="With --compare: differences up to this share are never told.",
+        ),
     ] = 0.03,
     fail_if_slower: Annotated[
         bool,

@@ -9,6 +9,16 @@ from typing import Annotated, Any
 
 import typer
 
+
+def no_nan(option: typer.CallbackParam, value: float | None) -> float | None:
+    """The value of an option, which must be a number: NaN would be within any limit. Raises UsageError."""
+    if value is not None and value != value:
+        from edgeq.errors import UsageError
+
+        raise UsageError(f"{option.opts[0]} nan: must be a number")
+    return value
+
+
 ThreadsOption = Annotated[
     int, typer.Option("--threads", "-t", min=0, help="Threads to work with; 0 is one for each core.")
 ]

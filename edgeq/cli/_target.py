@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeq.cli._options import no_nan
 from edgeq.cli._output import progress_bar, warn
 from edgeq.cli.devices import warn_if_busy
 
@@ -31,7 +32,9 @@ ContextOption = Annotated[
 LossOption = Annotated[
     float | None,
     typer.Option(
-        min=0, help="With --target: the most KL divergence to float (1 - cosine of encoders) to accept."
+        min=0,
+        callback=no_nan,
+        help="With --target: the most KL divergence to float (1 - cosine of encoders) to accept.",
     ),
 ]
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeq.cli._options import no_nan
 from edgeq.cli._output import JsonFlag, print_json
 from edgeq.wording import counted
 
@@ -31,7 +32,10 @@ def gate(
     tolerance: Annotated[
         float,
         typer.Option(
-            min=0, max=10, help="How much slower the median token may be, beyond what its spread explains."
+            min=0,
+            max=10,
+            callback=no_nan,
+            help="How much slower the median token may be, beyond what its spread explains.",
         ),
     ] = 0.05,
     as_json: JsonFlag = False,

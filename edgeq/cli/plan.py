@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgeq.cli._options import no_nan
 from edgeq.cli._output import JsonFlag, print_facts, print_json, print_table
 from edgeq.cli.devices import device
 
@@ -60,7 +61,13 @@ def plan(
         Unit, typer.Option(help="CPU or GPU; auto takes the GPU where there is one.")
     ] = Unit.auto,
     memory: Annotated[
-        float | None, typer.Option(min=0.1, help="GB of memory, where the device is sold with several sizes.")
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=100_000,
+            callback=no_nan,
+            help="GB of memory, where the device is sold with several sizes.",
+        ),
     ] = None,
     threads: Annotated[
         int, typer.Option("--threads", "-t", min=0, help="Threads; 0 as the profile says.")
@@ -71,9 +78,13 @@ def plan(
     ] = None,
     most_loss: Annotated[
         float | None,
-        typer.Option(min=0, help="The most KL divergence to float (1 - cosine of encoders) to accept."),
+        typer.Option(
+            min=0, callback=no_nan, help="The most KL divergence to float (1 - cosine of encoders) to accept."
+        ),
     ] = None,
-    least_speed: Annotated[float, typer.Option(min=0, help="The fewest tokens per second to accept.")] = 0.0,
+    least_speed: Annotated[
+        float, typer.Option(min=0, callback=no_nan, help="The fewest tokens per second to accept.")
+    ] = 0.0,
     evaluation: Annotated[
         Path | None,
         typer.Option(help="An edgeq.json with the model's own quality; without it one beside the model."),

@@ -19,6 +19,7 @@ from edgeq.cli._options import (
     ImatrixOption,
     TensorTypeOption,
     ThreadsOption,
+    no_nan,
 )
 from edgeq.cli._output import JsonFlag
 from edgeq.cli._quantize_options import Given, OnNan
@@ -193,6 +194,7 @@ def quantize(
         float | None,
         typer.Option(
             min=1e-9,
+            callback=no_nan,
             help="ONNX: the same by the KL divergence (nats) of the outputs named as logits, scores or classes.",
         ),
     ] = None,

@@ -141,7 +141,7 @@ def _limit(path: Path, limit: Limit, value: object) -> float:
     """A value in the records' unit: sizes may be "3.2GB", times "50ms" or seconds."""
     try:
         number = _number(limit.key, value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         example = '"500MB"' if limit.key in _SIZES else '"50ms"' if limit.key in _TIMES else "0.02"
         raise FormatError(path, f"{limit.key} must be a number such as {example}, not {value!r}") from None
     if not 0 <= number < float("inf") or (limit.most is not None and number > limit.most):

@@ -95,6 +95,10 @@ def problem(answer: str, schema: Any) -> str | None:
         error = best_match(kind(schema, registry=Registry()).iter_errors(value))
     except Unresolvable as missing:
         raise InputError(f"the schema refers to {missing.ref}, which is not in it") from None
+    except RecursionError:
+        raise InputError(
+            "the schema refers to itself without an end; mend it, or leave the prompt out"
+        ) from None
     return None if error is None else f"{error.json_path}: {error.message}"[:200]
 
 

@@ -30,7 +30,7 @@ def config_file(path: Path) -> PlannedModel:
     try:
         hp = family.from_config(config)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {str(error).removeprefix('config.json: ')}") from None
     tensors = list(_tensors(family, hp, config))
     return planned(path.resolve().parent, family, hp, tensors, exact=False)
 

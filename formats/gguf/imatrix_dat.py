@@ -64,7 +64,8 @@ class _Cursor:
     def number(self, what: str, least: int, most: int) -> int:
         value = int(_I32.unpack(self.take(4, what))[0])
         if not least <= value <= most:
-            raise self.fail(f"{what} is {value}, not {least} to {most}")
+            room = f"{least} to {most}" if least <= most else "what the file has room for"
+            raise self.fail(f"{what} is {value}, not {room}")
         return value
 
 

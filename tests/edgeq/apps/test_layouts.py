@@ -267,6 +267,8 @@ def test_a_changed_file_is_found_by_its_hash(gguf: Path, tmp_path: Path) -> None
         lambda m: m.update(main="other.gguf"),
         lambda m: m.update(files=[]),
         lambda m: m["files"].update({"../x": {"bytes": 1, "sha256": "0" * 64}}),
+        lambda m: m["files"].update({"a\nb": {"bytes": 1, "sha256": "0" * 64}}),
+        lambda m: m["files"].update({"x" * 300: {"bytes": 1, "sha256": "0" * 64}}),
         lambda m: m["files"].update({"/x": {"bytes": 1, "sha256": "0" * 64}}),
         lambda m: m["files"].update({"x": {"bytes": 1, "sha256": "zz"}}),
         lambda m: m["files"].update({"x": None}),

@@ -52,6 +52,12 @@ def test_zero_bytes(tmp_path: Path) -> None:
                 read(path)
 
 
+def test_a_device_that_never_ends() -> None:
+    for read in (read_text, lambda path: list(stream_text(path))):
+        with pytest.raises(InputError, match="/dev/zero: is a device; give a text file"):
+            read(Path("/dev/zero"))
+
+
 def test_missing_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.txt: cannot be read \(No such file or directory\)"):
         read_text(tmp_path / "none.txt")

@@ -73,6 +73,7 @@ def test_every_broken_limit_has_its_line(budget) -> None:
         ('max_size = "3,2 GB"', 'must be a number such as "500MB"'),
         ("min_top1 = 93", "at most 1"),
         ("max_kl_mean = -1", "at least 0"),
+        (f"max_kl_mean = 1{'0' * 400}", "must be a number such as 0.02"),
         ("max_kl_mean = nan", "at least 0"),
         ("max_kl_mean =", "is no TOML"),
         ("", "has no limit"),

@@ -42,6 +42,11 @@ def test_nothing_is_fetched() -> None:
         problem("{}", {"$ref": "http://localhost:1/x"})
 
 
+def test_a_schema_without_an_end() -> None:
+    with pytest.raises(InputError, match="refers to itself without an end"):
+        problem("{}", {"$ref": "#"})
+
+
 def test_the_share_of_valid_answers() -> None:
     answers = iter(['{"name": "a", "age": 1}', "no", "{}", '{"name": "b", "age": 2}'])
     found = check_answers(lambda prompt: next(answers), [Prompt("x", PERSON)] * 4)

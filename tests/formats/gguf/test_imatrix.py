@@ -246,6 +246,10 @@ REFUSED_DAT = {
     "cut count": (b"\1\0", "ends inside the number of entries"),
     "no entries": (bytes(40), "the number of entries is 0, not 1 to"),
     "negative entries": (struct.pack("<i", -1) + bytes(40), "the number of entries is -1"),
+    "entries in nothing": (
+        struct.pack("<i", 9),
+        "the number of entries is 9, not what the file has room for",
+    ),
     "entries past the file": (struct.pack("<i", 9) + bytes(40), "the number of entries is 9, not 1 to 2"),
     "empty name": (struct.pack("<ii", 1, 0) + bytes(40), "the name's length in entry 0 is 0, not 1 to 63"),
     "long name": (struct.pack("<i", 1) + dat_entry(LONG, 1, [1]), "length in entry 0 is 64, not 1 to 63"),
