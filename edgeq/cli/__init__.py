@@ -54,8 +54,8 @@ for _module in pkgutil.iter_modules(__path__):
 def main() -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 1, 2 or 3."""
     try:
-        with _signals_raise(), _warnings_in_a_line():
-            app()
+        with _signals_raise() as stopped, _warnings_in_a_line():
+            _run(stopped)
     except EdgeqError as error:
         _fail(str(error), error.exit_code)
     except _Interrupted as error:
@@ -69,16 +69,31 @@ def main() -> None:
         _fail(f"{error.filename or 'edgeq'}: {error.strerror or error}", 1)
 
 
+def _run(stopped: list[str]) -> None:
+    """The command; what it made of a signal's exception, such as an ImportError, is that exception again."""
+    try:
+        app()
+    except Exception:
+        if stopped:
+            raise _Interrupted(stopped[0]) from None
+        raise
+
+
 class _Interrupted(BaseException):
     """Ctrl-C or a request to end; no KeyboardInterrupt, because typer makes a silent exit 130 of that."""
 
 
 @contextmanager
-def _signals_raise() -> Iterator[None]:
-    """SIGINT and SIGTERM unwind the stack, so that temporary files go; an ignored signal stays ignored."""
+def _signals_raise() -> Iterator[list[str]]:
+    """SIGINT and SIGTERM unwind the stack, so that temporary files go; an ignored signal stays ignored.
+
+    Yields what is said of those that came: libraries in C may turn the exception into one of their own.
+    """
+    stopped: list[str] = []
 
     def stop(number: int, frame: object) -> None:
-        raise _Interrupted("interrupted" if number == signal.SIGINT else "terminated")
+        stopped.append("interrupted" if number == signal.SIGINT else "terminated")
+        raise _Interrupted(stopped[-1])
 
     here = threading.current_thread() is threading.main_thread()  # elsewhere handlers cannot be set
     wanted = (signal.SIGINT, signal.SIGTERM) if here else ()
@@ -87,7 +102,7 @@ def _signals_raise() -> Iterator[None]:
         for number, handler in before.items():
             if handler != signal.SIG_IGN:
                 signal.signal(number, stop)
-        yield
+        yield stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -132,6 +132,22 @@ def test_an_ignored_interrupt_stays_ignored(monkeypatch):
         signal.signal(signal.SIGTERM, before)
 
 
+def test_an_interrupt_that_a_library_calls_otherwise(monkeypatch, capsys):
+    """As the first import of ONNX Runtime does, whose initialization then failed."""
+
+    def command() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except BaseException:
+            raise ImportError("initialization failed") from None
+
+    monkeypatch.setattr("edgeq.cli.app", command)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert (end.value.code, capsys.readouterr().err) == (1, "edgeq: error: terminated\n")
+
+
 def test_a_reader_that_goes_away(exported):
     process = _spawn("inspect", exported.gguf, "--json")
     assert process.stdout is not None
