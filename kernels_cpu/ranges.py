@@ -1,4 +1,4 @@
-"""Statistics of activations for calibration: what ``RangeCollector`` asks of one sample, each in one sweep.
+"""Statistics of activations for calibration: what ``RangeCollector`` asks of one run, each in one sweep.
 
 A value whose magnitude reaches ``most`` (a mask, an infinity) and NaN count nowhere.
 """
@@ -14,12 +14,24 @@ _TABLES = 4  # histograms filled in turn: equal values next to each other would 
 
 
 @fast_kernel
-def extremes(values, inner, most, lows, highs, totals, squares):
-    """Take float32 ``[n]`` in as rows of ``[columns, inner]``, the last one cut or not; how many of them count.
+def extremes(values, ends, inner, most, lows, highs, totals, squares, counts):
+    """Take float32 ``[n]`` in, samples one after the other that end at ``ends`` (int64 ``[samples]``).
 
-    ``lows`` and ``highs`` (float32 ``[columns]``) become the extremes of their column, at most and at least what they
-    were; ``totals`` and ``squares`` (float64 ``[columns]``) get its sum and its sum of squares added.
+    A sample is rows of ``[columns, inner]``, the last one cut or not. ``lows`` and ``highs`` (float32
+    ``[samples, columns]``) become the extremes of its columns, at most and at least what they were; ``totals`` and
+    ``squares`` (float64 ``[columns]``) get sums and sums of squares added, ``counts`` (int64 ``[samples]``) how many
+    values of it count.
     """
+    start = 0
+    for sample in range(ends.size):
+        end = ends[sample]
+        counts[sample] += _sweep(values[start:end], inner, most, lows[sample], highs[sample], totals, squares)
+        start = end
+
+
+@helper
+def _sweep(values, inner, most, lows, highs, totals, squares):
+    """One sample."""
     count = 0
     for start in range(0, values.size, lows.size * inner):
         rest = values[start : start + lows.size * inner]

@@ -21,6 +21,7 @@ from edgeq import user_cache
 from edgeq.calibration.collect import collectors_of, observe
 from edgeq.calibration.inputs import Arrays
 from edgeq.calibration.ranges import RangeCollector
+from edgeq.calibration.smoothed import Scales, SmoothedCollector
 from edgeq.calibration.sources.arrays import read_npz
 from edgeq.errors import EdgeqError
 from edgeq.formats.atomic import atomic_file
@@ -53,14 +54,15 @@ def cached_ranges(
     values: Sequence[ir.Value],
     progress: Callable[[int], None] = lambda done: None,
     most: int = 0,
+    smoothed: Mapping[ir.Value, Scales] | None = None,
 ) -> tuple[dict[str, RangeCollector], bool]:
-    """(what ``collect_ranges`` gives for ``values``, whether it came from the cache).
+    """(what ``collect_ranges`` gives for ``values`` and ``smoothed``, whether it came from the cache).
 
     ``data`` is ``data_hash``'s of the samples, or of those whose first ``most`` they are (0: all).
 
     A cache that cannot be written is no error, a file in it that is no good is made anew.
     """
-    collectors = collectors_of(model, values)
+    collectors = collectors_of(model, values, smoothed)
     if not collectors:
         return {}, False
     copy, outputs = watched_copy(model, list(collectors))
@@ -72,14 +74,17 @@ def cached_ranges(
         if known is not None:
             user_cache.used(path)
             return known, True
-        observe(graph, outputs, collectors, samples, progress)
+        observe(copy, graph, outputs, collectors, samples, progress)
     _write(path, collectors)
     return collectors, False
 
 
 def _key(files: Sequence[Path], data: bytes, most: int, collectors: Mapping[str, RangeCollector]) -> str:
     digest = hashlib.sha256(data)
-    watched = [(name, collector.channels) for name, collector in collectors.items()]
+    watched = [
+        (name, collector.channels, isinstance(collector, SmoothedCollector))
+        for name, collector in collectors.items()
+    ]
     digest.update(json.dumps([_LAYOUT, VERSION, most, watched]).encode())
     for file in files:
         with file.open("rb") as opened:
@@ -92,7 +97,7 @@ def _read(path: Path, wanted: Mapping[str, RangeCollector]) -> dict[str, RangeCo
     """Collectors like the wanted ones from a file; None where it is not there or not theirs."""
     if not path.is_file():
         return None
-    found = {name: RangeCollector(collector.channels) for name, collector in wanted.items()}
+    found = {name: collector.fresh() for name, collector in wanted.items()}
     try:
         arrays = read_npz(path)
         for index, collector in enumerate(found.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from edgeq.calibration.ranges import RangeCollector
+from edgeq.calibration.smoothed import Scales, smoothed_collectors
+from edgeq.calibration.together import Run, Runner
 from edgeq.formats.onnx.branches import watchable_nodes
 from edgeq.formats.onnx.convolution import find_convolutions
 from edgeq.formats.onnx.edit import dims
@@ -22,12 +25,23 @@ from edgeq.runtimes.onnxruntime import Feeds, OnnxSession
 
 # Between two runs the runtime's threads would wait at full speed, while statistics are taken: twice the CPU time.
 _NO_SPINNING = {"session.intra_op.allow_spinning": "0"}
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 class Collector(Protocol):
-    """What takes in a value of every run, or of every round of a loop."""
+    """What takes in a value of every run, of one sample or of several, or of every round of a loop.
 
-    def add(self, values: NDArray[np.float32]) -> None: ...
+    ``add`` is as ``RangeCollector.add``.
+    """
+
+    def add(
+        self,
+        values: NDArray[np.float32],
+        ends: NDArray[np.int64] | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> None: ...
+
+    def finish(self) -> None: ...
 
 
 def collect_ranges(
@@ -36,13 +50,15 @@ def collect_ranges(
     folder: Path,
     progress: Callable[[int], None] = lambda done: None,
     values: Sequence[ir.Value] | None = None,
+    smoothed: Mapping[ir.Value, Scales] | None = None,
 ) -> dict[str, RangeCollector]:
-    """Statistics by value name, over feeds of any shapes, one sample in memory at a time.
+    """Statistics by value name, over feeds of any shapes, a few samples in memory at a time.
 
-    Watched are ``values``, or what linear layers read that can be watched. A copy of the graph with these as outputs is
-    written to a temporary place in ``folder``.
+    Watched are ``values``, or what linear layers read that can be watched; those in ``smoothed`` as they will be when
+    they are divided by these scales. A copy of the graph with them as outputs is written to a temporary place in
+    ``folder``.
     """
-    collectors = collectors_of(model, values)
+    collectors = collectors_of(model, values, smoothed)
     if collectors:
         collect(model, collectors, samples, folder, progress)
     return collectors
@@ -60,10 +76,14 @@ def collect(
     with tempfile.TemporaryDirectory(prefix=".edgeq-calibration-", dir=folder) as temporary:
         path = Path(temporary) / "watched.onnx"
         save_model(copy, path, force=False, external_from=0)  # mapped, not copied
-        observe(path, outputs, collectors, samples, progress)
+        observe(copy, path, outputs, collectors, samples, progress)
 
 
-def collectors_of(model: ir.Model, values: Sequence[ir.Value] | None) -> dict[str, RangeCollector]:
+def collectors_of(
+    model: ir.Model,
+    values: Sequence[ir.Value] | None = None,
+    smoothed: Mapping[ir.Value, Scales] | None = None,
+) -> dict[str, RangeCollector]:
     """A collector for each of ``values``, or of what linear layers read that can be watched.
 
     Values without a name get one.
@@ -74,34 +94,45 @@ def collectors_of(model: ir.Model, values: Sequence[ir.Value] | None) -> dict[st
     watched = list(dict.fromkeys(linears if values is None else values))
     for index, value in enumerate(watched):
         value.name = value.name or f"activation_{index}"
+    divided = smoothed_collectors(smoothed or {})
     return {
-        str(value.name): RangeCollector(-1 if value in linears else convolved.get(value)) for value in watched
+        str(value.name): divided.get(value)
+        or RangeCollector(-1 if value in linears else convolved.get(value))
+        for value in watched
     }
 
 
 def observe(
+    model: ir.Model,
     path: Path,
     outputs: Mapping[str, str],
     collectors: Mapping[str, Collector],
     samples: Iterable[Feeds],
     progress: Callable[[int], None] = lambda done: None,
 ) -> None:
-    """Run the graph of ``watched_copy`` over the samples; the collectors take in what it gives."""
+    """Run the graph of ``watched_copy``, saved as ``path``, over the samples; the collectors take in what it gives."""
     session = OnnxSession(path, config=_NO_SPINNING)
     given = {name: output for name, output in outputs.items() if output in session.outputs}
-    for done, feeds in enumerate(samples, start=1):
-        found = dict(zip(given, session.run(feeds, list(given.values())), strict=True))
-        _take_in(collectors, found | {name: feeds[name] for name in outputs if name in feeds}, feeds)
-        progress(done)
+    plain = not any(a.type in _GRAPHS for node in model.graph for a in node.attributes.values())
+    done = 0
+    for run in Runner(session, given, plain).runs(samples):
+        fed = {name: run.feeds[name] for name in outputs if name in run.feeds}
+        _take_in(collectors, {**run.values, **fed}, run)
+        for _ in run.numbers:
+            done += 1
+            progress(done)
+    for collector in collectors.values():
+        collector.finish()
 
 
 def _take_in(
     collectors: Mapping[str, Collector],
     values: Mapping[str, NDArray[np.float32] | list[NDArray[np.float32]]],
-    feeds: Feeds,
+    run: Run,
 ) -> None:
     """Add one run's values; what stands at padded tokens is left out."""
-    mask = feeds["attention_mask"].astype(bool) if "attention_mask" in feeds else None
+    mask = run.feeds["attention_mask"].astype(bool) if "attention_mask" in run.feeds else None
+    kept = np.zeros(0) if mask is None else mask.reshape(len(run.numbers), -1).sum(axis=1)
     if mask is not None and mask.all():
         mask = None
     for name, collector in collectors.items():
@@ -111,4 +142,8 @@ def _take_in(
                 collector.add(one)
             continue
         per_token = mask is not None and value.ndim > mask.ndim and value.shape[: mask.ndim] == mask.shape
-        collector.add(value[mask] if per_token else value)
+        if mask is not None and per_token:
+            value, sizes = value[mask], kept * math.prod(value.shape[mask.ndim :])
+        else:
+            sizes = np.full(len(run.numbers), value.size // len(run.numbers))
+        collector.add(value, sizes.cumsum(), run.numbers)

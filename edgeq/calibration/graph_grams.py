@@ -28,10 +28,18 @@ class _Sum:
     def __init__(self, columns: int) -> None:
         self.statistics = Statistics(np.zeros((columns, columns), np.float32), 0)
 
-    def add(self, values: NDArray[np.float32]) -> None:
+    def add(
+        self,
+        values: NDArray[np.float32],
+        ends: NDArray[np.int64] | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> None:
         x = values.reshape(-1, len(self.statistics.gram)).astype(np.float32, copy=False)
         self.statistics.gram += x.T @ x
         self.statistics.tokens += len(x)
+
+    def finish(self) -> None:
+        """Nothing waits."""
 
 
 def read_graph_in_groups(

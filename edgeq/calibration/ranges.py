@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,31 +46,53 @@ class RangeCollector:
         self._counts = np.zeros(_BINS, np.int64)
         self._limit = 0.0  # the histogram covers [-limit, limit]
         self._peaks = np.zeros(8 * _OCTAVES, np.int64)  # samples by log2 of their peak, in steps of 1/4
+        self._taken = 0  # samples given
+        self._turn = 0  # the first of them that has not been counted
+        self._waiting: dict[int, tuple[float, float, int]] = {}  # low, high and values of those after it
 
-    def add(self, values: NDArray[np.float32]) -> None:
-        """Take one sample in; non-finite and mask values are left out."""
+    def add(
+        self,
+        values: NDArray[np.float32],
+        ends: NDArray[np.int64] | None = None,
+        numbers: Sequence[int] | None = None,
+    ) -> None:
+        """Take samples in, one after the other in ``values``; non-finite and mask values are left out.
+
+        ``ends`` says before which of the values, counted in their order in memory, each sample ends (None: they are one
+        sample), ``numbers`` which samples these are, from 0, where they do not come in order.
+        """
         from edgeq.kernels_cpu.ranges import extremes, histogram  # Numba, which a float export does without
 
-        columns, inner = self._layout(values.shape)
         flat = np.require(values, np.float32, ["C", "W"]).reshape(-1)
-        lows, highs = np.zeros(columns, np.float32), np.zeros(columns, np.float32)
-        totals, squares = np.zeros(columns), np.zeros(columns)
-        if not flat.size:
+        ends = np.array([flat.size]) if ends is None else ends
+        numbers = range(self._taken, self._taken + len(ends)) if numbers is None else numbers
+        self._taken += len(ends)
+        columns, inner = self._layout(values.shape)
+        columns = columns if flat.size else 1
+        lows, highs = np.zeros((2, len(ends), columns), np.float32)
+        totals, squares = np.zeros((2, columns))
+        counts = np.zeros(len(ends), np.int64)
+        extremes(flat, ends, inner, _LARGEST, lows, highs, totals, squares, counts)  # type: ignore[no-untyped-call]
+        found = list(zip(lows.min(axis=1).tolist(), highs.max(axis=1).tolist(), counts.tolist(), strict=True))
+        self._waiting.update(zip(numbers, found, strict=True))
+        self._in_order()
+        if not counts.any():
             return
-        count = extremes(flat, inner, _LARGEST, lows, highs, totals, squares)  # type: ignore[no-untyped-call]
-        if not count:
-            return
-        self.values += count
+        self.values += int(counts.sum())
         self.total += float(totals.sum())
         self.squares += float(squares.sum())
         if self.channels is not None:
-            self._per_channel(np.maximum(-lows, highs), totals)
-        low, high = float(lows.min()), float(highs.max())
-        self._extremes(low, high)
-        peak = max(-low, high)
-        self._peaks[_peak_bin(peak)] += 1
-        self._widen(peak)
+            self._per_channel(np.maximum(-lows.min(axis=0), highs.max(axis=0)), totals)
+        self._widen(max(-float(lows.min()), float(highs.max())))
         histogram(flat, _LARGEST, self._limit, self._counts)  # type: ignore[no-untyped-call]
+
+    def fresh(self) -> RangeCollector:
+        """One like this that has seen nothing."""
+        return RangeCollector(self.channels)
+
+    def finish(self) -> None:
+        """All samples were given; the next one would be the first of another pass."""
+        self._taken = self._turn = 0
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All that was seen, by name: numbers, counts, and what there is of each channel."""
@@ -113,11 +135,20 @@ class RangeCollector:
         """The mean of each channel, float64 ``[channels]``; nothing where there are none."""
         return self.channel_total / max(1.0, self.values / max(1, len(self.channel_total)))
 
+    def _in_order(self) -> None:
+        """Count the samples whose turn it is: a moving average is one of samples as they came."""
+        while (found := self._waiting.pop(self._turn, None)) is not None:
+            self._turn += 1
+            low, high, count = found
+            if count:
+                self._extremes(low, high)
+
     def _extremes(self, low: float, high: float) -> None:
         self.low, self.high = min(self.low, low), max(self.high, high)
         share = _MOMENTUM if self.samples else 1.0
         self.average_low += share * (low - self.average_low)
         self.average_high += share * (high - self.average_high)
+        self._peaks[_peak_bin(max(-low, high))] += 1
         self.samples += 1
 
     def _widen(self, peak: float) -> None:

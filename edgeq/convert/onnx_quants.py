@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from edgeq.calibration.collect import collect_ranges
 from edgeq.calibration.ranges import RangeCollector
+from edgeq.calibration.smoothed import Scales, smooth_and_observe
 from edgeq.calibration.text import Text
 from edgeq.errors import InputError
 from edgeq.formats.onnx.blocked import Scheme
@@ -23,7 +24,7 @@ from edgeq.formats.onnx.passes.embedding_int8 import embedding_int8
 from edgeq.formats.onnx.passes.fold_biases import fold_attention_biases, fold_residual_biases
 from edgeq.formats.onnx.passes.half_compute import OWN, half_compute
 from edgeq.formats.onnx.passes.half_weights import half_weights
-from edgeq.formats.onnx.passes.smooth import smooth
+from edgeq.formats.onnx.passes.smooth import smooth, smoothable
 from edgeq.formats.onnx.passes.static_int8 import static_int8
 from edgeq.formats.onnx.passes.tanh_gelu import tanh_gelu
 from edgeq.formats.onnx.save import EXTERNAL_FROM
@@ -118,9 +119,9 @@ def int8_dynamic(model: ir.Model, source: ModelSource, options: QuantOptions) ->
 def int8_static(model: ir.Model, source: ModelSource, options: QuantOptions) -> None:
     """Static QDQ int8, after folding as above; inputs with unsteady ranges are quantized dynamically."""
     fold_attention_biases(model)
-    collectors = _observe(model, source, options, "smoothing")
-    if smooth(model, {name: collector.channel_max for name, collector in collectors.items()}):
-        collectors = _observe(model, source, options, "ranges")
+    collectors = smooth_and_observe(
+        model, smoothable(model), lambda scales: _observe(model, source, options, "ranges", scales)
+    )
     unsteady = [
         linear.name
         for linear in find_linears(model)
@@ -210,13 +211,19 @@ def _range(collector: RangeCollector, options: QuantOptions) -> ActivationRange:
 
 
 def _observe(
-    model: ir.Model, source: ModelSource, options: QuantOptions, stage: str
+    model: ir.Model,
+    source: ModelSource,
+    options: QuantOptions,
+    stage: str,
+    smoothed: Mapping[ir.Value, Scales] | None = None,
 ) -> dict[str, RangeCollector]:
     samples = calibration_samples(source, options.text)
     total = count_samples(source, options.text)
-    return collect_ranges(
-        model, samples, options.folder, lambda done: options.progress(f"calibrating {stage}", done, total)
-    )
+
+    def progress(done: int) -> None:
+        options.progress(f"calibrating {stage}", done, total)
+
+    return collect_ranges(model, samples, options.folder, progress, smoothed=smoothed)
 
 
 def calibration_samples(source: ModelSource, text: Text) -> Iterator[Feeds]:

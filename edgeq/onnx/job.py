@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 import re
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from edgeq.calibration.cached import cached_ranges, data_hash
 from edgeq.calibration.collect import collect_ranges
 from edgeq.calibration.methods import Method
 from edgeq.calibration.ranges import RangeCollector
+from edgeq.calibration.smoothed import Scales
 from edgeq.calibration.sources import Samples
 from edgeq.errors import UsageError
 from edgeq.formats.onnx.convolution import find_convolutions
@@ -113,9 +114,16 @@ class Job:
         return any(pattern.search(name) for pattern in self.keep_float)
 
     def observe(
-        self, stage: str, values: Sequence[ir.Value], most: int | None = None
+        self,
+        stage: str,
+        values: Sequence[ir.Value],
+        most: int | None = None,
+        smoothed: Mapping[ir.Value, Scales] | None = None,
     ) -> dict[str, RangeCollector]:
-        """Run the samples, or the first ``most``, through the graph as it is now; statistics of the values by name."""
+        """Run the samples, or the first ``most``, through the graph as it is now; statistics of the values by name.
+
+        Those in ``smoothed`` are seen as they will be after smoothing.
+        """
         assert self.samples is not None
         samples = self.samples if most is None else self.samples.first(most)
         started = time.perf_counter()
@@ -125,10 +133,11 @@ class Job:
 
         if self.cache:
             found, kept = cached_ranges(
-                self.model, samples, self._data, self.folder, values, progress, samples.limit
+                self.model, samples, self._data, self.folder, values, progress, samples.limit, smoothed
             )
         else:
-            found, kept = collect_ranges(self.model, samples, self.folder, progress, values), False
+            found = collect_ranges(self.model, samples, self.folder, progress, values, smoothed)
+            kept = False
         seen = max((collector.samples for collector in found.values()), default=0)
         seen = min(seen, samples.count or seen)  # each round of a loop counts
         self.passes.append(Pass(stage, seen, kept, time.perf_counter() - started))

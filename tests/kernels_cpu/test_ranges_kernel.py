@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -34,27 +36,34 @@ def sample(*shape: int) -> Floats:
     return values
 
 
-@pytest.mark.parametrize("shape", [(5, 48, 1), (3, 7, 4), (1, 1, 9), (2, 5, 30)])
+def swept(values: Floats, ends: list[int], columns: int, inner: int) -> tuple[NDArray[Any], ...]:
+    """Counts, lows, highs, totals, squares."""
+    lows, highs = np.zeros((2, len(ends), columns), np.float32)
+    totals, squares = np.zeros((2, columns))
+    counts = np.zeros(len(ends), np.int64)
+    extremes(values.reshape(-1), np.array(ends), inner, MOST, lows, highs, totals, squares, counts)
+    return counts, lows, highs, totals, squares
+
+
+@pytest.mark.parametrize("shape", [(5, 48, 1), (3, 7, 4), (2, 1, 9), (2, 5, 30)])
 def test_extremes(shape: tuple[int, int, int]) -> None:
     values = sample(*shape)
-    columns = shape[1]
-    lows, highs = np.zeros(columns, np.float32), np.zeros(columns, np.float32)
-    totals, squares = np.zeros(columns), np.zeros(columns)
-    count = extremes(values.reshape(-1), shape[2], MOST, lows, highs, totals, squares)
-    expected = plain_extremes(values)
-    assert count == expected[0]
-    np.testing.assert_array_equal(lows, expected[1])
-    np.testing.assert_array_equal(highs, expected[2])
-    np.testing.assert_allclose(totals, expected[3], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(squares, expected[4], rtol=1e-12)
+    row = shape[1] * shape[2]
+    counts, lows, highs, totals, squares = swept(values, [row, row, values.size], shape[1], shape[2])
+    for number, part in enumerate((values[:1], values[1:1], values[1:])):
+        expected = plain_extremes(part)
+        assert counts[number] == expected[0]
+        np.testing.assert_array_equal(lows[number], expected[1])
+        np.testing.assert_array_equal(highs[number], expected[2])
+    np.testing.assert_allclose(totals, plain_extremes(values)[3], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(squares, plain_extremes(values)[4], rtol=1e-12)
 
 
 def test_a_last_row_that_is_cut() -> None:
     values = sample(1000)
-    lows, highs = np.zeros(64, np.float32), np.zeros(64, np.float32)
-    totals, squares = np.zeros(64), np.zeros(64)
-    assert extremes(values, 1, MOST, lows, highs, totals, squares) == 996
+    counts, lows, highs, totals, _ = swept(values, [1000], 64, 1)
     kept = values[np.abs(values) < MOST]
+    assert counts[0] == 996
     assert (lows.min(), highs.max()) == (kept.min(), kept.max())
     assert totals.sum() == pytest.approx(kept.astype(np.float64).sum())
 

@@ -7,7 +7,9 @@ from collections.abc import Collection, Mapping
 import onnx_ir as ir
 
 from edgeq.calibration.ranges import RangeCollector
+from edgeq.calibration.smoothed import SMOOTHING_SAMPLES, smooth_and_observe
 from edgeq.errors import UsageError
+from edgeq.formats.onnx.convolution import find_convolutions
 from edgeq.formats.onnx.int8 import SAFE_RANGE, U8U8
 from edgeq.formats.onnx.passes.conv_int8 import conv_int8
 from edgeq.formats.onnx.passes.conv_weights import conv_weights
@@ -27,8 +29,6 @@ from edgeq.onnx.node_types import DYNAMIC, FLOAT, INT8, INT16, find_layers, wide
 
 # A static range that half of the samples do not fill to a third would clip or waste: such layers go dynamic.
 _UNSTEADY = 3.0
-# The largest magnitude of a channel is soon found, and only its root counts.
-_SMOOTHING_SAMPLES = 128
 # ONNX Runtime then dequantizes constant kernels once, when it loads the file.
 _FOLD = {"session.disable_quant_qdq": "1"}
 
@@ -45,8 +45,7 @@ def int8(job: Job) -> Apply:
         job.notes.append("no --calibration, so no ranges: nothing is quantized statically")
         return _without_data(job)
     fold_attention_biases(job.model)
-    _smooth(job)
-    collectors = job.observe("ranges", values_to_watch(job.model))
+    collectors = _smoothed_ranges(job)
     seen = {name: collector for name, collector in collectors.items() if collector.samples}
     intervals = {name: job.method(collector) for name, collector in seen.items()}
     kinds = _kinds(job, seen)
@@ -114,12 +113,23 @@ def int8_dynamic(job: Job) -> Apply:
     return _without_data(job)
 
 
-def _smooth(job: Job) -> None:
-    """Fold outlier channels of what norms and convolutions give into the layers behind."""
-    watched = set(values_to_watch(job.model))
-    values = [value for value in (*smoothable(job.model), *equalizable(job.model)) if value in watched]
+def _smoothed_ranges(job: Job) -> dict[str, RangeCollector]:
+    """Fold outlier channels as ``_smooth``, and see the ranges behind; one pass, but for what convolutions read."""
+    watched = set(values_to_watch(job.model)) - {c.node.inputs[0] for c in find_convolutions(job.model)}
+    later = [smoothing for smoothing in smoothable(job.model) if smoothing.value in watched]
+    _smooth(job, {smoothing.value for smoothing in later})
+    return smooth_and_observe(
+        job.model, later, lambda scales: job.observe("ranges", values_to_watch(job.model), smoothed=scales)
+    )
+
+
+def _smooth(job: Job, later: Collection[ir.Value] = ()) -> None:
+    """Fold outlier channels of what norms and convolutions give into the layers behind, but for ``later``."""
+    watched = set(values_to_watch(job.model)).difference(later)
+    found = (*(smoothing.value for smoothing in smoothable(job.model)), *equalizable(job.model))
+    values = [value for value in found if value in watched]
     if values:
-        collectors = job.observe("smoothing", values, _SMOOTHING_SAMPLES)
+        collectors = job.observe("smoothing", values, SMOOTHING_SAMPLES)
         channel_max = {name: c.channel_max for name, c in collectors.items() if c.channel_max.size}
         smooth(job.model, channel_max)
         equalize(job.model, channel_max)

@@ -15,7 +15,8 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -44,14 +45,15 @@ def smooth(
     divided by them; also under the old name where that was kept.
     """
     folded: dict[str, NDArray[np.float32]] = {}
-    for x, linears in _foldable(model):
+    for smoothing in smoothable(model):
+        x, linears = smoothing.value, smoothing.linears
         if x.name is None or x.name not in channel_max:
             continue
-        if channel_max[x.name].shape != (linears[0].inputs_width,):  # no sample was seen
+        scales = smoothing.scales(channel_max[x.name], alpha)
+        if scales is None:
             continue
         norm = x.producer()
         assert norm is not None
-        scales = _scales(channel_max[x.name], linears, alpha)
         shared = len(x.uses()) > len(linears) or x.is_graph_output()
         y = _scaled_norm(model, norm, scales, keep_old=shared)
         for linear in linears:
@@ -63,13 +65,32 @@ def smooth(
     return folded
 
 
-def smoothable(model: ir.Model) -> list[ir.Value]:
-    """The values whose largest magnitudes per channel ``smooth`` can use."""
-    return [x for x, _ in _foldable(model)]
+@dataclass(frozen=True, eq=False)
+class Smoothing:
+    """What a norm gives to linear layers, and these layers."""
+
+    value: ir.Value
+    linears: Sequence[Linear]
+
+    @property
+    def read_now(self) -> ir.Value:
+        """What the linear layers read: another value, where others wanted the old one."""
+        value = self.linears[0].node.inputs[0]
+        assert value is not None
+        return value
+
+    def scales(self, channel_max: NDArray[np.float32], alpha: float = 0.5) -> NDArray[np.float32] | None:
+        """What the channels are divided by, from their largest magnitudes; None where no sample was seen."""
+        if channel_max.shape != (self.linears[0].inputs_width,):
+            return None
+        weight_max = np.max([np.abs(linear.matrix()).max(axis=1) for linear in self.linears], axis=0)
+        scales = np.maximum(channel_max, _TINY) ** alpha / np.maximum(weight_max, _TINY) ** (1 - alpha)
+        normalised: NDArray[np.float32] = (scales / np.exp(np.log(scales).mean())).astype(np.float32)
+        return normalised
 
 
-def _foldable(model: ir.Model) -> list[tuple[ir.Value, list[Linear]]]:
-    """What norms give to linear layers, and these layers."""
+def smoothable(model: ir.Model) -> list[Smoothing]:
+    """Where ``smooth`` can fold scales, which it takes from the largest magnitudes of the channels of these values."""
     readers: dict[ir.Value, list[Linear]] = {}
     for linear in find_linears(model):
         readers.setdefault(linear.activation, []).append(linear)
@@ -79,7 +100,7 @@ def _foldable(model: ir.Model) -> list[tuple[ir.Value, list[Linear]]]:
         if norm is None or x is not norm.outputs[0] or _scale_index(norm) is None:  # rule 1
             continue
         if all(_owns_weight(linear) for linear in linears):  # rule 4
-            found.append((x, linears))
+            found.append(Smoothing(x, linears))
     return found
 
 
@@ -104,13 +125,6 @@ def _is_vector(value: ir.Value | None) -> bool:
 
 def _owns_weight(linear: Linear) -> bool:
     return linear.node.inputs[1] is linear.weight and len(linear.weight.uses()) == 1
-
-
-def _scales(channel_max: NDArray[np.float32], linears: list[Linear], alpha: float) -> NDArray[np.float32]:
-    weight_max = np.max([np.abs(linear.matrix()).max(axis=1) for linear in linears], axis=0)
-    scales = np.maximum(channel_max, _TINY) ** alpha / np.maximum(weight_max, _TINY) ** (1 - alpha)
-    normalised: NDArray[np.float32] = (scales / np.exp(np.log(scales).mean())).astype(np.float32)
-    return normalised
 
 
 def _scaled_norm(model: ir.Model, norm: ir.Node, scales: NDArray[np.float32], keep_old: bool) -> ir.Value:

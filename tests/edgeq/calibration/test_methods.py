@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from onnx_graphs import Floats, f32, normal
 
 from edgeq.calibration.methods import METHODS, parse_method
+from edgeq.calibration.methods.entropy import divergences
 from edgeq.calibration.ranges import RangeCollector
 from edgeq.errors import InputError
 
@@ -93,3 +95,35 @@ def test_mean_std() -> None:
 def test_bad_names(text: str, problem: str) -> None:
     with pytest.raises(InputError, match=problem):
         parse_method(text)
+
+
+def plain_divergence(
+    counts: NDArray[np.float64], values: NDArray[np.float64], low: float, high: float
+) -> float:
+    """Bin by bin: what lies outside goes into the edges, and q is each code's share spread over its filled bins."""
+    first = min(int(np.searchsorted(values, low)), len(values) - 1)
+    last = max(int(np.searchsorted(values, high)), first + 1)
+    p = counts[first:last].copy()
+    held = p > 0
+    codes = np.clip((values[first:last] - low) / (high - low) * 256, 0, 255).astype(int)
+    q = np.zeros(len(p))
+    for code in np.unique(codes[held]):
+        bins = held & (codes == code)
+        q[bins] = p[bins].mean()
+    p[0] += counts[:first].sum()
+    p[-1] += counts[last:].sum()
+    p, q = p / p.sum(), q / max(q.sum(), 1)
+    q += 0 if (q[p > 0] > 0).all() else 1e-12
+    return float(sum(p * np.log(np.where(p > 0, p, 1) / np.where(p > 0, q, 1))))
+
+
+@pytest.mark.parametrize("bins", [3, 300, 2000])
+def test_divergences(bins: int) -> None:
+    """Sums up to each bin against the bins themselves, with empty ones and intervals that cut nearly everything."""
+    counts = np.random.default_rng(bins).poisson(np.linspace(0, 3, bins)).astype(np.float64)
+    counts[[0, -1]] = 1
+    values = np.linspace(-1.013, 2.007, bins)
+    highs = np.geomspace(2.1, 0.01, 40)
+    lows = np.maximum(-1.1, -highs)
+    expected = [plain_divergence(counts, values, low, high) for low, high in zip(lows, highs, strict=True)]
+    np.testing.assert_allclose(divergences(counts, values, lows, highs), expected, rtol=1e-6, atol=1e-9)
