@@ -21,7 +21,6 @@ from edgeq.evaluation.decoders import Beside, Comparison, evaluate_decoder
 from edgeq.evaluation.encoders import compare_vectors, embeddings
 from edgeq.evaluation.log import DEFAULT_TOP, LogReference, LogWriter, is_log
 from edgeq.evaluation.opening import Evaluated, How, open_evaluated
-from edgeq.evaluation.proof import DecoderRuntime, EncoderRuntime
 from edgeq.evaluation.slices import slices
 from edgeq.evaluation.structured import check_answers, read_prompts
 from edgeq.evaluation.windows import DEFAULT_CONTEXT, Scored, Windows, windows_of
@@ -102,7 +101,6 @@ def run(request: Request) -> dict[str, Any]:
 def _of_decoder(
     request: Request, text: Text, opened: Evaluated, how: How, stack: ExitStack
 ) -> dict[str, Any]:
-    runtime: DecoderRuntime = opened.runtime  # type: ignore[assignment]  # of a decoder
     windows = windows_of(
         text.content,
         text.name,
@@ -119,7 +117,7 @@ def _of_decoder(
     reference = _decoder_reference(request, windows, opened, how, stack)
     log = LogWriter(windows, request.log_top) if request.save_log else None
     answers = evaluate_decoder(
-        runtime,
+        opened.decoder,
         windows,
         reference,
         lambda done, total: request.progress("reading", done, total),
@@ -150,8 +148,7 @@ def _decoder_reference(
         raise InputError(
             f"{request.reference}: has other tokens than {request.model}; they cannot be compared"
         )
-    runtime: DecoderRuntime = reference.runtime  # type: ignore[assignment]  # of a decoder
-    return Beside(runtime)
+    return Beside(reference.decoder)
 
 
 _PROBE = "def main(argv): return 'Straße 12345'  # naïve\n\tThe quick brown fox."
@@ -168,17 +165,15 @@ def _of_encoder(
     request: Request, text: Text, opened: Evaluated, how: How, stack: ExitStack
 ) -> dict[str, Any]:
     _refuse(request, "an encoder")
-    runtime: EncoderRuntime = opened.runtime  # type: ignore[assignment]  # of an encoder
     lines, found = text.lines(), dict[str, Any]()
     if request.reference is None:
         raise UsageError("an encoder's vectors are measured by their distance to others'; give --reference")
     if request.speed:
-        found["cost"] = cost.measure_encoder(opened, lines, runtime.embed)
+        found["cost"] = cost.measure_encoder(opened, lines, opened.encoder.embed)
 
     def vectors(model: Evaluated, stage: str) -> Any:
-        own: EncoderRuntime = model.runtime  # type: ignore[assignment]  # of an encoder
         return embeddings(
-            own, model.tokenizer, model.longest, lines, lambda i, n: request.progress(stage, i, n)
+            model.encoder, model.tokenizer, model.longest, lines, lambda i, n: request.progress(stage, i, n)
         )
 
     candidate = vectors(opened, "reading")
@@ -198,16 +193,18 @@ def _of_classifier(
     request: Request, text: Text, opened: Evaluated, how: How, stack: ExitStack
 ) -> dict[str, Any]:
     _refuse(request, "a classifier")
-    runtime: EncoderRuntime = opened.runtime  # type: ignore[assignment]  # of a classifier
     examples = read_examples(Path(text.name), text.lines(), opened.labels)
     found: dict[str, Any] = {"reference": None}
     if request.speed:
-        found["cost"] = cost.measure_encoder(opened, [one.text for one in examples], runtime.scores)
+        found["cost"] = cost.measure_encoder(opened, [one.text for one in examples], opened.encoder.scores)
 
     def logits(model: Evaluated, stage: str) -> Any:
-        own: EncoderRuntime = model.runtime  # type: ignore[assignment]  # of a classifier
         return class_logits(
-            own, model.tokenizer, model.longest, examples, lambda i, n: request.progress(stage, i, n)
+            model.encoder,
+            model.tokenizer,
+            model.longest,
+            examples,
+            lambda i, n: request.progress(stage, i, n),
         )
 
     own = logits(opened, "reading")

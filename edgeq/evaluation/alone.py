@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Floats = NDArray[np.float32]
-Changed = Callable[
-    [str, Floats], DecoderRuntime | EncoderRuntime
-]  # the model with other values of one tensor
+R = TypeVar("R", covariant=True)
+Changed = Callable[[str, Floats], R]  # the model with other values of one tensor
 
 _TOKENS, _CONTEXT = 2048, 256  # of a decoder, read for every tensor
 _SENTENCES = 32  # of an encoder
@@ -39,13 +38,12 @@ class Reader(Protocol):
 class WindowReader:
     """Of a decoder: the KL divergence of the tokens that follow."""
 
-    def __init__(self, windows: Windows, runtime: DecoderRuntime, changed: Changed) -> None:
+    def __init__(self, windows: Windows, runtime: DecoderRuntime, changed: Changed[DecoderRuntime]) -> None:
         self.windows, self.runtime, self.changed = windows, runtime, changed
         self.shown = [next(iter(windows)).tokens[:_SHOWN_TOKENS]]
 
     def alone(self, name: str, values: Floats) -> dict[str, float]:
-        changed: DecoderRuntime = self.changed(name, values)  # type: ignore[assignment]  # of a decoder
-        summary = evaluate_decoder(changed, self.windows, Beside(self.runtime)).summary()
+        summary = evaluate_decoder(self.changed(name, values), self.windows, Beside(self.runtime)).summary()
         kept = ("kl_mean", "kl_standard_error", "kl_window_error", "top1_agreement")
         return {key: summary[key] for key in kept}
 
@@ -54,7 +52,11 @@ class SentenceReader:
     """Of an encoder or a classifier: its vectors' cosines, or the KL divergence of its labels."""
 
     def __init__(
-        self, sentences: Sequence[list[int]], loss: Loss, runtime: EncoderRuntime, changed: Changed
+        self,
+        sentences: Sequence[list[int]],
+        loss: Loss,
+        runtime: EncoderRuntime,
+        changed: Changed[EncoderRuntime],
     ) -> None:
         self.sentences, self.loss, self.changed = sentences, loss, changed
         ends = np.cumsum([len(tokens) for tokens in sentences])

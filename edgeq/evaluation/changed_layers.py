@@ -91,9 +91,7 @@ class GraphPair:
 
     def _changed(self, layer: Layer, twin: Twin) -> ChangedLayer | None:
         """None for a weight that is the float one, or that cannot be found out."""
-        tensor = layer.weight.const_value
-        assert tensor is not None
-        expected = tensor.numpy().astype(np.float32)
+        expected = layer.constant.numpy().astype(np.float32)
         weight = self._weight(layer, twin)
         if weight is None or np.array_equal(weight, expected):
             return None
@@ -113,7 +111,7 @@ class GraphPair:
     def _weight(self, layer: Layer, twin: Twin) -> Floats | None:
         """The quantized weight in the float one's layout."""
         if layer.kind == "table":
-            rows = dims(layer.weight.const_value)[0]  # type: ignore[arg-type]  # has one
+            rows = dims(layer.constant)[0]
             rank = max(1, len(layer.node.inputs[1].shape or (0, 0)))  # type: ignore[union-attr]  # has ids
             ids = np.arange(rows).reshape((1,) * (rank - 1) + (rows,))
             found = self.between(self.model, [layer.x], twin.y, [{layer.x: ids}])
@@ -128,7 +126,7 @@ class GraphPair:
 
     def _by_impulses(self, layer: Layer, twin: Twin) -> Floats | None:
         """What a product answers to each unit vector, less what it answers to zeros."""
-        shape = dims(layer.weight.const_value)  # type: ignore[arg-type]  # has one
+        shape = dims(layer.constant)
         width = shape[1 if layer.transposed else 0]
         given = values_of(self.model)[twin.x]
         before = (1,) * (len(given.shape or (0, 0)) - 2)

@@ -26,7 +26,7 @@ def measure_decoder(opened: Evaluated, tokens: Sequence[int]) -> dict[str, Any]:
     ``peak_memory_bytes`` is that of the process that holds the model. Joules are all processor packages', so of
     everything on the machine; None where they cannot be read.
     """
-    runtime: DecoderRuntime = opened.runtime  # type: ignore[assignment]  # of a decoder
+    runtime = opened.decoder
     first = max(0, len(tokens) - 1)  # logits of the last token only, as for a prompt
     token = int(runtime.window(tokens, first)[-1].argmax())
     runtime.step(token)

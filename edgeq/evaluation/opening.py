@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import psutil
 
@@ -67,6 +67,18 @@ class Evaluated:
     longest: int
     labels: tuple[str, ...]
     nbytes: int
+
+    @property
+    def decoder(self) -> DecoderRuntime:
+        """The runtime of a decoder."""
+        assert self.kind == "decoder"
+        return cast("DecoderRuntime", self.runtime)
+
+    @property
+    def encoder(self) -> EncoderRuntime:
+        """The runtime of an encoder or a classifier."""
+        assert self.kind != "decoder"
+        return cast("EncoderRuntime", self.runtime)
 
 
 def open_evaluated(path: Path, how: How, stack: ExitStack) -> Evaluated:

@@ -39,6 +39,12 @@ class Layer:
     outputs: tuple[str, ...]
     transposed: bool = False  # a linear layer's weight is stored [N, K]
 
+    @property
+    def constant(self) -> ir.TensorProtocol:
+        """The weight's values."""
+        assert self.weight.const_value is not None
+        return self.weight.const_value
+
 
 @dataclass(frozen=True)
 class Twin:

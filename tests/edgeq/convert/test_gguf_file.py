@@ -153,13 +153,24 @@ def _types(path: Path) -> dict[str, tuple[str, list[int]]]:
     }
 
 
-@pytest.mark.parametrize("quant", ["F16", "Q8_0", "Q4_K_M"])
-def test_minilm_embeddings(minilm: Path, make_gguf: MakeGGUF, quant: str) -> None:
-    """In llama.cpp, which tokenizes by the file's own vocabulary, and in the embedded engine."""
+@pytest.fixture(scope="module")
+def minilm_answers(minilm: Path) -> tuple[list[str], list[list[int]], np.ndarray]:
+    """Sentences, their tokens, and their vectors in floats."""
     sentences = heldout.sentences().test[:SENTENCES]
-    tokenizer, path = tokenization.from_directory(minilm), make_gguf(minilm, quant)
-    ids = [encoding.ids for encoding in tokenizer.encode_batch(sentences)]
-    expected = np.stack([engine.open_model(minilm).embed(row) for row in ids])
+    ids = [encoding.ids for encoding in tokenization.from_directory(minilm).encode_batch(sentences)]
+    model = engine.open_model(minilm)
+    return sentences, ids, np.stack([model.embed(row) for row in ids])
+
+
+@pytest.mark.parametrize("quant", ["F16", "Q8_0", "Q4_K_M"])
+def test_minilm_embeddings(
+    minilm: Path,
+    make_gguf: MakeGGUF,
+    minilm_answers: tuple[list[str], list[list[int]], np.ndarray],
+    quant: str,
+) -> None:
+    """In llama.cpp, which tokenizes by the file's own vocabulary, and in the embedded engine."""
+    path, (sentences, ids, expected) = make_gguf(minilm, quant), minilm_answers
     with LlamaCpp(path, 512, 1, embedding=True) as llama:
         in_llama_cpp = cosines(llama.embed(sentences)[0], expected)
     with GGUFFile.open(path) as file:
