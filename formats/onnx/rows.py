@@ -50,12 +50,16 @@ class MatrixRows:
 
     def __init__(self, tensor: ir.TensorProtocol, transposed: bool) -> None:
         self._tensor, self._transposed = tensor, transposed
+        self._matrix: Floats | None = (
+            None  # read once: one that is made anew at each look is made of other floats
+        )
         rows, columns = tensor.shape.numpy() if transposed else tensor.shape.numpy()[::-1]
         self.shape: tuple[int, int] = (rows, columns)
 
     def rows(self, start: int, stop: int) -> Floats:
-        matrix = self._tensor.numpy()
-        return matrix[start:stop] if self._transposed else matrix[:, start:stop].T
+        if self._matrix is None:
+            self._matrix = self._tensor.numpy()
+        return self._matrix[start:stop] if self._transposed else self._matrix[:, start:stop].T
 
     def grid(self, start: int, stop: int) -> Grid | None:
         return None
@@ -65,6 +69,7 @@ class MatrixRows:
 
     def done(self) -> None:
         """Let the system forget the pages of a mapped file."""
+        self._matrix = None
         let_go(self._tensor)
 
 
