@@ -35,7 +35,7 @@ def for_config(config: Mapping[str, Any], where: str) -> Family:
             f"{', '.join(sorted(BY_MODEL_TYPE))}; "
             f"for ONNX, pip install 'edgeq[optimum]' and edgeq export FOLDER --to onnx --exporter optimum"
         )
-    return BY_MODEL_TYPE[model_type]
+    return BY_MODEL_TYPE[model_type].variant(config)
 
 
 def for_architecture(architecture: object, where: str) -> Family:

@@ -128,8 +128,12 @@ class Family(ABC):
             return  # a base of families
         instance = cls()
         for model_type in cls.model_types:
-            BY_MODEL_TYPE[model_type] = instance
+            BY_MODEL_TYPE.setdefault(model_type, instance)
         BY_ARCHITECTURE.setdefault(cls.architecture, instance)  # several share one: the first reads its files
+
+    def variant(self, config: Mapping[str, Any]) -> Family:
+        """The family that a config.json of this model_type describes, where there are several."""
+        return self
 
     @abstractmethod
     def from_config(self, config: Mapping[str, Any]) -> HyperParameters:
@@ -153,6 +157,14 @@ class Family(ABC):
     @abstractmethod
     def tensors(self, hp: HyperParameters) -> Iterator[TensorSpec]:
         """Every tensor of the model, in file order."""
+
+    def check_dense(self, hp: HyperParameters) -> None:
+        """Raise InputError for layers after the pooling that llama.cpp's graph of the architecture has not."""
+        if hp.dense:
+            raise InputError(
+                f"modules.json: {hp.dense[0].source} is a Dense, which llama.cpp's {self.architecture} graph has not; "
+                "ONNX has it (--to onnx)"
+            )
 
     def generates(self, hp: HyperParameters) -> bool:
         """Whether the model continues texts; a decoder with a pooling embeds them, as an encoder does."""

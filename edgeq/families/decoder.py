@@ -8,7 +8,7 @@ feed-forward. The numbers are in ``HyperParameters``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from edgeq.families.base import HyperParameters, TensorSpec
 from edgeq.families.decoder_keys import DecoderKeys
@@ -36,7 +36,7 @@ OUTER = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "lm_head
 class Decoder(DecoderKeys):
     """A decoder of text. Without changes it is llama's graph."""
 
-    kind = "decoder"
+    kind: ClassVar[Literal["decoder", "encoder"]] = "decoder"
     source_prefixes: ClassVar[tuple[str, ...]] = ("model.", "")
     layer: ClassVar[Mapping[str, str]] = LAYER
     outer: ClassVar[Mapping[str, str]] = OUTER
@@ -164,7 +164,14 @@ class Decoder(DecoderKeys):
             q, k = ops.rope(q, rope), ops.rope(k, rope)
         scale = hp.attention_scale or hp.head_dim**-0.5
         a = ops.attention(
-            q, k, v, layer=i, scale=scale, causal=True, window=hp.window_of(i), cap=hp.attention_cap
+            q,
+            k,
+            v,
+            layer=i,
+            scale=scale,
+            causal=self.kind == "decoder",
+            window=hp.window_of(i),
+            cap=hp.attention_cap,
         )
         return ops.linear(a, blk + "attn_output")
 

@@ -18,7 +18,7 @@ from edgeq.families.base import (
 from edgeq.families.ops import Activation, Norm
 from edgeq.families.rope import Rope
 from edgeq.families.rope_keys import rope_from_config, rope_from_metadata, rope_metadata
-from edgeq.families.sentence import no_dense, pooling_from_metadata, pooling_keys
+from edgeq.families.sentence import pooling_from_metadata, pooling_keys
 
 _ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
@@ -214,7 +214,7 @@ class DecoderKeys(Family):
         return keys | self._window_keys(hp) | self._pooling_keys(hp)
 
     def _pooling_keys(self, hp: HyperParameters) -> dict[str, Any]:
-        no_dense(hp, self.architecture)
+        self.check_dense(hp)
         return pooling_keys(hp) if hp.pooling != "none" else {}
 
     def _window_keys(self, hp: HyperParameters) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from edgeq.families.decoder_keys import windows_of
 from edgeq.families.ops import Activation, Pooling
 from edgeq.families.rope import Rope
 from edgeq.families.rope_keys import rope_from_metadata, rope_metadata
-from edgeq.families.sentence import POOLING, RANK, no_dense, pooling_from_metadata, pooling_keys
+from edgeq.families.sentence import POOLING, RANK, pooling_from_metadata, pooling_keys
 
 _HEADS: dict[str, HeadKind] = {
     "ForSequenceClassification": "sequence",
@@ -173,7 +173,7 @@ class EncoderKeys(Family):
         return keys | self._output_keys(hp)
 
     def _output_keys(self, hp: HyperParameters) -> dict[str, Any]:
-        no_dense(hp, self.architecture)
+        self.check_dense(hp)
         if hp.head == "none":
             return pooling_keys(hp)
         if hp.head == "tokens" or not self.llama_cpp_head:

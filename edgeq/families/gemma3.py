@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from edgeq.errors import InputError
-from edgeq.families.base import HyperParameters, MetadataReader, config_count
+from edgeq.families.base import BY_ARCHITECTURE, Family, HyperParameters, MetadataReader, config_count
 from edgeq.families.decoder import FEED_FORWARD, QK_NORM_ATTENTION
 from edgeq.families.decoder_keys import periodic
 from edgeq.families.gemma2 import Gemma2
@@ -20,7 +20,7 @@ _LOCAL_THETA = "rope.freq_base_swa"
 class Gemma3(Gemma2):
     """Five of six layers have a window and a rope of their own. ``gemma3`` is the model with a vision tower."""
 
-    model_types = ("gemma3_text", "gemma3")
+    model_types: ClassVar[tuple[str, ...]] = ("gemma3_text", "gemma3")
     architecture = "gemma3"
     source_prefixes = ("model.", "language_model.model.", "model.language_model.", "")
     window_period = 6
@@ -49,6 +49,10 @@ class Gemma3(Gemma2):
         "rope_theta": 1_000_000.0,
         "rope_local_base_freq": 10_000.0,
     }
+
+    def variant(self, config: Mapping[str, Any]) -> Family:
+        bidirectional = self.architecture == Gemma3.architecture and config.get("use_bidirectional_attention")
+        return BY_ARCHITECTURE["gemma-embedding"] if bidirectional else self
 
     def from_config(self, config: Mapping[str, Any]) -> HyperParameters:
         text = config.get("text_config", config)

@@ -51,15 +51,6 @@ def pooling_keys(hp: HyperParameters) -> dict[str, Any]:
     return {"pooling_type": POOLING[hp.pooling]}
 
 
-def no_dense(hp: HyperParameters, architecture: str) -> None:
-    """Raise InputError for layers after the pooling, in an architecture whose graph has none."""
-    if hp.dense:
-        raise InputError(
-            f"modules.json: {hp.dense[0].source} is a Dense, which llama.cpp's {architecture} graph has not; "
-            "ONNX has it (--to onnx)"
-        )
-
-
 def pooling_from_metadata(reader: MetadataReader) -> Literal["none"] | Pooling:
     """The pooling that a GGUF file says; "none" for a number that is unknown."""
     found = reader.metadata.get(f"{reader.architecture}.pooling_type", 0)

@@ -13,7 +13,7 @@ CONVERT = "convert the model again"
 # Architectures → the epsilon that `load_arch_hparams` wants (each file in src/models of llama.cpp 0c1e57098).
 _RMS, _LAYER = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
 _RMS_FAMILIES = (
-    "llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3", "phi3",
+    "llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "gemma", "gemma2", "gemma3", "gemma-embedding", "phi3",
     "smollm3", "olmo2", "granite",
 )  # fmt: skip
 _LAYER_FAMILIES = ("bert", "nomic-bert", "modern-bert", "gpt2", "phi2", "falcon", "stablelm", "starcoder2")

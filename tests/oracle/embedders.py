@@ -25,6 +25,11 @@ _TANH, _IDENTITY = "torch.nn.modules.activation.Tanh", "torch.nn.modules.linear.
 MODELS: dict[str, Embedder] = {
     "qwen3-embedder": Embedder(models.MODELS["qwen3"], "lasttoken"),
     "mistral-embedder": Embedder(models.MODELS["mistral"], "mean_tokens", ((96, False, _IDENTITY),), False),
+    "gemma3-embedder": Embedder(
+        models.MODELS["gemma3"] | {"rope_scaling": None, "use_bidirectional_attention": True},
+        "mean_tokens",
+        ((96, False, _IDENTITY), (64, False, _IDENTITY)),
+    ),
     "bert-embedder": Embedder(
         encoders.MODELS["bert"], "mean_tokens", ((48, True, _TANH), (32, True, _IDENTITY))
     ),

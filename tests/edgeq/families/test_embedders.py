@@ -110,6 +110,14 @@ def test_a_dense_that_gguf_has_not(name: str, embedder_folder: Folder) -> None:
         rows.metadata()
 
 
+def test_a_dense_that_gemmas_graph_has_not(embedder_folder: Folder, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(embedder_folder("gemma3-embedder"), tmp_path / "model"))
+    _edit(folder / "3_Dense/config.json", activation_function="torch.nn.modules.activation.Tanh")
+    rows = CheckpointRows(SourceModel.open(folder))
+    with pytest.raises(InputError, match="gemma-embedding graph has two Dense after the pooling"):
+        rows.metadata()
+
+
 def test_a_long_text_is_read_in_pieces(embedder_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     model, name = engine.open_model(embedder_folder("mistral-embedder")), "mistral-embedder"
     monkeypatch.setattr(engine, "_CHUNK", 50)
