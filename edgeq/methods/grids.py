@@ -84,7 +84,7 @@ class IntegerGrid:
         """The blocks of least squared error; there is no search for weighted ones."""
         from edgeq.kernels_cpu.blocked_weights import quantize_rows
 
-        rounded = quantize_rows(weights, self.scheme)
+        rounded = quantize_rows(weights, self.scheme, instruction_set())
         ones = np.ones_like(rounded.scales)
         if rounded.zeros is None:
             return Parts(rounded.scales, np.zeros_like(ones), ones, np.zeros_like(ones), rounded.codes)

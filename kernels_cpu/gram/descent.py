@@ -208,7 +208,8 @@ def _choose_pair(row, h, d, dmin, scales, mins, codes, s, rules):
             change = _try_pair(row, h, d * scale, -dmin * low, s * rules.sub_values, rules)
             if change < least:
                 least, best_scale, best_min = change, scale, low
-                row.best[:] = row.trial
+                for k in range(rules.sub_values):
+                    row.best[k] = row.trial[k]
     if least == _ZERO:
         return
     scales[s], mins[s] = best_scale, best_min
@@ -224,8 +225,8 @@ def _choose_pair(row, h, d, dmin, scales, mins, codes, s, rules):
 def _try_pair(row, h, scale, offset, begin, rules):
     """Codes of a sub-block on another grid, by descent; by how much the error changes."""
     n = rules.sub_values
-    row.y[:] = row.x[begin : begin + n]
-    row.r[:] = row.g[begin : begin + n]
+    for k in range(n):
+        row.y[k], row.r[k] = row.x[begin + k], row.g[begin + k]
     change = _ZERO
     for _ in range(rules.trials):
         for i in range(n):
@@ -237,9 +238,8 @@ def _try_pair(row, h, scale, offset, begin, rules):
             if delta != _ZERO:
                 change += delta * (diagonal * delta - _TWO * row.r[i])
                 row.y[i] += delta
-                line = h[begin + i, begin : begin + n]
                 for k in range(n):
-                    row.r[k] -= delta * line[k]
+                    row.r[k] -= delta * h[begin + i, begin + k]
     return change
 
 
@@ -272,8 +272,8 @@ def _refit(row, h, d, dmin, scales, mins, codes, b, rules):
 @helper
 def _directions(row, h, scales, mins, codes, begin, end, rules):
     """How the panel's values move with d and with dmin of one block, and H times these."""
-    row.hu[:] = _ZERO
-    row.hv[:] = _ZERO
+    for k in range(row.x.size):
+        row.hu[k] = row.hv[k] = _ZERO
     for j in range(begin, end):
         s = j // rules.sub_values
         u, v = scales[s] * rules.levels[codes[j]], -mins[s]
