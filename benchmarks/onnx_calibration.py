@@ -3,7 +3,7 @@
     python benchmarks/onnx_calibration.py [--sentences 200] [--rounds 3]
 
 Time: the same sentences, in turns in one process; ONNX Runtime's calibrator takes one shape only, so it gets them
-padded to 32 tokens, edgeq both ways. edgeq's is both passes and the smoothing between. CPU seconds of all threads.
+padded to 32 tokens, edgeq both ways. edgeq's is all that comes before the rewriting. CPU seconds of all threads.
 Memory: the peak of a process that quantizes with 100 and with 2,000 sentences of their own lengths.
 """
 

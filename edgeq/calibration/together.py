@@ -94,8 +94,9 @@ class Runner:
         return run if fits else None
 
     def _one(self, group: _Group) -> Run:
-        feeds = {name: np.concatenate([one[name] for _, one in group]) for name in group[0][1]}
-        feeds = feeds if len(group) > 1 else group[0][1]
+        feeds = group[0][1]
+        if len(group) > 1:
+            feeds = {name: np.concatenate([one[name] for _, one in group]) for name in feeds}
         found = self._session.run(feeds, list(self._outputs.values()))
         values = dict(zip(self._outputs, found, strict=True))
         self._growth = max(self._growth, _bytes(values) / max(1, _bytes(feeds)))

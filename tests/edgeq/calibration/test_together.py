@@ -96,6 +96,15 @@ def test_a_graph_of_one_row_gets_one(tmp_path: Path, ran: list[int]) -> None:
     assert next(iter(found.values())).samples == 3
 
 
+def test_an_input_without_axes_gets_one(tmp_path: Path, ran: list[int]) -> None:
+    b = Tiny()
+    h = b.op("Add", b.x("batch", 4), b.x(name="rate"))
+    model = b.done(b.op("MatMul", h, b.const("w", W)), shapes=[["batch", 4]])
+    samples: list[Feeds] = [{"x": normal(i, 1, 4), "rate": np.array(i, np.float32)} for i in range(3)]
+    collect_ranges(model, samples, tmp_path)
+    assert ran == [1, 1, 1]
+
+
 @pytest.mark.parametrize("count", [3, SMOOTHING_SAMPLES + 40])
 def test_a_smoothed_range_is_that_of_the_smoothed_graph(tmp_path: Path, count: int) -> None:
     b = Tiny()
