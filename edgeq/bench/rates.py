@@ -27,6 +27,7 @@ from edgeq.devices.repacking import repacked
 from edgeq.devices.work import Work
 from edgeq.planning.model import open_model
 from edgeq.planning.zeros import write_zeros
+from edgeq.runtimes.engines import EngineName
 
 FLOATS = "F16"  # what attention is predicted with, too
 _ROUNDS, _SECONDS = 4, 36.0  # at most; no round begins that would end later
@@ -88,7 +89,7 @@ class Samples:
 
 
 def measured_rates(
-    engines: Mapping[str, str],
+    engines: Mapping[EngineName, str],
     roofs: Roofs,
     types: Sequence[str],
     isa: Collection[str],
@@ -146,7 +147,7 @@ def _made(folder: Path, shape: str, sizes: Mapping[str, int], type_name: str, si
 
 
 def _turns(
-    workers: Mapping[str, Worker], samples: Sequence[Sample], n_threads: int, progress: Progress
+    workers: Mapping[EngineName, Worker], samples: Sequence[Sample], n_threads: int, progress: Progress
 ) -> dict[tuple[str, Path], Took]:
     """The best of each engine with each model."""
     best: dict[tuple[str, Path], Took] = {}
