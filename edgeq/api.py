@@ -20,6 +20,7 @@ from edgeq.engine.sampling import Sampler
 from edgeq.engine.stops import until
 from edgeq.errors import InputError
 from edgeq.kernels_cpu.threads import set_threads
+from edgeq.sentence_transformers import prompt_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -94,13 +95,15 @@ class LoadedModel:
         """Logits ``[T, vocab]`` after each token of a text; raises InputError for an encoder."""
         return self._opened.model.logits(tokens)
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], prompt: str | None = None) -> NDArray[np.float32]:
         """Vectors ``[len(texts), C]`` of a model that embeds; what it cannot read of a long text is left out.
 
-        They have unit length, unless a sentence-transformers directory says otherwise.
+        They have unit length, unless a sentence-transformers directory says otherwise. ``prompt`` names what
+        config_sentence_transformers.json puts before each text; None is its default. Raises EdgeqError.
         """
+        before = prompt_of(self._opened.folder, prompt)
         model = self._opened.model
-        vectors = [model.embed(self._truncating.encode(text).ids) for text in texts]
+        vectors = [model.embed(self._truncating.encode(before + text).ids) for text in texts]
         return np.stack(vectors) if vectors else np.zeros((0, model.hp.vector_width), np.float32)
 
     def classify(self, texts: Sequence[str | tuple[str, str]]) -> list[dict[str, float]]:

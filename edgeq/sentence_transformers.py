@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from edgeq.errors import FormatError
+from edgeq.errors import FormatError, InputError
 from edgeq.families.base import Dense, HyperParameters
 from edgeq.families.ops import Activation, Pooling
 from edgeq.json_files import read_json
 
 _MODULES = "modules.json"
+PROMPTS = "config_sentence_transformers.json"
 _MODES: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "max": "max", "lasttoken": "last"}
 # Each was a switch of its own before there was one ``pooling_mode``.
 _SWITCHES = {
@@ -94,6 +95,24 @@ def read_modules(folder: Path) -> Modules | None:
                 "take it out of the list to export what comes before it",
             )
     return None if pooling is None else Modules(pooling, normalised, tuple(dense))
+
+
+def prompt_of(folder: Path, name: str | None) -> str:
+    """What to put before a text: the prompt of that name, or for None the directory's default, "" where it has none.
+
+    Raises FormatError for a file of another shape, InputError for a name that it has not.
+    """
+    path = folder / PROMPTS
+    config = read_json(path, dict) if path.is_file() else {}
+    prompts, default = config.get("prompts") or {}, config.get("default_prompt_name")
+    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+        raise FormatError(path, "prompts must give each name a text")
+    if name is None and default is None:
+        return ""
+    chosen = default if name is None else name
+    if chosen not in prompts:
+        raise InputError(f"{path}: has no prompt {chosen!r}; it has {', '.join(prompts) or 'none'}")
+    return str(prompts[chosen])
 
 
 def _folder_of(folder: Path, module: dict[str, Any]) -> Path:

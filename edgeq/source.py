@@ -20,7 +20,7 @@ from edgeq.formats.checkpoint.weights import StoredWeights
 from edgeq.formats.table_codes import TableCodes
 from edgeq.hub import model_name
 from edgeq.json_files import read_json
-from edgeq.sentence_transformers import read_modules
+from edgeq.sentence_transformers import PROMPTS, read_modules
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -36,6 +36,7 @@ COMPANIONS = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "vocab.txt",
+    PROMPTS,
 )
 
 

@@ -125,6 +125,11 @@ class Embedded:
     cache_type: CacheType | None = None
     keep_packed: bool = False
 
+    @property
+    def folder(self) -> Path:
+        """Where the model's small files are."""
+        return self.path if self.file is None else self.path.parent
+
     def decoder(self, room: int) -> Decoder:
         """A new text, which may get ``room`` tokens; raises InputError for an encoder."""
         model = self.fast

@@ -155,6 +155,11 @@ class Graph:
     stop: frozenset[int]
     chat: ChatTemplate | None
 
+    @property
+    def folder(self) -> Path:
+        """Where the model's small files are."""
+        return home_of(self.path)
+
     def decoder(self, room: int) -> Decoder:
         """A new text; its cache grows as it needs. Raises InputError for what is no decoder."""
         self.model.check_decoder()

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from oracle import embedders, models, tokenizer
 
+import edgeq
 from edgeq.calibration.text import Text
 from edgeq.convert.checkpoint_rows import CheckpointRows
 from edgeq.engine import model as engine
@@ -116,6 +117,25 @@ def test_a_dense_that_gemmas_graph_has_not(embedder_folder: Folder, tmp_path: Pa
     rows = CheckpointRows(SourceModel.open(folder))
     with pytest.raises(InputError, match="gemma-embedding graph has two Dense after the pooling"):
         rows.metadata()
+
+
+def test_prompts(embedder_folder: Folder, tmp_path: Path) -> None:
+    """As sentence-transformers' ``encode`` takes them: by name, else the default."""
+    folder = Path(shutil.copytree(embedder_folder("qwen3-embedder"), tmp_path / "model"))
+    with edgeq.load(folder) as model:
+        plain, asked = model.embed(["a rat", "find: a rat"])
+        with pytest.raises(InputError, match=r"has no prompt 'query'; it has none"):
+            model.embed(["a rat"], prompt="query")
+        prompts = folder / "config_sentence_transformers.json"
+        prompts.write_text(json.dumps({"prompts": {"query": "find: ", "document": ""}}))
+        assert np.array_equal(model.embed(["a rat"]), [plain])
+        assert np.array_equal(model.embed(["a rat"], prompt="query"), [asked])
+        _edit(prompts, default_prompt_name="query")
+        assert np.array_equal(model.embed(["a rat"]), [asked])
+        assert np.array_equal(model.embed(["a rat"], prompt="document"), [plain])
+        _edit(prompts, prompts=["find: "])
+        with pytest.raises(FormatError, match="prompts must give each name"):
+            model.embed(["a rat"])
 
 
 def test_a_long_text_is_read_in_pieces(embedder_folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
