@@ -15,6 +15,7 @@ from edgeq.errors import EdgeqError, InputError, UsageError
 from edgeq.formats.atomic import check_output
 from edgeq.formats.gguf.imatrix import DEFAULT_CHUNK_SIZE, Coverage, ImportanceMatrix, merge
 from edgeq.formats.gguf.reader import GGUFFile
+from edgeq.outputs import refuse_source
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -65,6 +66,7 @@ def run(request: Request) -> Result:
     if request.data is None and not request.merge:
         raise UsageError("give --data FILE to read, or --merge FILE to add up matrices that are there")
     check_output(request.out, force=request.force)
+    refuse_source(request.out, request.model, request.data)
     others = [ImportanceMatrix.read(path, request.chunk_size) for path in request.merge]
     with _opened(request.model) as (model, open_tokenizer):
         shapes = _weights(model)

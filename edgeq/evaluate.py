@@ -27,6 +27,7 @@ from edgeq.evaluation.windows import DEFAULT_CONTEXT, Scored, Windows, windows_o
 from edgeq.formats.atomic import check_output
 from edgeq.kernels_cpu.cached import CacheType
 from edgeq.kernels_cpu.threads import set_threads
+from edgeq.outputs import refuse_source
 from edgeq.runtimes.engines import EngineName, Wanted, like
 from edgeq.versions import versions
 
@@ -74,6 +75,7 @@ def run(request: Request) -> dict[str, Any]:
     text = read_text(request.data)
     if request.save_log is not None:
         check_output(request.save_log, force=request.force)
+        refuse_source(request.save_log, request.model, request.reference, request.data, request.prompts)
     how = How(request.engine, threads, (request.context or DEFAULT_CONTEXT) + _GENERATED, request.cache_type)
     with ExitStack() as stack:
         opened = open_evaluated(request.model, how, stack)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgeq.errors import EdgeqError
+from edgeq.errors import EdgeqError, InputError
 
 
 @contextmanager
@@ -27,3 +27,10 @@ def output_folder(path: Path) -> Iterator[None]:
             for folder in missing:
                 folder.rmdir()
         raise
+
+
+def refuse_source(out: Path, *sources: Path | None) -> None:
+    """Raise InputError where ``out`` is one of the files that are being read, which --force does not mean."""
+    for source in sources:
+        if source is not None and source.is_file() and out.exists() and out.samefile(source):
+            raise InputError(f"{out}: is the file being read; choose another output")

@@ -22,7 +22,7 @@ from edgeq.formats.gguf.split import open_gguf
 from edgeq.formats.gguf.split_writer import parse_size
 from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
 from edgeq.options import parsed
-from edgeq.outputs import output_folder
+from edgeq.outputs import output_folder, refuse_source
 
 
 @dataclass
@@ -155,8 +155,7 @@ def _check_output(path: Path, source: RowSource, force: bool) -> None:
     """Raises EdgeqError for a file that is being read, or that is there and shall not be replaced."""
     if not path.exists():
         return
-    if any(path.samefile(file) for file in source.files):
-        raise InputError(f"{path}: is the file being read; choose another output")
+    refuse_source(path, *source.files)
     if not force:
         raise OutputExistsError(path)
 

@@ -61,9 +61,12 @@ def check_output(path: str | Path, *, force: bool) -> None:
 
 
 def write_text(path: str | Path, text: str, *, force: bool) -> None:
-    """Write a small UTF-8 file atomically; raises as atomic_file does."""
+    """Write a small UTF-8 file atomically; raises as atomic_file does.
+
+    Bytes of a file's name that are no UTF-8 (lone surrogates here) are escaped as JSON has them.
+    """
     with atomic_file(path, force=force, mode="w") as file:
-        file.write(text)
+        file.write(text.encode(errors="backslashreplace").decode())
 
 
 def write_json(path: str | Path, value: object, *, force: bool) -> None:

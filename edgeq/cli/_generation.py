@@ -144,6 +144,10 @@ def _show(opened: Opened, ids: list[int], prompt: str, how: How, as_json: bool) 
     print(flush=True)
     warn(
         f"{opened.engine}: {timing.prompt_tokens} tokens read at "
-        f"{timing.prompt_tokens / timing.prompt_seconds:,.0f}/s, "
-        f"{len(timing.tokens)} generated at {decode_rate:,.0f}/s"
+        f"{_shown(timing.prompt_tokens / timing.prompt_seconds)}/s, "
+        f"{len(timing.tokens)} generated at {_shown(decode_rate)}/s"
     )
+
+
+def _shown(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"

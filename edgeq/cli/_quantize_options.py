@@ -91,6 +91,11 @@ class Given(Options):
         for option in others:
             if self.of(option) is not None:
                 raise UsageError(f"{option} goes with {kind}, but {self.source} is {what}")
+        made, foreign = (".onnx", ".gguf") if self.is_onnx else (".gguf", ".onnx")
+        if self.out is not None and self.out.suffix.lower() == foreign and not self.out.is_dir():
+            raise UsageError(
+                f"--output {self.out}: {self.source} becomes {made}; name such a file or a folder"
+            )
         for option in _OF_DATA:
             if self.calibration is None and self.of(option) is not None:
                 raise UsageError(f"{option} goes with --calibration, the data that it is about")

@@ -19,6 +19,7 @@ from edgeq.onnx.isa import Profile, changed, find_profile, find_types
 from edgeq.onnx.job import Blocks, OnnxQuant
 from edgeq.onnx.node_types import FLOAT, INT16, NodeType, parse_node_types
 from edgeq.options import parsed
+from edgeq.outputs import refuse_source
 
 DEFAULT_MIN_COSINE = 0.99
 _BLOCKED = ("int2", "int4", "int8-blocks")
@@ -113,8 +114,7 @@ def target_path(request: Request, quant: str) -> Path:
         out = out / f"{request.source.stem}_{quant.replace('-', '_')}.onnx"
     if not request.source.is_file():
         raise InputError(f"{request.source}: no such file")
-    if out.exists() and out.samefile(request.source):
-        raise InputError(f"{out}: is the file being read; choose another output")
+    refuse_source(out, request.source)
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -145,10 +145,14 @@ def _data(request: Request, inputs: list[Input] | None, runs: _FloatRuns, notes:
         return made_up_samples(inputs or [], lambda feeds: not request.proof or runs.refusal(feeds) is None)
     if isinstance(given, Path):
         return open_samples(given, Want(request.source, inputs, request.images, request.samples, notes))
+    if isinstance(given, Iterator):
+        raise InputError("calibration: is an iterator, which can be read once; give a list of samples")
     arrays, known = given, inputs  # names of their own, so that they cannot become None
 
     def iterate() -> Iterator[Arrays]:
         for number, feeds in enumerate(arrays):
+            if not isinstance(feeds, Mapping):
+                raise InputError(f"calibration sample {number}: is no dictionary of arrays by input")
             yield checked(feeds, known, f"calibration sample {number}")
 
     count = len(arrays) if isinstance(arrays, Sequence) else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -44,6 +45,8 @@ def test_text_is_utf8_with_newlines(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_bytes() == "grüß\n".encode()
     write_json(tmp_path / "a.json", {"ü": [1]}, force=False)
     assert (tmp_path / "a.json").read_bytes() == '{\n  "ü": [\n    1\n  ]\n}\n'.encode()
+    write_json(tmp_path / "b.json", "a\udcff", force=False)  # of a file's name that is no UTF-8
+    assert json.loads((tmp_path / "b.json").read_bytes()) == "a\udcff"
 
 
 def test_seeking_back(tmp_path: Path) -> None:

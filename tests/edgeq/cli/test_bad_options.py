@@ -77,7 +77,8 @@ def test_llama_cpp_is_not_installed(refused, exported, monkeypatch):
      ("run", "m", "-p", "hi", "--temp", -1), ("run", "m", "-p", "hi", "--top-p", 2), ("inspect",), ("--frob",),
      ("run", "m", "-p", "hi", "--temp", "nan"), ("run", "m", "-p", "hi", "--top-p", "nan"),
      ("run", "m", "-p", "hi", "--top-p", 0), ("plan", "m", "--most-loss", "nan"), ("plan", "m", "--memory", "inf"),
-     ("gate", "m", "--tolerance", "nan"), ("quantize", "m.onnx", "--max-kl", "nan")],
+     ("gate", "m", "--tolerance", "nan"), ("quantize", "m.gguf", "-q", "Q8_0", "-o", "m.onnx"),
+     ("quantize", "m.onnx", "--max-kl", "nan")],
     ids=str,
 )  # fmt: skip
 def test_usage(edgeq, options):

@@ -145,6 +145,7 @@ def test_mistakes_are_one_line(edgeq, tinylm, code, tmp_path):
         ((model, "-d", code, "-o", out), 1, "model.gguf: "),
         ((other, "-d", code, "-o", out), 1, "other.gguf: general.architecture None is not supported"),
         ((tinylm, "-d", code, "-o", tmp_path / "absent/out.gguf"), 1, "the folder does not exist"),
+        ((tinylm, "-d", code, "-o", code, "--force"), 1, "code.txt: is the file being read; choose another"),
         ((tinylm, "-d", code, "-o", tmp_path), 1, "is a folder; name a file in it"),
         ((tinylm, "--merge", tmp_path / "absent.gguf", "-o", out), 1, "absent.gguf: no such file"),
         ((tinylm, "--merge", code, "-o", out), 1, "code.txt: is no importance matrix: the number of entries"),

@@ -75,6 +75,7 @@ def test_a_budget_of_any_graph(edgeq: Command, model: Path) -> None:
         (["--min-cosine", "2"], 2, "--min-cosine 2: must be above 0 and at most 1"),
         (["--resize", "12", "--calibration", "."], 2, "--resize 12: must be HEIGHTxWIDTH"),
         (["--resize", "99999x99999", "--calibration", "."], 2, "--resize 99999x99999: must be"),
+        (["--output", "nowhere.gguf"], 2, "--output nowhere.gguf: "),
         (["--resize", "12x12"], 2, "--resize goes with --calibration"),
         (
             ["--normalize", "1/0", "--calibration", "."],

@@ -162,6 +162,22 @@ def test_a_file_with_nothing_quantized_is_no_success(tmp_path: Path) -> None:
     assert record["gates"][0].startswith("cnn_int8.onnx: nothing is quantized, since every layer misses")
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (iter(CNN), "calibration: is an iterator, which can be read once; give a list"),
+        ([*CNN[:1], 5], "calibration sample 1: is no dictionary of arrays by input"),
+        ([{"y": CNN[0]["x"]}], "calibration sample 0: has no x, has y; the model's inputs are x float32"),
+        ([{"x": [1, 2]}], "calibration sample 0: x is int64|x has the shape"),
+        ([], "arrays: holds no sample"),
+    ],
+)
+def test_samples_that_are_none(tmp_path: Path, data: Any, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        go(tmp_path, calibration=data)
+    assert not list((tmp_path / "out").glob("*"))
+
+
 def test_keep_float(tmp_path: Path) -> None:
     record = go(tmp_path, keep_float=["^Conv_c1$", "Gemm"], proof=False)
     assert record["layers"] == ["Conv_c2", "Conv_c3"]
