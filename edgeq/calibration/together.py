@@ -67,20 +67,24 @@ class Runner:
 
     def _group(self, group: _Group) -> Iterator[Run]:
         if self._together is None and len(group) > 1:
-            alone = [self._one([sample]) for sample in group[:2]]
-            self._together = self._agrees(group[:2], alone)
-            yield from alone
-            group = group[2:]
+            first = self._one(group[:1])
+            yield first
+            if self._most(group[0][1]) > 1:
+                second = self._one(group[1:2])
+                self._together = self._agrees(group[:2], [first, second])
+                yield second
+            group = group[1 if self._together is None else 2 :]
         while group:
-            most = (
-                max(1, int(_RUN_BYTES / self._growth / max(1, _bytes(group[0][1])))) if self._together else 1
-            )
-            run = self._tried(group[:most])
+            run = self._tried(group[: self._most(group[0][1]) if self._together else 1])
             if run is None:
                 self._together = False
                 continue
             yield run
             group = group[len(run.numbers) :]
+
+    def _most(self, feeds: Feeds) -> int:
+        """How many samples like this one fit into a run."""
+        return max(1, int(_RUN_BYTES / self._growth / max(1, _bytes(feeds))))
 
     def _tried(self, group: _Group) -> Run | None:
         """Their run; None where they must be run one by one, after all."""
