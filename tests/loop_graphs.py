@@ -130,6 +130,28 @@ def deep(inside: str) -> onnx.ModelProto:
     return proto(nodes, inputs, {"x_end": 2, "h_end": 2}, WEIGHTS)
 
 
+def loop_in_branch() -> onnx.ModelProto:
+    """A branch with a loop and one with a layer."""
+    step = [*cell("x", "h_in", "h_out"), node("Identity", ["go"], ["go_out"])]
+    inner = body("step", step, ROUND | {"h_in": H}, {"go_out": (BOOL, []), "h_out": H})
+    many = [node("Loop", ["steps", "yes", "h"], ["h_many"], body=inner)]
+    one = [node("MatMul", ["h", "wh"], ["m"]), node("Tanh", ["m"], ["h_one"])]
+    nodes = [
+        node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        node("Greater", ["sum", "nought"], ["positive"]),
+        node(
+            "If",
+            ["positive"],
+            ["end"],
+            then_branch=body("many", many, {}, {"h_many": H}),
+            else_branch=body("one", one, {}, {"h_one": H}),
+        ),
+        node("MatMul", ["end", "wo"], ["y"]),
+    ]
+    constants = WEIGHTS | {"nought": np.array(0, np.float32)}
+    return proto(nodes, {"x": ["n", WIDTH], "h": ["n", HIDDEN]}, {"y": 2}, constants)
+
+
 def branch_in_scan() -> onnx.ModelProto:
     """Odd rounds read the state, even ones the input."""
     one = body("one", [node("MatMul", ["x_in", "wx"], ["p"])], {}, {"p": H})

@@ -19,6 +19,7 @@ from loop_graphs import (
     deep,
     growing_loop,
     loop,
+    loop_in_branch,
     scan,
 )
 from onnx_graphs import Floats, normal
@@ -37,6 +38,7 @@ GRAPHS: dict[str, Callable[[], onnx.ModelProto]] = {
     "loop in loop": lambda: deep("Loop"),
     "scan in loop": lambda: deep("Scan"),
     "branch in loop": lambda: deep("If"),
+    "loop in branch": loop_in_branch,
     "convolution in scan": convolution_in_scan,
 }
 SHAPES = {"x": (2, WIDTH), "h": (2, HIDDEN), "xs": (5, 2, WIDTH), "start": (3, 3, 6, 6)}
@@ -104,7 +106,9 @@ def test_channels_of_pictures_inside_of_a_scan(tmp_path: Path) -> None:
     assert found["s"].channel_max.shape == (3,)
 
 
-@pytest.mark.parametrize(("kind", "depth"), [("growing", 1), ("scan", 1), ("scan in loop", 2)])
+@pytest.mark.parametrize(
+    ("kind", "depth"), [("growing", 1), ("scan", 1), ("scan in loop", 2), ("loop in branch", 2)]
+)
 def test_static_inside(kind: str, depth: int, tmp_path: Path) -> None:
     model = GRAPHS[kind]()
     source = saved(model, tmp_path / "m.onnx")
