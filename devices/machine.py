@@ -22,9 +22,7 @@ class Machine:
     """GB/s of reading weights, 10⁹ weights and operations per second by block type, seconds of waiting per layer.
 
     A short row of weights costs seconds beside its weights, by type: ``row_seconds`` with one row of activations,
-    ``many_row_seconds`` with each of many. ``ends_early``: the last layer's feed-forward part has only a prompt's last
-    token, as in llama.cpp (``build_inp_out_ids`` of its graphs).
-    ``measured`` says that bandwidth or rates were measured on the device itself.
+    ``many_row_seconds`` with each of many. ``measured`` says that bandwidth or rates were measured on the device.
     """
 
     unit: str
@@ -37,7 +35,6 @@ class Machine:
     measured: bool
     row_seconds: Mapping[str, float] = field(default_factory=dict)
     many_row_seconds: Mapping[str, float] = field(default_factory=dict)
-    ends_early: bool = True
 
 
 def cpu_of(profile: Profile, threads: int = 0, engine: str = "llama.cpp") -> Machine:
@@ -65,7 +62,6 @@ def cpu_of(profile: Profile, threads: int = 0, engine: str = "llama.cpp") -> Mac
         measured=(read is not None and profile.memory.read_is == "measured") or rates is not None,
         row_seconds=_row_seconds(profile, known, threads, engine, rates),
         many_row_seconds={} if rates is None else _of_threads(rates.prefill_row_ns, rates, threads),
-        ends_early=engine == "llama.cpp",
     )
 
 

@@ -40,8 +40,8 @@ def decode_seconds(work: Work, machine: Machine, depth: int) -> float:
 
 def prefill_seconds(work: Work, machine: Machine, tokens: int) -> float:
     """Seconds for a prompt, in batches of 512."""
-    each = [product for product in work.products if reads_all(product, machine.ends_early)]
-    last = [product for product in work.products if not reads_all(product, machine.ends_early)]
+    each = [product for product in work.products if not product.last_only]
+    last = [product for product in work.products if product.last_only]
     seconds = sum(_seconds(product, machine, 1) for product in last)
     for start in range(0, tokens, BATCH):
         rows = min(BATCH, tokens - start)
@@ -49,11 +49,6 @@ def prefill_seconds(work: Work, machine: Machine, tokens: int) -> float:
         products = sum(_seconds(product, machine, rows) for product in each)
         seconds += products + attention + work.layers * machine.waiting
     return seconds
-
-
-def reads_all(product: Product, ends_early: bool) -> bool:
-    """Whether every token of a prompt is multiplied with these weights."""
-    return not product.last_only and not (ends_early and product.ends)
 
 
 def pairs_operations(work: Work, start: int, rows: int) -> float:

@@ -13,8 +13,8 @@ class Product:
     """Weights of one type that a token is multiplied with; it reads ``share`` of them (experts used of all).
 
     ``rows`` is how many sums of products they make, 0 where nobody counts them. ``last_only`` says that of a prompt
-    only the last token is multiplied with them: the matrix of the logits. ``ends`` marks the feed-forward part of the
-    last layer, where some runtimes know by then that no other token counts (``Machine.ends_early``).
+    only the last token is multiplied with them: the matrix of the logits, and the last layer's feed-forward part, which
+    reads no other token's values (llama.cpp: ``build_inp_out_ids`` of its graphs; edgeq: ``Ops.wanted``).
     """
 
     type_name: str
@@ -22,7 +22,6 @@ class Product:
     share: float = 1.0
     rows: int = 0
     last_only: bool = False
-    ends: bool = False
 
     @property
     def nbytes(self) -> float:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from edgeq.bench.child import Job
 from edgeq.bench.worker import Worker
 from edgeq.devices.measure import SOURCE, Roofs
-from edgeq.devices.predict import pairs_operations, reads_all, short_rows
+from edgeq.devices.predict import pairs_operations, short_rows
 from edgeq.devices.profile import Rates
 from edgeq.devices.repacking import repacked
 from edgeq.devices.work import Work
@@ -69,9 +69,10 @@ class Sample:
     def short_rows(self) -> float:
         return sum(map(short_rows, self.work.products))
 
-    def of_each(self, ends_early: bool) -> tuple[int, float]:
+    @property
+    def of_each(self) -> tuple[int, float]:
         """Weights that each token of a prompt is multiplied with, and their short rows."""
-        products = [product for product in self.work.products if reads_all(product, ends_early)]
+        products = [product for product in self.work.products if not product.last_only]
         return sum(product.weights for product in products), sum(map(short_rows, products))
 
 
@@ -141,8 +142,8 @@ def _made(folder: Path, shape: str, sizes: Mapping[str, int], type_name: str, si
 
         return model.work(types), write
 
-    one = sum(product.nbytes for product in planned(1)[0].products if not product.last_only)
-    work, write = planned(max(2, round(size / one)))
+    one, two = (sum(product.nbytes for product in planned(layers)[0].products) for layers in (1, 2))
+    work, write = planned(max(2, round(size / (two - one))))
     return Sample(type_name, write(), work)
 
 
@@ -171,7 +172,7 @@ def rates_of(engine: str, roofs: Roofs, samples: Samples, took: Mapping[Path, To
 
     The first type's rows cost nothing beyond their weights and its layer; the others' do.
     """
-    asked = _Asked(engine, roofs.read_gbs, samples, took)
+    asked = _Asked(roofs.read_gbs, samples, took)
     decode, prefill = {}, {}
     rows: dict[str, float] = {}
     many: dict[str, float] = {}
@@ -189,23 +190,23 @@ def rates_of(engine: str, roofs: Roofs, samples: Samples, took: Mapping[Path, To
 class _Asked:
     """Seconds of one engine: of a weight, of a product with it, of a layer, of a short row."""
 
-    def __init__(self, engine: str, read_gbs: float, samples: Samples, took: Mapping[Path, Took]) -> None:
-        self._took, self._read_gbs, self._early = took, read_gbs, engine == "llama.cpp"
+    def __init__(self, read_gbs: float, samples: Samples, took: Mapping[Path, Took]) -> None:
+        self._took, self._read_gbs = took, read_gbs
         first = next(iter(samples.narrow))
         self.layer = self._layer(samples.wide[first], samples.narrow[first])
         floats = samples.wide[FLOATS]
         # Attention takes a hundredth of these models, so its rate need not be exact.
-        self._flops = 2 * floats.of_each(self._early)[0] * _PROMPT / took[floats.path].prompt
+        self._flops = 2 * floats.of_each[0] * _PROMPT / took[floats.path].prompt
 
     def weight(self, wide: Sample) -> float:
         return self._step(wide) / wide.weights
 
     def product(self, wide: Sample) -> float:
-        return self._prompt(wide, self.weight(wide)) / wide.of_each(self._early)[0]
+        return self._prompt(wide, self.weight(wide)) / wide.of_each[0]
 
     def rows(self, narrow: Sample, weight: float, product: float) -> tuple[float, float]:
         """ns of a short row, of one token and of each of many, as what the narrow model took beyond its weights."""
-        weights, short = narrow.of_each(self._early)
+        weights, short = narrow.of_each
         one = (self._step(narrow) - weight * narrow.weights) / narrow.short_rows
         each = (self._prompt(narrow, weight) - product * weights) / short
         return max(0.0, round(one * 1e9, 2)), max(0.0, round(each * 1e9, 2))
@@ -232,7 +233,7 @@ class _Asked:
     def _prompt(self, sample: Sample, weight: float) -> float:
         """Of the products of one token of a prompt; ``weight`` is of a token's alone."""
         attention = pairs_operations(sample.work, 0, _PROMPT) / self._flops
-        last = weight * (sample.weights - sample.of_each(self._early)[0])
+        last = weight * (sample.weights - sample.of_each[0])
         beside = sample.work.layers * self.layer + attention + last
         prompt = self._took[sample.path].prompt
         return max(prompt - beside, prompt / 2) / _PROMPT

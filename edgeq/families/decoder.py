@@ -134,10 +134,10 @@ class Decoder(DecoderKeys):
         return _scaled(ops, x, hp.embed_scale)
 
     def layer_output(self, ops: Ops[V], hp: HyperParameters, i: int, x: V) -> V:
-        """What layer ``i`` makes of ``x``, ``[T, C] -> [T, C]``."""
+        """What layer ``i`` makes of ``x``, ``[T, C] -> [T, C]``; of the last, only for the wanted tokens."""
         h = self._attention(ops, hp, i, self._normed(ops, hp, x, f"blk.{i}.", "attn_norm"))
         h = self._normed(ops, hp, h, f"blk.{i}.", "post_attention_norm")
-        x = ops.add(x, _scaled(ops, h, hp.residual_scale))
+        x = ops.add(_ending(ops, hp, i, x), _scaled(ops, h, hp.residual_scale))
         h = self._feed_forward(ops, hp, i, self._normed(ops, hp, x, f"blk.{i}.", "ffn_norm"))
         h = self._normed(ops, hp, h, f"blk.{i}.", "post_ffw_norm")
         return ops.add(x, _scaled(ops, h, hp.residual_scale))
@@ -173,7 +173,7 @@ class Decoder(DecoderKeys):
             window=hp.window_of(i),
             cap=hp.attention_cap,
         )
-        return ops.linear(a, blk + "attn_output")
+        return ops.linear(_ending(ops, hp, i, a), blk + "attn_output")
 
     def _projections(self, ops: Ops[V], hp: HyperParameters, blk: str, x: V) -> tuple[V, V, V]:
         if "attn_qkv" not in self.layer:
@@ -205,3 +205,8 @@ def _scaled(ops: Ops[V], x: V, factor: float) -> V:
 def _capped(ops: Ops[V], x: V, cap: float) -> V:
     """``x`` bent so that it stays between -cap and cap; 0 leaves it."""
     return ops.scale(ops.activation(ops.scale(x, 1 / cap), "tanh"), cap) if cap else x
+
+
+def _ending(ops: Ops[V], hp: HyperParameters, i: int, x: V) -> V:
+    """In the last layer no token reads another's values once attention is done."""
+    return ops.wanted(x) if i == hp.n_layers - 1 else x

@@ -93,7 +93,7 @@ class Ops(Protocol[V]):
         """``[1, C]`` brought to unit length."""
 
     def wanted(self, x: V) -> V:
-        """Keep the tokens whose output is wanted: all, or only the last while generating. Stands before the head."""
+        """Keep the tokens whose output is wanted: all, or only the last while generating. Twice is as good as once."""
 
     def add(self, a: V, b: V) -> V:
         """Elementwise sum."""

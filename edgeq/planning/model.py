@@ -51,20 +51,20 @@ class PlannedModel:
 
     def work(self, types: Mapping[str, str], cache_bytes: float = 2.0) -> Work:
         """The work of running it with these types, by tensor name."""
-        merged: dict[tuple[str, float, bool, bool], tuple[int, int]] = {}
+        merged: dict[tuple[str, float, bool], tuple[int, int]] = {}
         tied = all(name != "output.weight" for name, _ in self.tensors)
+        last = "output.weight", "token_embd.weight", f"blk.{self.shape.n_layers - 1}.ffn_"
         for name, shape in self.tensors:
             if len(shape) < 2 or (name in _LOOKED_UP and not (tied and self._is_head(name))):
                 continue
             share = self.experts_used / shape[0] if len(shape) > 2 and self.experts_used else 1.0
-            last_only = self.kind == "decoder" and name in ("output.weight", "token_embd.weight")
-            ends = self.kind == "decoder" and name.startswith(f"blk.{self.shape.n_layers - 1}.ffn_")
-            key = types[name], share, last_only, ends
+            last_only = self.kind == "decoder" and name.startswith(last)
+            key = types[name], share, last_only
             weights, rows = merged.get(key, (0, 0))
             merged[key] = weights + prod(shape), rows + prod(shape[:-1])
         products = [
-            Product(type_name, weights, share, rows, last_only, ends)
-            for (type_name, share, last_only, ends), (weights, rows) in merged.items()
+            Product(type_name, weights, share, rows, last_only)
+            for (type_name, share, last_only), (weights, rows) in merged.items()
         ]
         return Work(
             products=products,

@@ -21,8 +21,7 @@ ROW, MANY = {"Q4_K": 0.0, "Q8_0": 9e-9, FLOATS: 12e-9}, {"Q4_K": 7e-9, "Q8_0": 8
 @pytest.mark.parametrize("engine", ["llama.cpp", "edgeq"])
 def test_predictions_give_back_what_the_models_took(engine, tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "write_zeros", lambda *file: None)
-    early = engine == "llama.cpp"
-    machine = Machine("CPU", 2, 10.0, DECODE, PREFILL, 3e-5, 8.0, True, ROW, MANY, early)
+    machine = Machine("CPU", 2, 10.0, DECODE, PREFILL, 3e-5, 8.0, True, ROW, MANY)
     samples = made_samples(tmp_path, tuple(DECODE), ("avx2",), 2_000_000)
     assert list(samples.narrow) == list(DECODE)
     depth, prompt = measuring._DEPTH, measuring._PROMPT
