@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 
 
 def until(pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
-    """The pieces up to the first of ``stops``; what may still become one is held back until it is decided."""
+    """The pieces up to the first of ``stops`` to be complete; what may still become one is held back until it is decided."""
     held = ""
     for piece in pieces:
         held += piece
-        found = [at for stop in stops if (at := held.find(stop)) >= 0]
+        found = [(at + len(stop), at) for stop in stops if (at := held.find(stop)) >= 0]
         if found:
-            if min(found):
-                yield held[: min(found)]
+            _, at = min(found)
+            if at:
+                yield held[:at]
             return
         kept = max((_overlap(held, stop) for stop in stops), default=0)
         if len(held) > kept:

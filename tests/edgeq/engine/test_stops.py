@@ -17,6 +17,7 @@ from edgeq.engine.stops import until
         (["ab", "cd"], ["x"], "abcd"),
         (["a\n", "\nb"], ["\n\n"], "a"),
         (["aab"], ["ab", "a"], ""),
+        (["bca"], ["c", "bca"], "b"),  # complete first
         (["xa", "a", "b"], ["aab"], "x"),
         (["xa", "a", "c"], ["aab"], "xaac"),
     ],
@@ -28,8 +29,9 @@ def test_the_text_ends_before_the_first_stop(pieces: list[str], stops: list[str]
 @given(st.lists(st.text("abc", max_size=4)), st.lists(st.text("abc", min_size=1, max_size=3), max_size=3))
 def test_pieces_do_not_matter(pieces: list[str], stops: list[str]) -> None:
     whole = "".join(pieces)
-    ends = [at for stop in stops if (at := whole.find(stop)) >= 0]
-    assert "".join(until(iter(pieces), stops)) == whole[: min(ends, default=len(whole))]
+    found = [(at + len(stop), at) for stop in stops if (at := whole.find(stop)) >= 0]
+    _, end = min(found, default=(0, len(whole)))
+    assert "".join(until(iter(pieces), stops)) == whole[:end]
 
 
 def test_only_what_may_become_a_stop_is_held_back() -> None:
