@@ -143,6 +143,9 @@ class OnnxOps:
     def wanted(self, x: ir.Value) -> ir.Value:
         return x
 
+    def settled(self, x: ir.Value) -> ir.Value:
+        return x
+
     def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
         return self.b.op("Add", a, b)
 

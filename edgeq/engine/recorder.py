@@ -129,6 +129,9 @@ class Recorder:
         words: list[Word] = [Place.STATE, x, x.row_bytes, out, x.width]
         return self._row_step(rows.last_row, words, [x], out)
 
+    def settled(self, x: Value) -> Value:
+        return self.wanted(x)
+
     def _transform(self, x: Value, which: int, factor: float) -> Value:
         out = like(x, x.width)
         words: list[Word] = [which, x.width, x, out, x.row_bytes, out.row_bytes, float(factor)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 
 def until(pieces: Iterator[str], stops: Sequence[str]) -> Iterator[str]:
-    """The pieces up to the first of ``stops`` to be complete; what may still become one is held back until it is decided."""
+    """The pieces up to the first of ``stops`` to be complete; what may still become one is held back until then."""
     held = ""
     for piece in pieces:
         held += piece

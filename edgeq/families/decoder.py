@@ -209,4 +209,4 @@ def _capped(ops: Ops[V], x: V, cap: float) -> V:
 
 def _ending(ops: Ops[V], hp: HyperParameters, i: int, x: V) -> V:
     """In the last layer no token reads another's values once attention is done."""
-    return ops.wanted(x) if i == hp.n_layers - 1 else x
+    return ops.settled(x) if i == hp.n_layers - 1 else x

@@ -95,6 +95,9 @@ class Ops(Protocol[V]):
     def wanted(self, x: V) -> V:
         """Keep the tokens whose output is wanted: all, or only the last while generating. Twice is as good as once."""
 
+    def settled(self, x: V) -> V:
+        """As ``wanted``, where the last layer's attention is done; all tokens where somebody observes the layers."""
+
     def add(self, a: V, b: V) -> V:
         """Elementwise sum."""
 
