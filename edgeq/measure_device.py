@@ -14,10 +14,8 @@ from edgeq.runtimes import llama_cpp
 from edgeq.runtimes.engines import EngineName
 
 TYPES = ("Q4_K", "Q8_0", "Q6_K", "Q4_0", "Q5_K", "IQ4_XS", "Q3_K", "Q2_K")
-_ENGINES: dict[EngineName, str] = {
-    "embedded": "edgeq",
-    "llama.cpp": "llama.cpp",
-}  # and their names in profiles
+# And their names in profiles.
+_ENGINES: dict[EngineName, str] = {"embedded": "edgeq", "llama.cpp": "llama.cpp"}
 
 
 def measured_profile(
