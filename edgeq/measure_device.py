@@ -13,7 +13,7 @@ from edgeq.devices.profile import Profile
 from edgeq.runtimes import llama_cpp
 from edgeq.runtimes.engines import EngineName
 
-TYPES = ("Q4_K", "Q8_0", "Q6_K", "Q4_0", "Q5_K", "IQ4_XS", "Q3_K", "Q2_K")
+TYPES = ("Q4_K", "Q8_0", "Q6_K", "Q4_0", "Q5_K", "IQ4_XS", "IQ4_NL", "Q3_K", "Q2_K")
 # And their names in profiles.
 _ENGINES: dict[EngineName, str] = {"embedded": "edgeq", "llama.cpp": "llama.cpp"}
 
