@@ -22,7 +22,7 @@ from typing import Any
 from plan_memory import COMMON, MODELS, QUANTS, write_model
 
 from edgeq.bench.child import Job
-from edgeq.bench.worker import Worker
+from edgeq.bench.worker import Worker, rounds
 from edgeq.devices.cpu import usable_cores
 from edgeq.devices.host import host_facts
 from edgeq.devices.machine import cpu_of
@@ -79,8 +79,8 @@ def cases(profile: Profile, names: list[str], cpu_time: bool, seconds: float) ->
             engine: stack.enter_context(Worker())
             for engine in (_ENGINES if llama_cpp.available() else ("embedded",))
         }
-        started, done = time.perf_counter(), 0
-        while not done or (time.perf_counter() - started) * (done + 1) / done < seconds:
+        done = 0
+        for _ in rounds(seconds):
             for (name, quant), path in paths.items():
                 for engine, worker in workers.items():
                     found = worker.measure(

@@ -14,7 +14,7 @@ from edgeq.devices.cpu import usable_cores
 from edgeq.devices.detect import instruction_set
 from edgeq.devices.fields import Source
 from edgeq.devices.profile import Profile, Rates
-from edgeq.formats.gguf.types import TENSOR_TYPES_BY_NAME
+from edgeq.devices.work import Product
 from edgeq.kernels_cpu import threads
 from edgeq.kernels_cpu.roofs import clock, peak_gops, read_gbs
 
@@ -52,7 +52,7 @@ def measure(n_threads: int = 0) -> Roofs:
 
 def with_measured(profile: Profile, roofs: Roofs, rates: tuple[Rates, ...]) -> Profile:
     """The profile with what was measured. A model that read faster than our loop says how fast the machine reads."""
-    models = (rate * _bytes_each(name) for row in rates for name, rate in row.decode.items())
+    models = (rate * Product(name, 1).nbytes for row in rates for name, rate in row.decode.items())
     read = math.ceil(10 * max(roofs.read_gbs, *models)) / 10
     today = datetime.date.today().isoformat()
     what = (
@@ -66,11 +66,6 @@ def with_measured(profile: Profile, roofs: Roofs, rates: tuple[Rates, ...]) -> P
         rates=rates,
         sources={**profile.sources, SOURCE: Source(what, today)},
     )
-
-
-def _bytes_each(type_name: str) -> float:
-    kind = TENSOR_TYPES_BY_NAME[type_name]
-    return kind.block_bytes / kind.block_values
 
 
 def _best(measured: Callable[[], float]) -> float:

@@ -12,14 +12,13 @@ import contextlib
 import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeq.bench.child import Job
-from edgeq.bench.worker import Worker
+from edgeq.bench.worker import Worker, rounds
 from edgeq.devices.measure import SOURCE, Roofs
 from edgeq.devices.predict import pairs_operations, short_rows
 from edgeq.devices.profile import Rates
@@ -152,10 +151,8 @@ def _turns(
 ) -> dict[tuple[str, Path], Took]:
     """The best of each engine with each model."""
     best: dict[tuple[str, Path], Took] = {}
-    started, count = time.perf_counter(), len(samples)
-    for done in range(_ROUNDS):
-        if done and (time.perf_counter() - started) * (done + 1) / done > _SECONDS:
-            break
+    count = len(samples)
+    for done in rounds(_SECONDS, most=_ROUNDS):
         for at, sample in enumerate(samples):
             progress("measuring", done * count + at, _ROUNDS * count)
             for engine, worker in workers.items():

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from types import TracebackType
 from typing import Self
@@ -65,6 +67,15 @@ class Worker:
             self._process.kill()
         self._process.communicate()
         self._said.close()
+
+
+def rounds(seconds: float, least: int = 1, most: int = 1_000_000) -> Iterator[int]:
+    """Numbers of rounds from 0: so many at least, then while the next one is likely to end within ``seconds``."""
+    started = time.perf_counter()
+    for done in range(most):
+        if done >= least and (time.perf_counter() - started) * (done + 1) / done > seconds:
+            return
+        yield done
 
 
 def in_child(job: Job) -> Measurement:

@@ -9,13 +9,12 @@ import math
 import shutil
 import statistics
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from edgeq.bench.child import Job
-from edgeq.bench.worker import Worker
+from edgeq.bench.worker import Worker, rounds
 from edgeq.planning.formats import formats_of
 from edgeq.planning.model import open_model
 from edgeq.planning.zeros import write_zeros
@@ -55,19 +54,16 @@ def measured_speeds(
     size = sum(one.file_bytes for one in made)
     if size > min(_MOST_BYTES, shutil.disk_usage(tempfile.gettempdir()).free // 2):
         return {}
-    rounds: dict[str, list[float]] = {quant: [] for quant in quants}
+    rates: dict[str, list[float]] = {quant: [] for quant in quants}
     with tempfile.TemporaryDirectory(prefix="edgeq-trial-") as folder, Worker() as worker:
         paths = {one.quant: Path(folder) / f"{one.quant}.gguf" for one in made}
         for one in made:
             write_zeros(planned, one.types, paths[one.quant])
-        started = time.perf_counter()
-        for done in range(_ROUNDS):
-            if done >= _LEAST_ROUNDS and (time.perf_counter() - started) * (done + 1) / done > seconds:
-                break
+        for _ in rounds(seconds, _LEAST_ROUNDS, _ROUNDS):
             for quant, path in paths.items():
                 found = worker.measure(Job(str(path), engine, threads, _PROMPT, _GEN, 1, cpu_time))
-                rounds[quant].append(1 / statistics.median(found.steps))
-    return {quant: _speed(taken) for quant, taken in rounds.items()}
+                rates[quant].append(1 / statistics.median(found.steps))
+    return {quant: _speed(taken) for quant, taken in rates.items()}
 
 
 def as_fast(speeds: Mapping[str, Speed]) -> list[str]:
